@@ -1,0 +1,101 @@
+"""What an engine is to the harness: four methods, capabilities as data, options as data.
+
+An adapter imports its heavy library inside its methods, never at module level. ``open`` starts sessions and workers,
+``prepare`` does all that must not be timed for one workload (plan, upload code), ``run`` is the timed part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import pyarrow as pa
+
+from windtunnel.cluster import ClusterSpec
+from windtunnel.errors import InputError, Unsupported, nearest
+from windtunnel.plan import Pipeline
+from windtunnel.record import Recorder
+from windtunnel.workload import BoundWorkload
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Option:
+    """An engine option: name, default, one sentence; ``choices`` where the values are few."""
+
+    name: str
+    default: Any
+    doc: str
+    choices: tuple[Any, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capabilities:
+    """What an engine can do, each gap with one sentence: the source of the capability table in the docs.
+
+    ``gaps`` maps an operator kind (or "csv", "json", "orc", "remote", "gpu" …) to the sentence why not.
+    ``features`` maps a feature ("backpressure", "spill", "actors", "retries", "processes") to how it is done.
+    """
+
+    gaps: Mapping[str, str] = field(default_factory=dict)
+    features: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a run produced: a table, or a folder of Parquet files (a pipeline that ends in a sink), or a count (simulated)."""
+
+    table: pa.Table | None = None
+    path: Path | None = None
+    rows: int | None = None
+
+
+class Session(Protocol):
+    """An open engine. Not thread-safe. ``close`` leaves no process, port, folder or shared-memory block behind."""
+
+    def prepare(self, workload: BoundWorkload) -> None:
+        """Untimed: plan the workload. Raises Unsupported for what the engine cannot run."""
+        ...
+
+    def run(self, workload: BoundWorkload, recorder: Recorder, output: Path) -> Outcome:
+        """Timed: execute once. ``output`` is an empty folder for sinks. Raises RunFailed and its kin."""
+        ...
+
+    def close(self) -> None:
+        """Stop everything; idempotent."""
+        ...
+
+
+class Engine(Protocol):
+    """A way to run workloads."""
+
+    name: str
+    capabilities: Capabilities
+    options: tuple[Option, ...]
+
+    def version(self) -> str:
+        """Version of the library behind it."""
+        ...
+
+    def open(self, cluster: ClusterSpec, options: Mapping[str, Any]) -> Session:
+        """Start within ``cluster``'s budget of CPUs and memory. Raises InputError for unknown options."""
+        ...
+
+
+def resolve_options(engine: str, known: tuple[Option, ...], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Defaults overlaid with ``given``; unknown names and values outside ``choices`` are InputErrors."""
+    table = {o.name: o for o in known}
+    for name, value in given.items():
+        if name not in table:
+            raise InputError(f"engine {engine!r} has no option {name!r}{nearest(name, table)}")
+        if table[name].choices and value not in table[name].choices:
+            raise InputError(f"engine {engine!r}: option {name} = {value!r} must be one of {', '.join(map(repr, table[name].choices))}")
+    return {name: given.get(name, option.default) for name, option in table.items()}
+
+
+def require(capabilities: Capabilities, engine: str, pipeline: Pipeline) -> None:
+    """Raise Unsupported for the first operator whose kind is a declared gap."""
+    for op in pipeline.operators:
+        if op.kind in capabilities.gaps:
+            raise Unsupported(f"{engine} cannot run operator {op.name!r}: {capabilities.gaps[op.kind]}")

@@ -1,0 +1,125 @@
+"""Hardware as data: node groups with CPUs, memory, devices, disk and network, and their price. The local machine is one too.
+
+The module knows no engine and no time; the simulated world and the adapters read it.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import psutil
+
+from windtunnel.canonical import digest
+from windtunnel.errors import InputError
+
+GIB = 2**30
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceSpec:
+    """Accelerators of a node: ``count`` of ``kind``, device memory each, host link and speed factor (1.0 = declared costs)."""
+
+    kind: str = "slot"
+    count: int = 0
+    memory_bytes: int = 0
+    pcie_bytes_per_s: float = 12e9
+    speed: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiskSpec:
+    """Local disk: bandwidth apart for read and write, bytes of capacity."""
+
+    read_bytes_per_s: float = 500e6
+    write_bytes_per_s: float = 400e6
+    capacity_bytes: int = 300 * 10**9
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeSpec:
+    """A group of ``count`` equal nodes. ``memory_limit_bytes``: what the engine may use of ``memory_bytes``."""
+
+    name: str = "worker"
+    count: int = 1
+    type: str | None = None
+    cpus: int = 1
+    memory_bytes: int = 4 * GIB
+    memory_limit_bytes: int | None = None
+    gpus: DeviceSpec = DeviceSpec()
+    disk: DiskSpec = DiskSpec()
+    nic_bytes_per_s: float = 1.25e9
+    price_per_hour_usd: float = 0.0
+    startup_s: float = 0.0
+    mtbf_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.count < 1 or self.cpus < 1 or self.memory_bytes <= 0:
+            raise InputError(f"node group {self.name!r} needs count, cpus and memory above 0")
+
+    @property
+    def usable_memory_bytes(self) -> int:
+        """The limit, or all memory."""
+        return self.memory_bytes if self.memory_limit_bytes is None else self.memory_limit_bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkSpec:
+    """A star of nodes around a core; the core is ``oversubscription`` times smaller than the sum of the NICs."""
+
+    topology: str = "star"
+    oversubscription: float = 1.0
+    latency_s: float = 100e-6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterSpec:
+    """Node groups and their network. ``address`` names a running foreign cluster (``spark://…``, ``tcp://…``)."""
+
+    nodes: tuple[NodeSpec, ...]
+    network: NetworkSpec = NetworkSpec()
+    address: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.nodes:
+            raise InputError("a cluster needs at least one node group")
+        names = [n.name for n in self.nodes]
+        if len(set(names)) != len(names):
+            raise InputError(f"node group names must be unique, not {', '.join(names)}")
+
+    @classmethod
+    def here(cls, *, cpus: int | None = None, memory_bytes: int | None = None, gpus: int = 0) -> ClusterSpec:
+        """This machine, or a share of it; ``gpus`` counts plain slots (no real device)."""
+        total = psutil.virtual_memory().total
+        node = NodeSpec(
+            name="here",
+            cpus=cpus or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (cpus or os.cpu_count() or 1),
+            memory_bytes=total,
+            memory_limit_bytes=memory_bytes,
+            gpus=DeviceSpec(count=gpus),
+        )
+        return cls(nodes=(node,))
+
+    @property
+    def cpus(self) -> int:
+        """CPUs of all nodes."""
+        return sum(n.count * n.cpus for n in self.nodes)
+
+    @property
+    def gpus(self) -> int:
+        """Devices of all nodes."""
+        return sum(n.count * n.gpus.count for n in self.nodes)
+
+    @property
+    def memory_bytes(self) -> int:
+        """Usable memory of all nodes."""
+        return sum(n.count * n.usable_memory_bytes for n in self.nodes)
+
+    @property
+    def price_per_hour_usd(self) -> float:
+        """List price of all nodes."""
+        return sum(n.count * n.price_per_hour_usd for n in self.nodes)
+
+    def digest(self) -> str:
+        """Hash of the canonical JSON."""
+        return digest(self)

@@ -1,0 +1,254 @@
+"""The protocol between an execution model and a world: jobs, views, events and actions.
+
+An execution model is a pure state machine: events in, actions out. It knows no clock, thread, process or file; a *world*
+carries its actions out (worker processes and a wall clock, or SimPy and a virtual one) and feeds it events.
+
+A job is a tuple of stages. A *task* runs all operators of its stage on one unit of input:
+
+* source stage (no inputs): one task a partition, numbered 0 … partitions - 1;
+* ``forward`` input: one task a group of upstream blocks (bulk: a partition's blocks; streaming: as blocks come);
+* ``partition`` input: one task a partition; it needs every block that upstream tasks emitted for that partition;
+* ``broadcast`` input: every task gets all blocks of that upstream stage as a side input.
+
+A task emits blocks while it runs (`BlockReady`) and with its end (`TaskDone.blocks`). Tasks are deterministic: a repeated
+attempt emits the same blocks in the same order, so that ``Launch.skip_blocks`` can leave out those that arrived already.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from windtunnel.plan import Concurrency, Resources, State
+
+InputMode = Literal["forward", "partition", "broadcast"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageInput:
+    """Consumes the output of stage ``stage``."""
+
+    stage: int
+    mode: InputMode
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """A chain of operators run inside one task.
+
+    ``partitions``: number of tasks of a source or ``partition`` stage (None for a forward stage: it follows its input).
+    ``output_partitions``: 0 = blocks are forwarded as they are; n = each block carries a partition 0 … n - 1.
+    ``source_rows``: rows of each source partition, where known. ``payload``: for the world only; models never look into it.
+    """
+
+    index: int
+    name: str
+    operators: tuple[str, ...]
+    inputs: tuple[StageInput, ...]
+    partitions: int | None
+    output_partitions: int = 0
+    resources: Resources = Resources()
+    state: State = State()
+    concurrency: Concurrency | None = None
+    ordered: bool = False  # the final output keeps the order of its partitions
+    payload: tuple[object, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """Stages in topological order; the last one's blocks are the result."""
+
+    stages: tuple[Stage, ...]
+
+    def consumers(self, stage: int) -> tuple[int, ...]:
+        """Stages that read the output of ``stage``."""
+        return tuple(s.index for s in self.stages if any(i.stage == stage for i in s.inputs))
+
+
+@dataclass(frozen=True, slots=True)
+class NodeView:
+    """A node as the engine sees it."""
+
+    node: int
+    cpus: float
+    gpus: float
+    memory_bytes: int
+    custom: tuple[tuple[str, float], ...] = ()
+
+
+class View(Protocol):
+    """What an engine could know. Never the truth about future durations."""
+
+    @property
+    def nodes(self) -> tuple[NodeView, ...]:
+        """Nodes alive, by number."""
+        ...
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes now in the object store (memory, all nodes)."""
+        ...
+
+    @property
+    def store_limit_bytes(self) -> int:
+        """Capacity of the object store (memory, all nodes)."""
+        ...
+
+
+# -- blocks and events ------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Block:
+    """An immutable piece of a stage's output. ``partition`` is 0 unless the stage partitions its output."""
+
+    id: int
+    stage: int
+    partition: int
+    task: int
+    rows: int
+    bytes: int
+    node: int = 0
+    on_disk: bool = False
+
+
+@dataclass(slots=True)
+class BlockReady:
+    """A running task emitted a block early."""
+
+    block: Block
+
+
+@dataclass(slots=True)
+class TaskDone:
+    """A task ended; ``blocks`` are those it emitted last (those of earlier `BlockReady` events are not repeated)."""
+
+    task: int
+    blocks: list[Block] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class TaskFailed:
+    """A task raised an error. Not ``retriable``: the user's kernel failed; the same would happen again."""
+
+    task: int
+    reason: str
+    retriable: bool = False
+    operator: str | None = None
+
+
+@dataclass(slots=True)
+class WorkerJoined:
+    """A worker is up and has loaded its state."""
+
+    worker: int
+
+
+@dataclass(slots=True)
+class WorkerLost:
+    """A worker died; its launched tasks are gone. ``lost_blocks``: ids of blocks that died with its node."""
+
+    worker: int
+    lost_blocks: tuple[int, ...] = ()
+
+
+@dataclass(slots=True)
+class MemoryPressure:
+    """The object store is full: ``stored_bytes`` of ``limit_bytes``."""
+
+    stored_bytes: int
+    limit_bytes: int
+
+
+@dataclass(slots=True)
+class Tick:
+    """Time passed (for models that ask for it through ``tick_s``)."""
+
+
+Event = BlockReady | TaskDone | TaskFailed | WorkerJoined | WorkerLost | MemoryPressure | Tick
+
+# -- actions ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class StartWorker:
+    """Start worker ``worker`` on ``node``; ``stage`` ≥ 0 dedicates it as an actor that loads the stage's state first."""
+
+    worker: int
+    node: int = 0
+    stage: int = -1
+
+
+@dataclass(slots=True)
+class StopWorker:
+    """Stop an idle worker."""
+
+    worker: int
+
+
+@dataclass(slots=True)
+class Launch:
+    """Send a task to a worker. A worker runs its tasks one at a time, in the order of their launches.
+
+    ``blocks``: ids of its inputs (forward or partition mode; for a join, left blocks then right: ``split`` = number of left
+    blocks). ``sides``: ids of broadcast inputs. ``skip_blocks``: leave out the first n output blocks (they arrived already).
+    """
+
+    task: int
+    stage: int
+    partition: int
+    worker: int
+    attempt: int = 0
+    blocks: tuple[int, ...] = ()
+    split: int = 0
+    sides: tuple[int, ...] = ()
+    skip_blocks: int = 0
+
+
+@dataclass(slots=True)
+class Release:
+    """Nobody needs these blocks any more."""
+
+    blocks: tuple[int, ...]
+
+
+@dataclass(slots=True)
+class Note:
+    """For the record only: an operator's tasks were held back (``blocked`` by backpressure or ``barrier``), or are again free."""
+
+    kind: Literal["blocked", "barrier"]
+    stage: int
+    begin: bool
+
+
+@dataclass(slots=True)
+class Fail:
+    """The run has failed."""
+
+    reason: str
+    operator: str | None = None
+    partition: int | None = None
+
+
+@dataclass(slots=True)
+class Finish:
+    """The run is complete; ``blocks`` are the result in order."""
+
+    blocks: tuple[int, ...]
+
+
+Action = StartWorker | StopWorker | Launch | Release | Note | Fail | Finish
+
+
+class ExecutionModel(Protocol):
+    """Decisions of one engine. ``tick_s`` > 0 asks the world for a `Tick` that often."""
+
+    tick_s: float
+
+    def start(self, job: Job, view: View) -> list[Action]:
+        """Begin the job. Workers that already run (persistent pool) are announced with `WorkerJoined` before any other event."""
+        ...
+
+    def on_event(self, event: Event, view: View) -> list[Action]:
+        """React to one event."""
+        ...
