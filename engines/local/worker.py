@@ -1,0 +1,377 @@
+"""A worker process: takes tasks from its pipe one at a time, runs a stage's program on them, writes blocks, answers.
+
+It decides nothing. It ends when its pipe closes; when the driver dies, a thread waiting on a second pipe notices even in the
+middle of a task, removes the session's folders and ends the process.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import shutil
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("POLARS_MAX_THREADS", "1")
+
+import pyarrow as pa
+
+from windtunnel.engines import physical
+from windtunnel.engines.local import kernels
+from windtunnel.engines.local.store import BlockInfo, BlockWriter, read_block
+from windtunnel.errors import RunFailed
+from windtunnel.plan import Join, MapBatches, Sink, Synthetic
+
+SpanRow = tuple[str, str, float, float, int, int]  # kind, operator, start, end (perf_counter), rows, bytes
+
+
+@dataclass(slots=True)
+class JobMessage:
+    """The programs of all stages and where output goes."""
+
+    programs: tuple[physical.Program, ...]
+    block_bytes: int
+    output: str
+    actor_load_s: tuple[float, ...]
+
+
+@dataclass(slots=True)
+class TaskMessage:
+    """One task; ``blocks`` and ``sides`` are paths."""
+
+    task: int
+    stage: int
+    partition: int
+    blocks: tuple[str, ...]
+    split: int
+    sides: tuple[tuple[str, ...], ...]
+    skip: int
+
+
+@dataclass(slots=True)
+class LoadMessage:
+    """Become the actor of a stage."""
+
+    stage: int
+
+
+@dataclass(slots=True)
+class EndMessage:
+    """The job is over: drop its state."""
+
+
+@dataclass(slots=True)
+class Reply:
+    """Worker → driver. ``kind``: joined, block, done, failed."""
+
+    kind: str
+    task: int = -1
+    blocks: tuple[BlockInfo, ...] = ()
+    spans: tuple[SpanRow, ...] = ()
+    operator: str = ""
+    reason: str = ""
+    load_s: float = 0.0
+
+
+class Worker:
+    """State of one process."""
+
+    def __init__(self, pipe: Connection, writer: BlockWriter, number: int) -> None:
+        self._pipe, self._writer, self._number = pipe, writer, number
+        self._job: JobMessage | None = None
+        self._actors: dict[str, Any] = {}
+        self._sides: dict[tuple[str, ...], pa.Table] = {}
+
+    def serve(self) -> None:
+        """Answer messages until the pipe closes or says None."""
+        while True:
+            message = pickle.loads(self._pipe.recv_bytes())  # only from our own parent's pipe
+            if message is None:
+                return
+            if isinstance(message, TaskMessage):
+                self._run(message)
+            elif isinstance(message, JobMessage):
+                self._job = message
+            elif isinstance(message, LoadMessage):
+                self._load(message.stage)
+            elif isinstance(message, EndMessage):
+                self._job, self._actors, self._sides = None, {}, {}
+
+    def _send(self, reply: Reply) -> None:
+        self._pipe.send_bytes(pickle.dumps(reply, protocol=5))
+
+    def _load(self, stage: int) -> None:
+        """Build the stage's stateful kernels; declared load time of synthetic ones is slept."""
+        assert self._job is not None
+        start = time.perf_counter()
+        step: physical.Step | None = None
+        try:
+            for step in self._job.programs[stage].steps:
+                if isinstance(step.phase, MapBatches):
+                    self._actors[step.operator] = kernels.load_actor(step.phase)
+            time.sleep(max(0.0, self._job.actor_load_s[stage] - (time.perf_counter() - start)))
+        except Exception as error:
+            self._send(Reply("failed", operator=step.operator if step else "", reason=describe(error)))
+            return
+        end = time.perf_counter()
+        name = self._job.programs[stage].steps[0].operator
+        self._send(Reply("joined", spans=(("load", name, start, end, 0, 0),), load_s=end - start))
+
+    def _run(self, message: TaskMessage) -> None:
+        assert self._job is not None
+        run = TaskRun(self._job, message, self._writer, self._actors, self._side_tables(message), self._early)
+        try:
+            blocks = run.execute()
+        except Exception as error:
+            self._send(Reply("failed", message.task, operator=run.operator, reason=describe(error)))
+            return
+        self._send(Reply("done", message.task, tuple(blocks), tuple(run.spans)))
+
+    def _early(self, task: int, block: BlockInfo) -> None:
+        self._send(Reply("block", task, (block,)))
+
+    def _side_tables(self, message: TaskMessage) -> list[pa.Table]:
+        return [self._side(paths) for paths in message.sides]
+
+    def _side(self, paths: tuple[str, ...]) -> pa.Table:
+        if paths not in self._sides:
+            self._sides[paths] = pa.concat_tables(read_block(p) for p in paths)
+        return self._sides[paths]
+
+
+class TaskRun:
+    """One attempt of a task: pushes batches through the stage's phases and writes the output as blocks."""
+
+    def __init__(
+        self, job: JobMessage, message: TaskMessage, writer: BlockWriter, actors: dict[str, Any], sides: list[pa.Table], early: Any
+    ) -> None:
+        self._job, self._message, self._writer, self._early = job, message, writer, early
+        self._program = job.programs[message.stage]
+        self._actors, self._sides = actors, sides
+        self.operator = ""
+        self.spans: list[SpanRow] = []
+        self._skip = message.skip
+        self._buffer: list[pa.RecordBatch] = []
+        self._buffer_bytes = 0
+        self._rows_out = 0
+        self._emitted = 0
+
+    def execute(self) -> list[BlockInfo]:
+        """Run; returns the last blocks (earlier ones were sent as they were made)."""
+        steps = list(self._program.steps)
+        source = self._source(steps)
+        phases = [self._build(s) for s in steps if not isinstance(s.phase, Sink)]
+        steps = [s for s in steps if not isinstance(s.phase, Sink)]
+        clock = _Exclusive(steps)
+        for batch in clock.pulled(source, self._scan_operator):
+            self._feed(phases, clock, 0, batch)
+        for i, phase in enumerate(phases):
+            self._feed_all(phases, clock, i, phase.finish, None)
+        blocks = self._finish()
+        self.spans = clock.spans() + self.spans
+        return blocks
+
+    def _source(self, steps: list[physical.Step]) -> Iterator[pa.RecordBatch]:
+        """Batches of a scan (removed from ``steps``) or of the input blocks."""
+        self._scan_operator = ""
+        if steps and steps[0].table is not None:
+            step = steps.pop(0)
+            self._scan_operator = self.operator = step.operator
+            return kernels.scan(step, self._message.partition)
+        return self._read(self._message.blocks[: self._message.split or None])
+
+    def _read(self, paths: tuple[str, ...]) -> Iterator[pa.RecordBatch]:
+        for path in paths:
+            start = time.perf_counter()
+            table = read_block(path)
+            self.spans.append(("fetch", "", start, time.perf_counter(), table.num_rows, table.nbytes))
+            yield from table.to_batches() or [kernels._empty(table.schema)]
+
+    def _build(self, step: physical.Step) -> kernels.Phase:
+        self.operator = step.operator
+        right = None
+        if isinstance(step.phase, (Join, Synthetic)) and self._message.split:
+            batches = list(self._read(self._message.blocks[self._message.split :]))
+            right = pa.Table.from_batches(batches)
+        return kernels.build(step, self._sides, self._actors.get(step.operator), right)
+
+    def _feed(self, phases: list[kernels.Phase], clock: _Exclusive, i: int, batch: pa.RecordBatch) -> None:
+        if i == len(phases):
+            self._output(batch)
+        else:
+            self._feed_all(phases, clock, i, lambda: phases[i].push(batch), batch)
+
+    def _feed_all(self, phases: list[kernels.Phase], clock: _Exclusive, i: int, call: Any, batch: pa.RecordBatch | None) -> None:
+        self.operator = clock.names[i]
+        for out in clock.timed(i, call, batch):
+            self._feed(phases, clock, i + 1, out)
+            self.operator = clock.names[i]
+
+    # -- output ------------------------------------------------------------------------------------------------------
+
+    def _output(self, batch: pa.RecordBatch) -> None:
+        """Cut the output into blocks of about ``block_bytes``; a full one goes out while the task runs on."""
+        size = batch.nbytes
+        limit = self._job.block_bytes
+        if self._buffer and self._buffer_bytes + size > limit:
+            self._flush(early=True)
+        rows = max(1, int(batch.num_rows * limit / size)) if size > limit else batch.num_rows
+        for start in range(0, max(1, batch.num_rows), max(1, rows)):
+            part = batch.slice(start, rows)
+            if self._buffer and self._buffer_bytes + part.nbytes > limit:
+                self._flush(early=True)
+            self._buffer.append(part)
+            self._buffer_bytes += part.nbytes
+
+    def _flush(self, *, early: bool) -> list[BlockInfo]:
+        if not self._buffer:
+            return []
+        table = pa.Table.from_batches(self._buffer)
+        self._buffer, self._buffer_bytes = [], 0
+        pieces = self._pieces(table)
+        blocks = [b for b in (self._write(p, t) for p, t in pieces) if b is not None]
+        if early:
+            for block in blocks:
+                self._early(self._message.task, block)
+            return []
+        return blocks
+
+    def _pieces(self, table: pa.Table) -> list[tuple[int, pa.Table]]:
+        partitioner = self._program.partitioner
+        if partitioner is None:
+            return [(0, table)]
+        start = time.perf_counter()
+        batch = table.combine_chunks().to_batches()[0] if table.num_rows else kernels._empty(table.schema)
+        bounds = self._sides[-1] if partitioner.kind == "range" else None
+        pieces = kernels.split(batch, partitioner, bounds, self._rows_out)
+        if self._emitted == 0 and (not pieces or pieces[0][0] != 0):
+            pieces.insert(0, (0, batch.slice(0, 0)))  # the first partition always exists: it carries the schema
+        self._rows_out += batch.num_rows
+        self.spans.append(("serialize", "", start, time.perf_counter(), batch.num_rows, batch.nbytes))
+        return [(p, pa.Table.from_batches([b])) for p, b in pieces]
+
+    def _write(self, partition: int, table: pa.Table) -> BlockInfo | None:
+        self._emitted += 1
+        if self._emitted <= self._skip:
+            return None
+        start = time.perf_counter()
+        if any(isinstance(s.phase, Sink) for s in self._program.steps):
+            table = self._sink(table)
+        info = self._writer.write(table, partition)
+        kind = "spill" if info.on_disk else "emit"
+        self.spans.append((kind, "", start, time.perf_counter(), table.num_rows, info.bytes))
+        return info
+
+    def _sink(self, table: pa.Table) -> pa.Table:
+        """Write a Parquet file whose name keeps the order; the block that goes on says how many rows it holds."""
+        import pyarrow.parquet as pq
+
+        name = f"part-{self._message.partition:06d}-{self._message.task:09d}-{self._emitted:04d}.parquet"
+        path = Path(self._job.output) / name
+        pq.write_table(table, path.with_suffix(".tmp"))
+        path.with_suffix(".tmp").rename(path)
+        return pa.table({"file": [name], "rows": [table.num_rows]})
+
+    def _finish(self) -> list[BlockInfo]:
+        return self._flush(early=False)
+
+
+class _Exclusive:
+    """Time each phase spends in itself, not in those it feeds; told as consecutive spans from the task's start."""
+
+    def __init__(self, steps: list[physical.Step]) -> None:
+        self.names = [s.operator for s in steps]
+        self._start = time.perf_counter()
+        self._spent = [0.0] * len(steps)
+        self._rows = [0] * len(steps)
+        self._bytes = [0] * len(steps)
+        self._source = ("", 0.0, 0, 0)
+
+    def pulled(self, source: Iterator[pa.RecordBatch], operator: str) -> Iterator[pa.RecordBatch]:
+        """Batches of the source, its time taken down as a scan's (or left to `fetch` spans)."""
+        spent, rows, size = 0.0, 0, 0
+        while True:
+            start = time.perf_counter()
+            batch = next(source, None)
+            spent += time.perf_counter() - start
+            self._source = (operator, spent, rows, size)
+            if batch is None:
+                return
+            rows += batch.num_rows
+            size += batch.nbytes
+            yield batch
+
+    def timed(self, i: int, call: Any, batch: pa.RecordBatch | None) -> Iterator[pa.RecordBatch]:
+        """Outputs of ``call``, each pull timed."""
+        if batch is not None:
+            self._rows[i] += batch.num_rows
+            self._bytes[i] += batch.nbytes
+        start = time.perf_counter()
+        outputs: Iterable[pa.RecordBatch] = call()
+        iterator = iter(outputs)
+        while True:
+            out = next(iterator, None)
+            self._spent[i] += time.perf_counter() - start
+            if out is None:
+                return
+            yield out
+            start = time.perf_counter()
+
+    def spans(self) -> list[SpanRow]:
+        """One compute span a phase, laid end to end."""
+        at, rows = self._start, []
+        operator, spent, count, size = self._source
+        if operator:
+            rows.append(("compute", operator, at, at + spent, count, size))
+        at += spent
+        for name, spent, count, size in zip(self.names, self._spent, self._rows, self._bytes, strict=True):
+            rows.append(("compute", name, at, at + spent, count, size))
+            at += spent
+        return rows
+
+
+def describe(error: BaseException) -> str:
+    """The exception and the user's own line: the last frame outside this package and its libraries' internals."""
+    if isinstance(error, RunFailed):
+        return str(error)
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [f for f in frames if f"{os.sep}engines{os.sep}local{os.sep}" not in f.filename and "site-packages" not in f.filename]
+    text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    if not own:
+        return text
+    last = own[-1]
+    return f'{text} (File "{last.filename}", line {last.lineno}, in {last.name}: {last.line})'
+
+
+def _watch(lifeline: int, folders: tuple[str, ...]) -> None:
+    """Wait for the driver's end of the lifeline to close; then leave nothing behind."""
+    os.read(lifeline, 1)
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
+    os._exit(3)
+
+
+def main(argv: list[str]) -> None:
+    """``worker NUMBER PIPE LIFELINE MEMORY SPILL LIMIT``: file descriptors and folders from the driver."""
+    number, pipe, lifeline, limit = int(argv[0]), int(argv[1]), int(argv[2]), int(argv[5])
+    pa.set_cpu_count(1)
+    threading.Thread(target=_watch, args=(lifeline, (argv[3], argv[4])), daemon=True).start()
+    connection = Connection(pipe)
+    worker = Worker(connection, BlockWriter(Path(argv[3]), Path(argv[4]), limit, number + 1), number)
+    worker._send(Reply("joined"))
+    try:
+        worker.serve()
+    except (EOFError, ConnectionError, KeyboardInterrupt):
+        os._exit(3)
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

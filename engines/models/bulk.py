@@ -1,0 +1,203 @@
+"""Bulk-synchronous execution: a stage begins when its inputs are complete, and all its output is materialised.
+
+The model of Valiant's BSP ("A bridging model for parallel computation", CACM 33(8), 1990) as batch engines use it: tasks of a
+stage run in any order on free slots; nothing of the next stage starts before the last of them ended. Stages that do not depend
+on each other may overlap. Blocks stay until every consumer stage is complete, so that any task can be repeated.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from windtunnel.engines.models.ledger import MAX_ATTEMPTS, Ledger, Task
+from windtunnel.model import (
+    Action,
+    Block,
+    BlockReady,
+    Event,
+    Fail,
+    Finish,
+    Job,
+    Note,
+    Stage,
+    TaskDone,
+    TaskFailed,
+    View,
+    WorkerJoined,
+    WorkerLost,
+)
+
+
+class Bulk:
+    """The model; no options of its own beyond ``prefetch``: one task queued behind the running one hides the round trip."""
+
+    tick_s = 0.0
+
+    def __init__(self, *, prefetch: bool = True) -> None:
+        self._prefetch = prefetch
+
+    def start(self, job: Job, view: View) -> list[Action]:
+        """Start the pool and the stages without inputs."""
+        self._job = job
+        self._ledger = Ledger(job, view)
+        for stage in job.stages:
+            if why := self._ledger.feasible(stage, view):
+                return [Fail(why, stage.name)]
+        self._pending: dict[int, deque[Task]] = {}
+        self._left = [0] * len(job.stages)
+        self._complete = [False] * len(job.stages)
+        self._output: list[list[int]] = [[] for _ in job.stages]
+        self._sides: dict[int, tuple[tuple[int, ...], ...]] = {}
+        self._waiting: set[int] = set()
+        actions = self._ledger.start_pool(view)
+        for stage in job.stages:
+            if not stage.inputs:
+                actions += self._begin(stage)
+        return actions
+
+    def on_event(self, event: Event, view: View) -> list[Action]:
+        """One event; ends with launching what the free slots allow."""
+        ledger = self._ledger
+        actions: list[Action] = []
+        if isinstance(event, TaskDone):
+            for block in event.blocks:
+                self._emitted(block)
+            actions = self._task_done(ledger.done(event.task))
+        elif isinstance(event, BlockReady):
+            self._emitted(event.block)
+            return actions
+        elif isinstance(event, WorkerJoined):
+            ledger.joined(event.worker)
+        elif isinstance(event, TaskFailed):
+            if fail := ledger.failed(event.task, event.reason, event.retriable, event.operator):
+                return [fail]
+            self._again(ledger.tasks[event.task])
+        elif isinstance(event, WorkerLost):
+            actions = self._worker_lost(event)
+        return actions + self._launch() if not actions or not isinstance(actions[-1], (Fail, Finish)) else actions
+
+    # -- stages ------------------------------------------------------------------------------------------------------
+
+    def _begin(self, stage: Stage) -> list[Action]:
+        """Create all tasks of a stage whose inputs are complete."""
+        tasks = self._tasks_of(stage)
+        self._pending[stage.index] = deque(tasks)
+        self._left[stage.index] = len(tasks)
+        if not tasks:
+            return self._end(stage)
+        self._sides[stage.index] = self._side_blocks(stage)
+        actions: list[Action] = []
+        if stage.state.kind == "actor":
+            actions += self._start_actors(stage, len(tasks))
+        return actions
+
+    def _tasks_of(self, stage: Stage) -> list[Task]:
+        ledger = self._ledger
+        main = [i for i in stage.inputs if i.mode != "broadcast"]
+        if not main:
+            return [ledger.new_task(stage.index, p, (p,)) for p in range(stage.partitions or 0)]
+        if main[0].mode == "forward":
+            return self._forward_tasks(stage.index, self._output[main[0].stage])
+        return self._partition_tasks(stage, [i.stage for i in main])
+
+    def _forward_tasks(self, stage: int, blocks: list[int]) -> list[Task]:
+        """One task for each upstream task, with all its blocks."""
+        ledger = self._ledger
+        groups: dict[int, list[int]] = {}
+        for block_id in ledger.in_order(blocks):
+            groups.setdefault(ledger.blocks[block_id].task, []).append(block_id)
+        tasks = ((ledger.tasks[source], ids) for source, ids in groups.items())
+        return [ledger.new_task(stage, t.partition, t.order, tuple(ids)) for t, ids in tasks]
+
+    def _partition_tasks(self, stage: Stage, sources: list[int]) -> list[Task]:
+        """One task for each partition that has a block (of every input, for joins)."""
+        ledger = self._ledger
+        shares: list[dict[int, list[int]]] = []
+        for source in sources:
+            share: dict[int, list[int]] = {}
+            for block_id in ledger.in_order(self._output[source]):
+                share.setdefault(ledger.blocks[block_id].partition, []).append(block_id)
+            shares.append(share)
+        tasks = []
+        for p in range(stage.partitions or 0):
+            parts = [share.get(p, []) for share in shares]
+            if all(parts):
+                ids = tuple(b for part in parts for b in part)
+                tasks.append(ledger.new_task(stage.index, p, (p,), ids, len(parts[0])))
+        return tasks
+
+    def _side_blocks(self, stage: Stage) -> tuple[tuple[int, ...], ...]:
+        sides = [i.stage for i in stage.inputs if i.mode == "broadcast"]
+        return tuple(self._ledger.in_order(self._output[s]) for s in sides)
+
+    def _start_actors(self, stage: Stage, tasks: int) -> list[Action]:
+        """A fixed pool for the whole stage: the largest that its bounds, its tasks and the free resources allow."""
+        limit = stage.concurrency.maximum if stage.concurrency and stage.concurrency.maximum else tasks
+        actions: list[Action] = []
+        while len(actions) < min(limit, tasks):
+            action = self._ledger.start_actor(stage.index)
+            if action is None:
+                break
+            actions.append(action)
+        return actions
+
+    def _end(self, stage: Stage) -> list[Action]:
+        """All tasks of a stage ended: release what it read, begin what waited for it."""
+        ledger = self._ledger
+        self._complete[stage.index] = True
+        actions: list[Action] = []
+        if stage.index in self._waiting:
+            self._waiting.discard(stage.index)
+            actions.append(Note("barrier", stage.index, False))
+        if stage.state.kind == "actor":
+            actions += ledger.stop_actors(stage.index)
+        for source in dict.fromkeys(i.stage for i in stage.inputs):
+            actions += ledger.consumed(self._output[source])
+        if stage.index == len(self._job.stages) - 1:
+            return [*actions, Finish(ledger.in_order(self._output[stage.index]))]
+        for index in ledger.consumers[stage.index]:
+            follower = self._job.stages[index]
+            if all(self._complete[i.stage] for i in follower.inputs):
+                actions += self._begin(follower)
+        return actions
+
+    # -- tasks -------------------------------------------------------------------------------------------------------
+
+    def _emitted(self, block: Block) -> None:
+        self._ledger.emitted(block)
+        self._output[block.stage].append(block.id)
+
+    def _task_done(self, task: Task) -> list[Action]:
+        self._left[task.stage] -= 1
+        if self._left[task.stage] == 0:
+            return self._end(self._job.stages[task.stage])
+        if not self._pending[task.stage] and task.stage not in self._waiting:
+            self._waiting.add(task.stage)
+            return [Note("barrier", task.stage, True)]
+        return []
+
+    def _again(self, task: Task) -> None:
+        self._pending[task.stage].appendleft(task)
+
+    def _worker_lost(self, event: WorkerLost) -> list[Action]:
+        if needed := [b for b in event.lost_blocks if b in self._ledger.blocks]:
+            return [Fail(f"{len(needed)} blocks were lost with worker {event.worker}; this model does not recompute blocks")]
+        orphans, actions = self._ledger.lost(event.worker)
+        for task in reversed(orphans):
+            if task.attempt >= MAX_ATTEMPTS:
+                return [self._ledger.give_up(task, f"its worker died {MAX_ATTEMPTS} times")]
+            self._again(task)
+        return actions
+
+    def _launch(self) -> list[Action]:
+        """Fill free workers, stages in order; queue one ahead only while plenty of tasks wait (the end stays balanced)."""
+        ledger = self._ledger
+        actions: list[Action] = []
+        for index, pending in self._pending.items():
+            while pending:
+                ahead = self._prefetch and len(pending) > 2 * len(ledger.workers)
+                worker = ledger.worker_for(index, ahead=ahead)
+                if worker is None:
+                    break
+                actions.append(ledger.launch(pending.popleft(), worker, self._sides.get(index, ())))
+        return actions

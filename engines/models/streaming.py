@@ -1,0 +1,323 @@
+"""Streaming execution: every stage runs at once; blocks flow to the next stage as soon as they exist.
+
+The "streaming batch" model of Ray Data (arXiv 2501.12407) in its simplest sound form:
+
+* *backpressure*: a stage may launch only while what it has emitted, and its consumers have not finished, stays below
+  ``queued_blocks`` blocks and its share of ``queued_bytes``; each running task counts as one block of average size;
+* *operator scheduling*: of the stages that could launch, the one farthest downstream goes first: it empties queues that hold
+  the others back, so the bottleneck is fed and memory stays low;
+* *actor pools*: a stateful stage starts with its minimum; one more actor starts while all are busy with tasks queued and blocks
+  are waiting; actors end when idle and their input is done;
+* *liveness*: when nothing runs and only backpressure holds tasks, the farthest downstream stage launches one anyway.
+
+An edge into a stage that waits for something that depends on the same source cannot push back (it would wait for itself).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from windtunnel.engines.models.ledger import MAX_ATTEMPTS, Ledger, Task, Worker
+from windtunnel.model import (
+    Action,
+    Block,
+    BlockReady,
+    Event,
+    Fail,
+    Finish,
+    Job,
+    Note,
+    Stage,
+    TaskDone,
+    TaskFailed,
+    View,
+    WorkerJoined,
+    WorkerLost,
+)
+
+
+class Streaming:
+    """The model. ``queued_blocks``, ``queued_fraction`` (of the object store, shared by all edges): bounds of queued output.
+
+    ``backpressure`` False and ``autoscale`` False switch the mechanisms off (ablations).
+    """
+
+    tick_s = 0.0
+
+    def __init__(
+        self, *, queued_blocks: int = 8, queued_fraction: float = 0.5, backpressure: bool = True, autoscale: bool = True
+    ) -> None:
+        self._queued_blocks = queued_blocks
+        self._queued_fraction = queued_fraction
+        self._backpressure = backpressure
+        self._autoscale = autoscale
+
+    def start(self, job: Job, view: View) -> list[Action]:
+        """Start the pool, the minimum of every actor pool, and read."""
+        self._job = job
+        ledger = self._ledger = Ledger(job, view)
+        for stage in job.stages:
+            if why := ledger.feasible(stage, view):
+                return [Fail(why, stage.name)]
+        count = len(job.stages)
+        self._ready: list[deque[Task]] = [deque() for _ in range(count)]
+        self._running = [0] * count
+        self._left_inputs = [sum(1 for i in s.inputs) for s in job.stages]  # inputs not complete yet
+        self._complete = [False] * count
+        self._output: list[list[int]] = [[] for _ in range(count)]  # kept for partition and broadcast readers, and the result
+        self._queued = [0] * count
+        self._queued_bytes = [0] * count
+        self._emitted_blocks = [0] * count
+        self._emitted_bytes = [0] * count
+        self._pushes = [self._backpressure and self._pushes_back(s.index) for s in job.stages]
+        self._edge_bytes = view.store_limit_bytes * self._queued_fraction / max(1, sum(self._pushes))
+        self._collects = [self._collected(s.index) for s in job.stages]
+        self._held_back = [False] * count
+        self._order = tuple(s.index for s in reversed(job.stages))
+        actions: list[Action] = []
+        for stage in job.stages:
+            actions += self._first_actors(stage)
+            if stage.state.kind == "actor" and not ledger.actors[stage.index]:
+                return [Fail(f"no room for one actor of {stage.name!r}: other actors hold the cluster's CPUs and devices", stage.name)]
+            if not stage.inputs:
+                self._ready[stage.index].extend(
+                    ledger.new_task(stage.index, p, (p,)) for p in range(stage.partitions or 0)
+                )
+        actions += ledger.start_pool(view)
+        return actions + self._settle()
+
+    def on_event(self, event: Event, view: View) -> list[Action]:
+        """One event; ends with launching what slots and queues allow."""
+        ledger = self._ledger
+        actions: list[Action] = []
+        if isinstance(event, BlockReady):
+            self._emit(event.block)
+        elif isinstance(event, TaskDone):
+            for block in event.blocks:
+                self._emit(block)
+            actions += self._task_done(ledger.done(event.task))
+        elif isinstance(event, WorkerJoined):
+            ledger.joined(event.worker)
+        elif isinstance(event, TaskFailed):
+            if fail := ledger.failed(event.task, event.reason, event.retriable, event.operator):
+                return [fail]
+            self._again(ledger.tasks[event.task])
+        elif isinstance(event, WorkerLost):
+            actions += self._worker_lost(event)
+        if actions and isinstance(actions[-1], Fail):
+            return actions
+        actions += self._settle()
+        return actions if actions and isinstance(actions[-1], Finish) else actions + self._launch()
+
+    # -- the graph ---------------------------------------------------------------------------------------------------
+
+    def _pushes_back(self, index: int) -> bool:
+        """Whether queued output may hold this stage: all its readers take blocks as they come, and none waits for its kin."""
+        readers = self._job.consumers(index)
+        kin = self._ancestors(index) | {index}
+        for reader in self._downstream(index):
+            for needed in self._job.stages[reader].inputs:
+                if needed.mode != "forward" and (self._ancestors(needed.stage) | {needed.stage}) & kin and needed.stage != index:
+                    if reader in readers or self._joins_later(reader, index):
+                        return False
+        return bool(readers) and all(
+            i.mode == "forward" for r in readers for i in self._job.stages[r].inputs if i.stage == index
+        )
+
+    def _joins_later(self, reader: int, index: int) -> bool:
+        """Whether ``reader`` takes, over forward edges only, what stage ``index`` emits."""
+        sources = [i.stage for i in self._job.stages[reader].inputs if i.mode == "forward"]
+        return any(s == index or self._joins_later(s, index) for s in sources)
+
+    def _ancestors(self, index: int) -> set[int]:
+        direct = {i.stage for i in self._job.stages[index].inputs}
+        return direct.union(*(self._ancestors(s) for s in direct))
+
+    def _downstream(self, index: int) -> list[int]:
+        reached = {index}
+        for stage in self._job.stages:
+            if any(i.stage in reached for i in stage.inputs):
+                reached.add(stage.index)
+        return sorted(reached - {index})
+
+    def _collected(self, index: int) -> bool:
+        """Whether the blocks' ids are needed later: a partition or broadcast reader, or the result."""
+        readers = self._job.consumers(index)
+        modes = (i.mode for r in readers for i in self._job.stages[r].inputs if i.stage == index)
+        return not readers or any(m != "forward" for m in modes)
+
+    # -- blocks and tasks --------------------------------------------------------------------------------------------
+
+    def _emit(self, block: Block) -> None:
+        """A block arrived: forward readers get a task for it at once."""
+        ledger, stage = self._ledger, block.stage
+        ledger.emitted(block)
+        self._emitted_blocks[stage] += 1
+        self._emitted_bytes[stage] += block.bytes
+        if self._collects[stage]:
+            self._output[stage].append(block.id)
+        forward = 0
+        for reader in ledger.consumers[stage]:
+            if any(i.stage == stage and i.mode == "forward" for i in self._job.stages[reader].inputs):
+                task = ledger.new_task(reader, ledger.tasks[block.task].partition, ledger.order[block.id], (block.id,))
+                self._ready[reader].append(task)
+                forward += 1
+        if forward:
+            self._queued[stage] += 1
+            self._queued_bytes[stage] += block.bytes
+
+    def _task_done(self, task: Task) -> list[Action]:
+        ledger = self._ledger
+        self._running[task.stage] -= 1
+        del ledger.tasks[task.id]
+        for block_id in task.blocks:
+            block = ledger.blocks[block_id]
+            if ledger.readers[block_id] == 1 and self._is_forward(task.stage, block.stage):
+                self._queued[block.stage] -= 1
+                self._queued_bytes[block.stage] -= block.bytes
+        return ledger.consumed(task.blocks)
+
+    def _is_forward(self, reader: int, source: int) -> bool:
+        return any(i.stage == source and i.mode == "forward" for i in self._job.stages[reader].inputs)
+
+    def _again(self, task: Task) -> None:
+        self._running[task.stage] -= 1
+        self._ready[task.stage].appendleft(task)
+
+    def _worker_lost(self, event: WorkerLost) -> list[Action]:
+        if needed := [b for b in event.lost_blocks if b in self._ledger.blocks]:
+            return [Fail(f"{len(needed)} blocks were lost with worker {event.worker}; this model does not recompute blocks")]
+        orphans, actions = self._ledger.lost(event.worker)
+        for task in reversed(orphans):
+            if task.attempt >= MAX_ATTEMPTS:
+                return [self._ledger.give_up(task, f"its worker died {MAX_ATTEMPTS} times")]
+            self._again(task)
+        return actions
+
+    # -- completion --------------------------------------------------------------------------------------------------
+
+    def _settle(self) -> list[Action]:
+        """Mark stages whose inputs are complete and whose tasks are done; open the barriers that this completes."""
+        actions: list[Action] = []
+        for stage in self._job.stages:
+            index = stage.index
+            if self._complete[index] or self._left_inputs[index] or self._ready[index] or self._running[index]:
+                continue
+            self._complete[index] = True
+            actions += self._on_complete(stage)
+        return actions
+
+    def _on_complete(self, stage: Stage) -> list[Action]:
+        ledger = self._ledger
+        actions = ledger.stop_actors(stage.index)
+        for source in dict.fromkeys(i.stage for i in stage.inputs if i.mode == "broadcast"):
+            actions += ledger.consumed(self._output[source])
+        for reader in ledger.consumers[stage.index]:
+            self._left_inputs[reader] -= sum(1 for i in self._job.stages[reader].inputs if i.stage == stage.index)
+            follower = self._job.stages[reader]
+            if not self._left_inputs[reader] and any(i.mode == "partition" for i in follower.inputs):
+                actions += self._open_partitions(follower)
+        if stage.index == len(self._job.stages) - 1:
+            actions.append(Finish(ledger.in_order(self._output[stage.index])))
+        return actions
+
+    def _open_partitions(self, stage: Stage) -> list[Action]:
+        """All inputs of a wide stage are complete: one task a partition that every input has a block for."""
+        ledger = self._ledger
+        shares: list[dict[int, list[int]]] = []
+        for source in (i.stage for i in stage.inputs if i.mode == "partition"):
+            share: dict[int, list[int]] = {}
+            for block_id in ledger.in_order(self._output[source]):
+                share.setdefault(ledger.blocks[block_id].partition, []).append(block_id)
+            shares.append(share)
+        unused: list[int] = []
+        for p in range(stage.partitions or 0):
+            parts = [share.get(p, []) for share in shares]
+            ids = tuple(b for part in parts for b in part)
+            if all(parts):
+                self._ready[stage.index].append(ledger.new_task(stage.index, p, (p,), ids, len(parts[0])))
+            else:
+                unused += ids
+        return ledger.consumed(unused)
+
+    # -- launching ---------------------------------------------------------------------------------------------------
+
+    def _launch(self) -> list[Action]:
+        actions: list[Action] = []
+        for index in self._order:
+            actions += self._launch_stage(index)
+        if not actions and not self._ledger.running:
+            actions += self._launch_one_anyway()
+        return actions
+
+    def _launch_stage(self, index: int) -> list[Action]:
+        ready, ledger = self._ready[index], self._ledger
+        actions: list[Action] = []
+        if not ready or not self._sides_complete(index):
+            return actions
+        ahead = len(ready) > 2 * len(ledger.workers)
+        while ready:
+            if not self._admits(index):
+                break
+            worker = ledger.worker_for(index, ahead=ahead)
+            if worker is None:
+                if index in ledger.actors:
+                    actions += self._grow(index)
+                break
+            actions.append(self._launch_task(index, worker))
+        return self._note(index) + actions
+
+    def _launch_task(self, index: int, worker: Worker) -> Action:
+        self._running[index] += 1
+        return self._ledger.launch(self._ready[index].popleft(), worker, self._sides(index))
+
+    def _launch_one_anyway(self) -> list[Action]:
+        for index in self._order:
+            if self._ready[index] and self._sides_complete(index):
+                worker = self._ledger.worker_for(index, ahead=False)
+                if worker is not None:
+                    return [self._launch_task(index, worker)]
+        return []
+
+    def _admits(self, index: int) -> bool:
+        """Backpressure: whether one more task may run, counting each running one as a block of average size."""
+        if not self._pushes[index]:
+            return True
+        running = self._running[index]
+        if self._queued[index] + running >= self._queued_blocks:
+            return False
+        average = self._emitted_bytes[index] / self._emitted_blocks[index] if self._emitted_blocks[index] else 0.0
+        return self._queued[index] + running == 0 or self._queued_bytes[index] + (running + 1) * average <= self._edge_bytes
+
+    def _note(self, index: int) -> list[Action]:
+        held = bool(self._ready[index]) and not self._admits(index)
+        if held == self._held_back[index]:
+            return []
+        self._held_back[index] = held
+        return [Note("blocked", index, held)]
+
+    def _sides_complete(self, index: int) -> bool:
+        return all(self._complete[i.stage] for i in self._job.stages[index].inputs if i.mode == "broadcast")
+
+    def _sides(self, index: int) -> tuple[tuple[int, ...], ...]:
+        sides = [i.stage for i in self._job.stages[index].inputs if i.mode == "broadcast"]
+        return tuple(self._ledger.in_order(self._output[s]) for s in sides)
+
+    # -- actor pools -------------------------------------------------------------------------------------------------
+
+    def _first_actors(self, stage: Stage) -> list[Action]:
+        if stage.state.kind != "actor":
+            return []
+        minimum = stage.concurrency.minimum if stage.concurrency else 1
+        actions = (self._ledger.start_actor(stage.index) for _ in range(minimum))
+        return [a for a in actions if a is not None]
+
+    def _grow(self, index: int) -> list[Action]:
+        """One more actor when all that exist are up and busy with tasks queued, and blocks wait (utilisation above 2)."""
+        stage, actors = self._job.stages[index], self._ledger.actors[index]
+        maximum = stage.concurrency.maximum if stage.concurrency else None
+        starting = any(not self._ledger.workers[w].up for w in actors)
+        if not self._autoscale or starting or (maximum is not None and len(actors) >= maximum):
+            return []
+        action = self._ledger.start_actor(index) if len(self._ready[index]) >= 1 else None
+        return [action] if action else []
