@@ -1,0 +1,341 @@
+"""The tables of a scenario that describe hardware and work: cluster, data set, operators, engines, faults, objective.
+
+Each function reads one table strictly into the spec it stands for. The module knows no file format beyond the parsed table
+and runs nothing.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import tomllib
+from dataclasses import dataclass, field
+from importlib import resources
+from typing import Any, Literal
+
+from windtunnel.cluster import ClusterSpec, DeviceSpec, DiskSpec, NetworkSpec, NodeSpec
+from windtunnel.errors import nearest
+from windtunnel.plan import Concurrency, Cost, Operator, Pipeline, Scan, State, Synthetic
+from windtunnel.registry import engine_names
+from windtunnel.serving import read_resources
+from windtunnel.strict import Table, known_name, shorten, unique
+from windtunnel.workload import DatasetSpec, Objective
+
+FaultKind = Literal["node_lost", "node_joins", "worker_killed", "straggler", "gpu_lost", "network_slow"]
+_FAULT_KINDS = ("node_lost", "node_joins", "worker_killed", "straggler", "gpu_lost", "network_slow")
+#: engines that the format names besides those registered here
+FORMAT_ENGINES = ("bulk", "streaming", "spark", "dask", "ray", "flink", "mapreduce")
+_KINDS = ("map", "flat_map", "filter", "aggregate", "join", "sort", "sink")
+_NODE_KEYS = (
+    "name", "count", "type", "cpus", "memory", "memory_limit", "gpus", "disk", "nic", "price_per_hour", "startup", "mtbf",
+)  # fmt: skip
+_OPERATOR_KEYS = (
+    "name", "kind", "inputs", "batch_rows", "cost", "fixed_work", "rows_out", "row_bytes_out", "memory", "language",
+    "resources", "state", "concurrency",
+)  # fmt: skip
+INPUT = "input"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineChoice:
+    """An engine with its options; ``label`` tells two configurations of one engine apart."""
+
+    name: str
+    label: str
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """What goes wrong, when and where; ``factor`` scales stragglers and slow networks."""
+
+    kind: FaultKind
+    at_s: float
+    target: str
+    factor: float = 1.0
+    until_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Location:
+    """Where the input lies: made in memory, on local disks, or in a remote store with its limits."""
+
+    kind: Literal["generated", "local", "remote"] = "generated"
+    bandwidth_per_node: float | None = None
+    latency_s: float = 0.0
+
+
+# -- hardware ---------------------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def catalogue() -> dict[str, dict[str, Any]]:
+    """Instance types shipped with windtunnel: name → keys of a node group."""
+    text = resources.files("windtunnel").joinpath("catalogue.toml").read_text(encoding="utf-8")
+    types: dict[str, dict[str, Any]] = tomllib.loads(text)["types"]
+    return types
+
+
+def read_cluster(top: Table) -> ClusterSpec:
+    """The table ``[cluster]``."""
+    top.raw("cluster")
+    table = top.table("cluster", ("network", "nodes"))
+    groups = table.get("nodes", [])
+    merged = [_from_catalogue(g, table, i) for i, g in enumerate(groups)] if isinstance(groups, list) else groups
+    whole = Table({"nodes": merged} if "nodes" in table else {}, table.place, ("network", "nodes"))
+    nodes = tuple(_node(n) for n in whole.tables("nodes", _NODE_KEYS))
+    return table.place.rule(ClusterSpec, nodes=nodes, network=_network(table))
+
+
+def _from_catalogue(group: Any, table: Table, index: int) -> Any:
+    """A node group with the figures of its type below its own keys."""
+    if not isinstance(group, dict) or "type" not in group:
+        return group
+    place = table.place.key("nodes").item(index)
+    name = Table(group, place, _NODE_KEYS).text("type")
+    known_name(name, catalogue(), place.key("type"), "instance type")
+    merged = {**catalogue()[name], **group}
+    for key in ("gpus", "disk"):  # inner keys override one by one
+        if isinstance(group.get(key), dict) and key in catalogue()[name]:
+            merged[key] = {**catalogue()[name][key], **group[key]}
+    return merged
+
+
+def _network(table: Table) -> NetworkSpec:
+    inner = table.table("network", ("topology", "oversubscription", "latency"))
+    return NetworkSpec(
+        topology=inner.choice("topology", ("star",), "star"),
+        oversubscription=inner.number("oversubscription", 1.0, least=1.0),
+        latency_s=inner.seconds("latency", 100e-6),
+    )
+
+
+def _node(table: Table) -> NodeSpec:
+    memory = table.bytes("memory", least=1)
+    limit = table.bytes("memory_limit", least=1) if "memory_limit" in table else None
+    if limit is not None and limit > memory:
+        table.fail("memory_limit", f"must not be above memory = {memory} bytes")
+    return NodeSpec(
+        name=table.text("name", "worker"),
+        count=table.integer("count", 1, least=1, most=1_000_000),
+        type=table.text("type") if "type" in table else None,
+        cpus=table.integer("cpus", least=1, most=100_000),
+        memory_bytes=memory,
+        memory_limit_bytes=limit,
+        gpus=_device(table),
+        disk=_disk(table),
+        nic_bytes_per_s=table.rate("nic", 1.25e9),
+        price_per_hour_usd=table.number("price_per_hour", 0.0),
+        startup_s=table.seconds("startup", 0.0),
+        mtbf_s=table.seconds("mtbf", 0.0),
+    )
+
+
+def _device(table: Table) -> DeviceSpec:
+    if "gpus" not in table:
+        return DeviceSpec()
+    inner = table.table("gpus", ("kind", "count", "memory", "pcie", "speed"))
+    return DeviceSpec(
+        kind=inner.text("kind", "slot"),
+        count=inner.integer("count", most=10_000),
+        memory_bytes=inner.bytes("memory", 0),
+        pcie_bytes_per_s=inner.rate("pcie", 12e9),
+        speed=inner.number("speed", 1.0, above=0),
+    )
+
+
+def _disk(table: Table) -> DiskSpec:
+    inner, usual = table.table("disk", ("read", "write", "capacity")), DiskSpec()
+    return DiskSpec(
+        read_bytes_per_s=inner.rate("read", usual.read_bytes_per_s),
+        write_bytes_per_s=inner.rate("write", usual.write_bytes_per_s),
+        capacity_bytes=inner.bytes("capacity", usual.capacity_bytes),
+    )
+
+
+# -- work -------------------------------------------------------------------------------------------------------------
+
+
+def read_dataset(top: Table) -> tuple[DatasetSpec, Location]:
+    """The table ``[dataset]`` of declared rows."""
+    top.raw("dataset")
+    table = top.table("dataset", ("rows", "row_bytes", "partitions", "skew", "location", "remote"))
+    location = _location(table)
+    spec = DatasetSpec(
+        name="generated",
+        generator="windtunnel.scenario:generated_table",
+        format="generated",
+        rows=table.integer("rows", most=10**15),
+        row_bytes=table.bytes("row_bytes"),
+        partitions=table.integer("partitions", 1, least=1, most=10_000_000),
+        skew=table.number("skew", 0.0),
+    )
+    if spec.skew > 100:
+        table.fail("skew", "must be 100 or less; common Zipf exponents lie between 0 and 2")
+    return spec, location
+
+
+def _location(table: Table) -> Location:
+    """Keys of ``remote`` are checked wherever they stand, and used where the location is remote."""
+    kind = table.choice("location", ("generated", "local", "remote"), "generated")
+    if kind == "remote":
+        table.raw("remote")
+    inner = table.table("remote", ("bandwidth_per_node", "latency"))
+    rate = inner.rate("bandwidth_per_node") if "remote" in table else None
+    latency = inner.seconds("latency", 0.0)
+    return Location(kind=kind, bandwidth_per_node=rate, latency_s=latency) if kind == "remote" else Location(kind=kind)
+
+
+def read_pipeline(top: Table, cluster: ClusterSpec) -> Pipeline:
+    """The tables ``[[operators]]`` behind an implicit scan of the data set."""
+    scan = Operator(name=INPUT, kind="scan", kernel=Scan(table=INPUT, columns=("payload",)))
+    operators = [scan]
+    for table in top.tables("operators", _OPERATOR_KEYS):
+        operators.append(_operator(table, operators))
+        _refuse_too_large(table, operators[-1], cluster)
+    return top.place.key("operators").rule(Pipeline, tuple(operators))
+
+
+def _operator(table: Table, before: list[Operator]) -> Operator:
+    name, kind = table.text("name"), table.choice("kind", _KINDS)
+    names = [op.name for op in before]
+    if name in names:
+        table.fail("name", f"is used twice or is the implicit {INPUT!r}; operator names must be unique")
+    inputs = _inputs(table, kind, names)
+    return table.place.rule(
+        Operator,
+        name=name,
+        kind=kind,
+        kernel=_kernel(table, kind),
+        inputs=inputs,
+        batch_rows=table.integer("batch_rows", 0),
+        resources=read_resources(table, table.bytes("memory", 0)),
+        state=_state(table),
+        concurrency=_concurrency(table),
+        language=table.choice("language", ("python", "native"), "python"),
+    )
+
+
+def _inputs(table: Table, kind: str, names: list[str]) -> tuple[str, ...]:
+    given = table.texts("inputs")
+    for index, name in enumerate(given):
+        known_name(name, names, table.place.key("inputs").item(index), "earlier operator")
+    if not given and kind != "join":
+        return (names[-1],)
+    wanted = 2 if kind == "join" else 1
+    if len(given) != wanted:
+        table.place.key("inputs").fail(f"a {kind} takes {wanted} {'input' if wanted == 1 else 'inputs'}, not {len(given)}")
+    return given
+
+
+def _kernel(table: Table, kind: str) -> Synthetic:
+    table.raw("cost")
+    inner = table.table("cost", ("per_batch", "per_row", "per_byte", "cv"))
+    cost = Cost(
+        per_batch_s=inner.seconds("per_batch", 0.0),
+        per_row_s=inner.seconds("per_row", 0.0),
+        per_byte_s=inner.seconds("per_byte", 0.0),
+        cv=inner.number("cv", 0.0),
+    )
+    rows_out = table.number("rows_out", 1.0)
+    if kind == "filter" and rows_out > 1:
+        table.fail("rows_out", "must be 1 or less: a filter makes no rows")
+    return Synthetic(
+        cost=cost,
+        rows_out=rows_out,
+        row_bytes_out=table.bytes("row_bytes_out") if "row_bytes_out" in table else None,
+        fixed_work=table.choice("fixed_work", ("spin", "sleep"), "spin"),
+    )
+
+
+def _state(table: Table) -> State:
+    inner = table.table("state", ("kind", "load", "memory"))
+    kind = inner.choice("kind", ("stateless", "actor"), "stateless")
+    if kind == "stateless" and ("load" in inner or "memory" in inner):
+        inner.place.fail('a stateless operator has no load time or memory; write kind = "actor"')
+    return State(kind=kind, load_s=inner.seconds("load", 0.0), memory_bytes=inner.bytes("memory", 0))
+
+
+def _concurrency(table: Table) -> Concurrency | None:
+    value = table.get("concurrency")
+    if value is None:
+        return None
+    bounds = value if isinstance(value, list) else [value, value]
+    if len(bounds) != 2 or not all(isinstance(b, int) and not isinstance(b, bool) for b in bounds):
+        table.fail("concurrency", "must be a whole number, or [minimum, maximum]")
+    if not 1 <= bounds[0] <= bounds[1] <= 1_000_000:
+        table.fail("concurrency", "must satisfy 1 ≤ minimum ≤ maximum ≤ 1000000")
+    return Concurrency(minimum=bounds[0], maximum=bounds[1])
+
+
+def _refuse_too_large(table: Table, op: Operator, cluster: ClusterSpec) -> None:
+    """An operator that fits no node would wait for ever."""
+    place = table.place.key("resources")
+    nodes = cluster.nodes
+    if not any(op.resources.cpus <= n.cpus and op.resources.gpus <= n.gpus.count for n in nodes):
+        largest = ", ".join(f"{n.name}: cpus {n.cpus}, gpus {n.gpus.count}" for n in nodes)
+        place.fail(f"cpus {op.resources.cpus:g} and gpus {op.resources.gpus:g} fit no node of the cluster ({shorten(largest)})")
+
+
+# -- engines, faults, objective ---------------------------------------------------------------------------------------
+
+
+def read_engines(top: Table) -> tuple[EngineChoice, ...]:
+    """The tables ``[[engines]]``."""
+    tables = top.tables("engines", ("name", "label", "options"))
+    choices = tuple(_engine(t) for t in tables)
+    unique((c.label for c in choices), top.place.key("engines"), "label")
+    return choices
+
+
+def _engine(table: Table) -> EngineChoice:
+    name = table.text("name")
+    known = tuple(dict.fromkeys((*FORMAT_ENGINES, *(n for n in engine_names() if ":" not in n))))
+    if name not in known:
+        table.fail("name", f"is no known engine{nearest(name, known)}")
+    return EngineChoice(name=name, label=table.text("label", name), options=table.plain("options"))
+
+
+_TARGET = re.compile(r"^(?P<group>.+)\[(?P<index>\d{1,9})\]$")
+
+
+def read_faults(top: Table, cluster: ClusterSpec) -> tuple[Fault, ...]:
+    """The tables ``[[faults]]``."""
+    tables = top.tables("faults", ("at", "kind", "target", "factor", "until"), required=False)
+    return tuple(_fault(t, cluster) for t in tables)
+
+
+def _fault(table: Table, cluster: ClusterSpec) -> Fault:
+    kind, at = table.choice("kind", _FAULT_KINDS), table.seconds("at")
+    until = table.seconds("until") if "until" in table else None
+    if until is not None and until <= at:
+        table.fail("until", f"must be later than at = {at:g} s")
+    factor = table.number("factor", 1.0, above=0)
+    return Fault(kind=kind, at_s=at, target=_target(table, kind, cluster), factor=factor, until_s=until)
+
+
+def _target(table: Table, kind: str, cluster: ClusterSpec) -> str:
+    target = table.text("target")
+    match = _TARGET.match(target)
+    groups = {n.name: n for n in cluster.nodes}
+    if match is None:
+        table.fail("target", f'must name a node as "{cluster.nodes[0].name}[0]"')
+    known_name(match["group"], groups, table.place.key("target"), "node group")
+    node = groups[match["group"]]
+    if kind != "node_joins" and int(match["index"]) >= node.count:
+        table.fail("target", f"group {node.name!r} has {node.count} nodes, numbered from 0")
+    if kind == "gpu_lost" and node.gpus.count == 0:
+        table.fail("target", f"nodes of group {node.name!r} have no gpus to lose")
+    return target
+
+
+def read_objective(top: Table) -> Objective | None:
+    """The table ``[objective]``."""
+    if "objective" not in top:
+        return None
+    table = top.table("objective", ("p99", "deadline", "budget_usd"))
+    return Objective(
+        p99_s=table.seconds("p99", above=0) if "p99" in table else None,
+        deadline_s=table.seconds("deadline", above=0) if "deadline" in table else None,
+        budget_usd=table.number("budget_usd") if "budget_usd" in table else None,
+    )
