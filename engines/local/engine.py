@@ -60,8 +60,12 @@ class LocalSession:
         spill = Path(options["spill_dir"]) if options["spill_dir"] else None
         view = NodeView(0, node.cpus, node.gpus.count, node.usable_memory_bytes)
         self._world: LocalWorld | None = LocalWorld([view], _store_bytes(cluster, options["store_bytes"]), spill)
-        self._world.warm(node.cpus)
         self._job: Any = None
+        try:
+            self._world.warm(node.cpus)
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def world(self) -> LocalWorld:
@@ -71,8 +75,10 @@ class LocalSession:
         return self._world
 
     def prepare(self, workload: BoundWorkload) -> None:
-        """Plan the physical job."""
+        """Plan the physical job; start the processes of the smallest actor pools (their state loads in the timed run)."""
         self._job = compile_job(workload, partitions=self._partitions, fuse=self._fuse)
+        pools = [s.concurrency.minimum if s.concurrency else 1 for s in self._job.stages if s.state.kind == "actor"]
+        self.world.warm(self._cluster.cpus + sum(pools))
 
     def run(self, workload: BoundWorkload, recorder: Recorder, output: Path) -> Outcome:
         """Execute once; the table maps the result's blocks."""

@@ -32,6 +32,7 @@ from windtunnel.plan import (
 from windtunnel.workload import TableData, resolve
 
 SCAN_BATCH_ROWS = 131_072
+_TIMER_SLACK_S = 0.0003  # sleeps end up to this late on a virtual machine
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "add": pc.add, "subtract": pc.subtract, "multiply": pc.multiply,
     "divide": lambda a, b: pc.divide(pc.cast(a, pa.float64()), b),
@@ -89,10 +90,11 @@ def scan(step: physical.Step, partition: int) -> Iterator[pa.RecordBatch]:
             empty = False
             yield batch
     if empty:
-        yield _empty(scanner.projected_schema)
+        yield empty_batch(scanner.projected_schema)
 
 
-def _empty(schema: pa.Schema) -> pa.RecordBatch:
+def empty_batch(schema: pa.Schema) -> pa.RecordBatch:
+    """No rows of ``schema``."""
     return pa.RecordBatch.from_arrays([pa.array([], f.type) for f in schema], schema=schema)
 
 
@@ -160,7 +162,7 @@ class Phase:
 
 
 def _batches(table: pa.Table) -> list[pa.RecordBatch]:
-    return table.combine_chunks().to_batches() or [_empty(table.schema)]
+    return table.combine_chunks().to_batches() or [empty_batch(table.schema)]
 
 
 class _PerBatch(Phase):
@@ -338,13 +340,20 @@ class _Synthetic(Phase):
 
 
 def occupy(seconds: float, *, spin: bool) -> None:
-    """Sleep, or burn CPU time (not wall time: a spinning task slows down where CPUs are oversubscribed)."""
-    if not spin:
-        time.sleep(seconds)
+    """Take ``seconds``: sleeping (its last fraction of a millisecond spun, so that it ends on time), or burning CPU time.
+
+    CPU time, not wall time: a spinning task slows down where CPUs are oversubscribed.
+    """
+    if spin:
+        end = time.thread_time() + seconds
+        while time.thread_time() < end:
+            sum(range(200))
         return
-    end = time.thread_time() + seconds
-    while time.thread_time() < end:
-        sum(range(200))
+    end = time.perf_counter() + seconds
+    if seconds > _TIMER_SLACK_S:
+        time.sleep(seconds - _TIMER_SLACK_S)
+    while time.perf_counter() < end:
+        pass
 
 
 # -- building ---------------------------------------------------------------------------------------------------------
@@ -402,7 +411,7 @@ def load_actor(spec: MapBatches) -> Callable[..., Any]:
 
 def _group_map(spec: GroupMap, table: pa.Table) -> pa.Table:
     ordered = table.sort_by([(c, "ascending") for c in (*spec.keys, *spec.order_by)]).combine_chunks()
-    batch = ordered.to_batches()[0] if ordered.num_rows else _empty(ordered.schema)
+    batch = ordered.to_batches()[0] if ordered.num_rows else empty_batch(ordered.schema)
     return pa.Table.from_batches(list(_as_iterable(bind(spec)(batch))))
 
 

@@ -15,6 +15,7 @@ import errno
 import os
 import shutil
 import tempfile
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +25,7 @@ import pyarrow as pa
 from windtunnel.errors import RunFailed
 
 PREFIX = "windtunnel-"
-_SLOTS = 1024
+_SLOTS = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,48 +96,52 @@ class BlockWriter:
     """A worker's end: writes blocks named ``<worker>-<n>``, in memory while the budget lasts, on disk beyond it."""
 
     def __init__(self, memory: Path, spill: Path, limit_bytes: int, slot: int) -> None:
-        self._memory, self._spill, self._limit, self._slot = memory, spill, limit_bytes, slot
+        self._memory, self._spill, self._limit, self._slot = str(memory), str(spill), limit_bytes, slot
         self._usage = Usage(memory)
         self._count = 0
+        self._counting = threading.Lock()
 
     def write(self, table: pa.Table, partition: int) -> BlockInfo:
         """Write one block. Raises RunFailed when the disk is full."""
-        size = table.nbytes
-        on_disk = self._usage.bytes + size > self._limit
-        path = (self._spill if on_disk else self._memory) / f"{self._slot}-{self._count}"
-        self._count += 1
-        try:
-            written = self._write(table, path)
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                path.unlink()
-            if not on_disk and error.errno == errno.ENOSPC:
-                path, on_disk = self._spill / path.name, True
-                written = self._write_or_fail(table, path)
-            else:
-                raise _full(path, error) from error
+        on_disk = self._usage.bytes + table.nbytes > self._limit
+        with self._counting:
+            name = f"{self._slot}-{self._count}"
+            self._count += 1
         if not on_disk:
-            self._usage.add(self._slot, written)
-        return BlockInfo(str(path), partition, table.num_rows, written, on_disk)
-
-    def _write_or_fail(self, table: pa.Table, path: Path) -> int:
+            try:
+                return self._in_memory(table, partition, os.path.join(self._memory, name))
+            except OSError as error:
+                if error.errno != errno.ENOSPC:
+                    raise _full(self._memory, error) from error
         try:
-            return self._write(table, path)
+            path = os.path.join(self._spill, name)
+            return BlockInfo(path, partition, table.num_rows, _write(table, path), True)
         except OSError as error:
-            raise _full(path, error) from error
+            raise _full(self._spill, error) from error
 
-    @staticmethod
-    def _write(table: pa.Table, path: Path) -> int:
-        with pa.OSFile(str(path), "wb") as file:
+    def _in_memory(self, table: pa.Table, partition: int, path: str) -> BlockInfo:
+        size = _write(table, path)
+        self._usage.add(self._slot, size)
+        return BlockInfo(path, partition, table.num_rows, size, False)
+
+
+def _write(table: pa.Table, path: str) -> int:
+    """Bytes written; a file that could not be written whole is removed."""
+    try:
+        with pa.OSFile(path, "wb") as file:
             with pa.ipc.new_stream(file, table.schema) as stream:
                 stream.write_table(table)
             return int(file.tell())
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+        raise
 
 
-def _full(path: Path, error: OSError) -> RunFailed:
+def _full(folder: str, error: OSError) -> RunFailed:
     if error.errno == errno.ENOSPC:
-        return RunFailed(f"no space left for spilled blocks in {path.parent}; free some or set the option spill_dir")
-    return RunFailed(f"block {path} could not be written: {error.strerror or error}")
+        return RunFailed(f"no space left for spilled blocks in {folder}; free some or set the option spill_dir")
+    return RunFailed(f"a block could not be written to {folder}: {error.strerror or error}")
 
 
 def read_block(path: str) -> pa.Table:

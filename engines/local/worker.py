@@ -1,7 +1,7 @@
 """A worker process: takes tasks from its pipe one at a time, runs a stage's program on them, writes blocks, answers.
 
-It decides nothing. It ends when its pipe closes; when the driver dies, a thread waiting on a second pipe notices even in the
-middle of a task, removes the session's folders and ends the process.
+It decides nothing. A receiving thread maps the next task's input blocks while the current one computes; when the driver dies it
+notices even in the middle of a task, removes the session's folders and ends the process.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 os.environ.setdefault("POLARS_MAX_THREADS", "1")
@@ -25,59 +26,11 @@ import pyarrow as pa
 
 from windtunnel.engines import physical
 from windtunnel.engines.local import kernels
+from windtunnel.engines.local.messages import EndMessage, JobMessage, LoadMessage, Reply, SpanRow, TaskMessage
 from windtunnel.engines.local.store import BlockInfo, BlockWriter, read_block
 from windtunnel.errors import RunFailed
 from windtunnel.plan import Join, MapBatches, Sink, Synthetic
-
-SpanRow = tuple[str, str, float, float, int, int]  # kind, operator, start, end (perf_counter), rows, bytes
-
-
-@dataclass(slots=True)
-class JobMessage:
-    """The programs of all stages and where output goes."""
-
-    programs: tuple[physical.Program, ...]
-    block_bytes: int
-    output: str
-    actor_load_s: tuple[float, ...]
-
-
-@dataclass(slots=True)
-class TaskMessage:
-    """One task; ``blocks`` and ``sides`` are paths."""
-
-    task: int
-    stage: int
-    partition: int
-    blocks: tuple[str, ...]
-    split: int
-    sides: tuple[tuple[str, ...], ...]
-    skip: int
-
-
-@dataclass(slots=True)
-class LoadMessage:
-    """Become the actor of a stage."""
-
-    stage: int
-
-
-@dataclass(slots=True)
-class EndMessage:
-    """The job is over: drop its state."""
-
-
-@dataclass(slots=True)
-class Reply:
-    """Worker → driver. ``kind``: joined, block, done, failed."""
-
-    kind: str
-    task: int = -1
-    blocks: tuple[BlockInfo, ...] = ()
-    spans: tuple[SpanRow, ...] = ()
-    operator: str = ""
-    reason: str = ""
-    load_s: float = 0.0
+Inputs = list[tuple[pa.Table | OSError, SpanRow]]  # mapped blocks, or why not
 
 
 class Worker:
@@ -88,15 +41,32 @@ class Worker:
         self._job: JobMessage | None = None
         self._actors: dict[str, Any] = {}
         self._sides: dict[tuple[str, ...], pa.Table] = {}
+        self._sending = threading.Lock()
+        self._delivery = ThreadPoolExecutor(max_workers=1)
+        self._inbox: SimpleQueue[Any] = SimpleQueue()
 
-    def serve(self) -> None:
-        """Answer messages until the pipe closes or says None."""
+    def receive(self, folders: tuple[str, ...]) -> None:
+        """Read the pipe for ever; the driver's death ends this process and its folders."""
         while True:
-            message = pickle.loads(self._pipe.recv_bytes())  # only from our own parent's pipe
+            try:
+                message = pickle.loads(self._pipe.recv_bytes())  # only from our own parent's pipe
+            except (EOFError, OSError):
+                for folder in folders:
+                    shutil.rmtree(folder, ignore_errors=True)
+                os._exit(3)
+            self._inbox.put((message, _map_blocks(message) if isinstance(message, TaskMessage) else None))
             if message is None:
                 return
+
+    def serve(self) -> None:
+        """Answer messages until there are no more."""
+        while True:
+            message, inputs = self._inbox.get()
+            if message is None:
+                self._delivery.shutdown()
+                return
             if isinstance(message, TaskMessage):
-                self._run(message)
+                self._run(message, inputs)
             elif isinstance(message, JobMessage):
                 self._job = message
             elif isinstance(message, LoadMessage):
@@ -105,7 +75,9 @@ class Worker:
                 self._job, self._actors, self._sides = None, {}, {}
 
     def _send(self, reply: Reply) -> None:
-        self._pipe.send_bytes(pickle.dumps(reply, protocol=5))
+        data = pickle.dumps(reply, protocol=5)
+        with self._sending:
+            self._pipe.send_bytes(data)
 
     def _load(self, stage: int) -> None:
         """Build the stage's stateful kernels; declared load time of synthetic ones is slept."""
@@ -124,15 +96,30 @@ class Worker:
         name = self._job.programs[stage].steps[0].operator
         self._send(Reply("joined", spans=(("load", name, start, end, 0, 0),), load_s=end - start))
 
-    def _run(self, message: TaskMessage) -> None:
+    def _run(self, message: TaskMessage, inputs: Inputs) -> None:
+        """Run a task. An actor writes its output beside the next task's computation, as a device's copy engine does."""
         assert self._job is not None
-        run = TaskRun(self._job, message, self._writer, self._actors, self._side_tables(message), self._early)
+        run = TaskRun(self._job, message, inputs, self._writer, self._actors, self._side_tables(message), self._early)
         try:
-            blocks = run.execute()
+            run.compute()
         except Exception as error:
-            self._send(Reply("failed", message.task, operator=run.operator, reason=describe(error)))
+            self._fail(run, error)
             return
-        self._send(Reply("done", message.task, tuple(blocks), tuple(run.spans)))
+        if self._job.actor_load_s[message.stage] >= 0:
+            self._delivery.submit(self._deliver, run)
+        else:
+            self._deliver(run)
+
+    def _deliver(self, run: TaskRun) -> None:
+        try:
+            blocks = run.finish()
+        except Exception as error:
+            self._fail(run, error)
+            return
+        self._send(Reply("done", run.task, blocks, tuple(run.spans)))
+
+    def _fail(self, run: TaskRun, error: Exception) -> None:
+        self._send(Reply("failed", run.task, operator=run.operator, reason=describe(error)))
 
     def _early(self, task: int, block: BlockInfo) -> None:
         self._send(Reply("block", task, (block,)))
@@ -150,32 +137,48 @@ class TaskRun:
     """One attempt of a task: pushes batches through the stage's phases and writes the output as blocks."""
 
     def __init__(
-        self, job: JobMessage, message: TaskMessage, writer: BlockWriter, actors: dict[str, Any], sides: list[pa.Table], early: Any
+        self,
+        job: JobMessage,
+        message: TaskMessage,
+        inputs: Inputs,
+        writer: BlockWriter,
+        actors: dict[str, Any],
+        sides: list[pa.Table],
+        early: Callable[[int, BlockInfo], None],
     ) -> None:
         self._job, self._message, self._writer, self._early = job, message, writer, early
         self._program = job.programs[message.stage]
         self._actors, self._sides = actors, sides
         self.operator = ""
         self.spans: list[SpanRow] = []
+        self._inputs = inputs
         self._skip = message.skip
         self._buffer: list[pa.RecordBatch] = []
         self._buffer_bytes = 0
         self._rows_out = 0
         self._emitted = 0
 
-    def execute(self) -> list[BlockInfo]:
-        """Run; returns the last blocks (earlier ones were sent as they were made)."""
+    @property
+    def task(self) -> int:
+        """The task's id."""
+        return self._message.task
+
+    def compute(self) -> None:
+        """Push all input through the phases; output beyond a full block is written on the way."""
         steps = list(self._program.steps)
         source = self._source(steps)
-        phases = [self._build(s) for s in steps if not isinstance(s.phase, Sink)]
         steps = [s for s in steps if not isinstance(s.phase, Sink)]
-        clock = _Exclusive(steps)
+        phases = [self._build(s) for s in steps]
+        clock = self._clock = _Exclusive(steps)
         for batch in clock.pulled(source, self._scan_operator):
             self._feed(phases, clock, 0, batch)
         for i, phase in enumerate(phases):
             self._feed_all(phases, clock, i, phase.finish, None)
-        blocks = self._finish()
-        self.spans = clock.spans() + self.spans
+
+    def finish(self) -> tuple[BlockInfo, ...]:
+        """Write what is left; the last blocks (earlier ones were sent as they were made)."""
+        blocks = tuple(self._flush(early=False))
+        self.spans = self._clock.spans() + self.spans
         return blocks
 
     def _source(self, steps: list[physical.Step]) -> Iterator[pa.RecordBatch]:
@@ -185,21 +188,20 @@ class TaskRun:
             step = steps.pop(0)
             self._scan_operator = self.operator = step.operator
             return kernels.scan(step, self._message.partition)
-        return self._read(self._message.blocks[: self._message.split or None])
+        return self._read(slice(0, self._message.split or None))
 
-    def _read(self, paths: tuple[str, ...]) -> Iterator[pa.RecordBatch]:
-        for path in paths:
-            start = time.perf_counter()
-            table = read_block(path)
-            self.spans.append(("fetch", "", start, time.perf_counter(), table.num_rows, table.nbytes))
-            yield from table.to_batches() or [kernels._empty(table.schema)]
+    def _read(self, part: slice) -> Iterator[pa.RecordBatch]:
+        for mapped, spans in self._inputs[part]:
+            if isinstance(mapped, OSError):
+                raise RunFailed(f"an input block could not be read: {mapped}")
+            self.spans.append(spans)
+            yield from mapped.to_batches() or [kernels.empty_batch(mapped.schema)]
 
     def _build(self, step: physical.Step) -> kernels.Phase:
         self.operator = step.operator
         right = None
         if isinstance(step.phase, (Join, Synthetic)) and self._message.split:
-            batches = list(self._read(self._message.blocks[self._message.split :]))
-            right = pa.Table.from_batches(batches)
+            right = pa.Table.from_batches(list(self._read(slice(self._message.split, None))))
         return kernels.build(step, self._sides, self._actors.get(step.operator), right)
 
     def _feed(self, phases: list[kernels.Phase], clock: _Exclusive, i: int, batch: pa.RecordBatch) -> None:
@@ -248,7 +250,7 @@ class TaskRun:
         if partitioner is None:
             return [(0, table)]
         start = time.perf_counter()
-        batch = table.combine_chunks().to_batches()[0] if table.num_rows else kernels._empty(table.schema)
+        batch = table.combine_chunks().to_batches()[0] if table.num_rows else kernels.empty_batch(table.schema)
         bounds = self._sides[-1] if partitioner.kind == "range" else None
         pieces = kernels.split(batch, partitioner, bounds, self._rows_out)
         if self._emitted == 0 and (not pieces or pieces[0][0] != 0):
@@ -278,9 +280,6 @@ class TaskRun:
         pq.write_table(table, path.with_suffix(".tmp"))
         path.with_suffix(".tmp").rename(path)
         return pa.table({"file": [name], "rows": [table.num_rows]})
-
-    def _finish(self) -> list[BlockInfo]:
-        return self._flush(early=False)
 
 
 class _Exclusive:
@@ -350,26 +349,28 @@ def describe(error: BaseException) -> str:
     return f'{text} (File "{last.filename}", line {last.lineno}, in {last.name}: {last.line})'
 
 
-def _watch(lifeline: int, folders: tuple[str, ...]) -> None:
-    """Wait for the driver's end of the lifeline to close; then leave nothing behind."""
-    os.read(lifeline, 1)
-    for folder in folders:
-        shutil.rmtree(folder, ignore_errors=True)
-    os._exit(3)
+def _map_blocks(message: TaskMessage) -> Inputs:
+    return [_map_block(path) for path in message.blocks]
+
+
+def _map_block(path: str) -> tuple[pa.Table | OSError, SpanRow]:
+    start = time.perf_counter()
+    try:
+        table = read_block(path)
+    except OSError as error:
+        return error, ("fetch", "", start, start, 0, 0)
+    return table, ("fetch", "", start, time.perf_counter(), table.num_rows, table.nbytes)
 
 
 def main(argv: list[str]) -> None:
-    """``worker NUMBER PIPE LIFELINE MEMORY SPILL LIMIT``: file descriptors and folders from the driver."""
-    number, pipe, lifeline, limit = int(argv[0]), int(argv[1]), int(argv[2]), int(argv[5])
+    """``worker NUMBER PIPE MEMORY SPILL LIMIT``: a file descriptor, folders and the store's budget from the driver."""
+    number, pipe, memory, spill, limit = int(argv[0]), int(argv[1]), argv[2], argv[3], int(argv[4])
     pa.set_cpu_count(1)
-    threading.Thread(target=_watch, args=(lifeline, (argv[3], argv[4])), daemon=True).start()
-    connection = Connection(pipe)
-    worker = Worker(connection, BlockWriter(Path(argv[3]), Path(argv[4]), limit, number + 1), number)
+    sys.setswitchinterval(0.0005)
+    worker = Worker(Connection(pipe), BlockWriter(Path(memory), Path(spill), limit, number + 1), number)
+    threading.Thread(target=worker.receive, args=((memory, spill),), daemon=True).start()
     worker._send(Reply("joined"))
-    try:
-        worker.serve()
-    except (EOFError, ConnectionError, KeyboardInterrupt):
-        os._exit(3)
+    worker.serve()
     os._exit(0)
 
 

@@ -22,8 +22,8 @@ from pathlib import Path
 from socket import AF_UNIX, SOCK_STREAM, socketpair
 
 from windtunnel.engines import physical
+from windtunnel.engines.local.messages import EndMessage, JobMessage, LoadMessage, Reply, TaskMessage
 from windtunnel.engines.local.store import BlockInfo, Usage, create_session
-from windtunnel.engines.local.worker import EndMessage, JobMessage, LoadMessage, Reply, TaskMessage
 from windtunnel.errors import RunFailed
 from windtunnel.model import (
     Action,
@@ -38,6 +38,7 @@ from windtunnel.model import (
     NodeView,
     Note,
     Release,
+    Stage,
     StartWorker,
     StopWorker,
     TaskDone,
@@ -59,6 +60,7 @@ class Process:
     popen: subprocess.Popen[bytes]
     pipe: Connection
     up: bool = False
+    loaded: bool = True  # False while an actor loads its state
     worker: int = -1  # the model's id; -1 = not in use
     stage: int = -1
     tasks: dict[int, tuple[Launch, float]] = field(default_factory=dict)
@@ -82,7 +84,6 @@ class LocalWorld:
         self._limit = store_bytes
         self._memory, self._spill = create_session(spill_dir)
         self._usage = Usage(self._memory, create=True)
-        self._lifeline = os.pipe()
         self._selector = selectors.DefaultSelector()
         self._processes: dict[int, Process] = {}
         self._next_number = 0
@@ -122,14 +123,15 @@ class LocalWorld:
         for _ in range(count - len(self._processes)):
             self._spawn()
         while not all(p.up for p in self._processes.values()):
-            for _ in self._poll(None):
-                pass
+            self._poll(None)
+            if len(self._processes) < count:
+                raise RunFailed("a worker process ended while it started; its message is on standard error")
 
     def run(self, job: Job, model: ExecutionModel, recorder: Recorder, output: Path, *, block_bytes: int) -> list[tuple[str, bool]]:
         """Run a job to its end; paths of the result's blocks in order. Raises RunFailed."""
         self._reset(job, recorder)
         message = JobMessage(
-            tuple(physical.program(s) for s in job.stages), block_bytes, str(output), tuple(s.state.load_s for s in job.stages)
+            tuple(physical.program(s) for s in job.stages), block_bytes, str(output), tuple(_load_s(s) for s in job.stages)
         )
         self._job_message = pickle.dumps(message, protocol=5)
         self._tick_s = model.tick_s
@@ -173,24 +175,29 @@ class LocalWorld:
     # -- actions -----------------------------------------------------------------------------------------------------
 
     def _start_worker(self, action: StartWorker) -> None:
-        process = self._spare() if action.stage < 0 else None
-        process = process or self._spawn()
+        process = self._spare() or self._spawn()
         process.worker, process.stage = action.worker, action.stage
         self._by_worker[action.worker] = process
         process.pipe.send_bytes(self._job_message)
         if action.stage >= 0:
-            process.up = False
+            process.loaded = False
             process.pipe.send_bytes(pickle.dumps(LoadMessage(action.stage)))
         elif process.up:
             self._events.append(WorkerJoined(action.worker))
 
     def _spare(self) -> Process | None:
-        return next((p for p in self._processes.values() if p.worker < 0 and p.stage < 0), None)
+        return next((p for p in self._processes.values() if p.worker < 0), None)
 
     def _stop_worker(self, action: StopWorker) -> None:
+        """An idle one goes back to the spares without its state; a loading or running one is killed."""
         process = self._by_worker.pop(action.worker, None)
-        if process is not None:
+        if process is None:
+            return
+        if process.tasks or not process.loaded:
             self._dismiss(process)
+            return
+        process.pipe.send_bytes(pickle.dumps(EndMessage()))
+        process.worker = process.stage = -1
 
     def _launch(self, action: Launch) -> None:
         process = self._by_worker.get(action.worker)
@@ -280,10 +287,11 @@ class LocalWorld:
         return TaskDone(reply.task, blocks)
 
     def _joined(self, process: Process, reply: Reply) -> Event | None:
+        process.up = True
         if process.stage >= 0 and not reply.spans:
             return None  # the process is up; its state is not loaded yet
-        process.up = True
         if reply.spans:
+            process.loaded = True
             self._recorder.count("loads")
             self._spans(process, reply, -1, 0)
         return WorkerJoined(process.worker) if process.worker >= 0 else None
@@ -354,10 +362,10 @@ class LocalWorld:
         number = self._next_number
         self._next_number += 1
         environment = {**os.environ, "POLARS_MAX_THREADS": "1", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-        arguments = [str(number), str(theirs.fileno()), str(self._lifeline[0]), str(self._memory), str(self._spill), str(self._limit)]
+        arguments = [str(number), str(theirs.fileno()), str(self._memory), str(self._spill), str(self._limit)]
         popen = subprocess.Popen(
             [sys.executable, "-m", "windtunnel.engines.local.worker", *arguments],
-            pass_fds=(theirs.fileno(), self._lifeline[0]), stdin=subprocess.DEVNULL, stdout=sys.stderr.fileno() if _has_stderr() else None,
+            pass_fds=(theirs.fileno(),), stdin=subprocess.DEVNULL, stdout=sys.stderr.fileno() if _has_stderr() else None,
             start_new_session=True, env=environment,
         )  # fmt: skip
         theirs.close()
@@ -371,7 +379,7 @@ class LocalWorld:
         self._processes.pop(process.number, None)
         with contextlib.suppress(KeyError, ValueError):
             self._selector.unregister(process.pipe)
-        if process.tasks or not process.up:
+        if process.tasks or not process.up or not process.loaded:
             process.popen.kill()
         else:
             with contextlib.suppress(OSError):
@@ -383,12 +391,12 @@ class LocalWorld:
         """Keep idle pool processes for the next job; end the rest."""
         end = pickle.dumps(EndMessage())
         for process in list(self._processes.values()):
-            if process.stage >= 0 or process.tasks:
+            if process.tasks or not process.up or not process.loaded:
                 self._dismiss(process)
-            elif process.up:
+            else:
                 with contextlib.suppress(OSError):
                     process.pipe.send_bytes(end)
-                process.worker = -1
+                process.worker = process.stage = -1
         for (kind, stage), since in self._notes.items():
             assert self._job is not None
             self._recorder.span(kind, self._job.stages[stage].name, since, time.perf_counter() - self._start)  # type: ignore[arg-type]
@@ -400,13 +408,13 @@ class LocalWorld:
         """End all processes and remove the session's folders; idempotent."""
         for process in list(self._processes.values()):
             self._dismiss(process)
-        if self._lifeline[1] >= 0:
-            os.close(self._lifeline[0])
-            os.close(self._lifeline[1])
-            self._lifeline = (-1, -1)
-            self._selector.close()
+        self._selector.close()
         for folder in (self._memory, self._spill):
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _load_s(stage: Stage) -> float:
+    return stage.state.load_s if stage.state.kind == "actor" else -1.0
 
 
 def _has_stderr() -> bool:
