@@ -1,0 +1,1 @@
+"""Engine-neutral ETL pipelines: TPC-H, Python UDF jobs and shuffles."""

@@ -1,0 +1,1 @@
+"""Pure functions Arrow batch → Arrow batch, named by dotted path in plans."""
