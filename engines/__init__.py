@@ -1,0 +1,1 @@
+"""Who executes: the embedded engines, adapters of foreign ones, and the models that decide."""

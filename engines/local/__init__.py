@@ -1,0 +1,1 @@
+"""The embedded world: worker processes and a shared-memory block store."""

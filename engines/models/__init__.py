@@ -1,0 +1,1 @@
+"""Pure execution models: events in, actions out."""

@@ -1,0 +1,1 @@
+"""Terminal, Markdown, HTML and trace output."""
