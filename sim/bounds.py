@@ -1,0 +1,103 @@
+"""Lower bounds: what no schedule can beat. Expected durations, whatever the model does and whoever it launches where.
+
+The bound of a job is the largest of
+
+* work law: seconds of work that need a resource, over the units of it that the cluster has (CPUs, devices, an operator's
+  own limit of concurrency; sleeping tasks hold their slots too);
+* bytes over bandwidth: the host links of the devices;
+* critical path: a barrier waits for its inputs' last task, and that task takes its own time.
+
+Work is counted with the fewest possible calls, so that no way of cutting blocks falls below it. Where durations vary, the
+bound holds for the mean of the runs, not for a lucky one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from windtunnel.cluster import ClusterSpec
+from windtunnel.model import Job, Stage
+from windtunnel.sim.laws import StageLaw, Work
+
+
+@dataclass(slots=True)
+class Volume:
+    """A stage's whole work: seconds on CPUs (or asleep) and on devices, rows and bytes out, bytes over the devices' links."""
+
+    slot_s: float = 0.0
+    device_s: float = 0.0
+    longest_s: float = 0.0
+    rows: float = 0.0
+    bytes: float = 0.0
+    moved: float = 0.0
+
+    def add(self, work: Work) -> None:
+        """Count a task."""
+        slot = sum(s.seconds for s in work.steps if s.work_class != "device")
+        device = sum(s.seconds for s in work.steps if s.work_class == "device")
+        self.slot_s += slot
+        self.device_s += device
+        self.longest_s = max(self.longest_s, slot + device)
+        self.rows += work.rows_out
+        self.bytes += work.rows_out * work.row_bytes
+        self.moved += work.moved_bytes
+
+
+def volumes(job: Job, laws: Sequence[StageLaw]) -> list[Volume]:
+    """The work of every stage."""
+    result: list[Volume] = []
+    for stage, law in zip(job.stages, laws, strict=True):
+        volume = Volume()
+        rows = sum(result[i.stage].rows for i in stage.inputs if i.mode != "broadcast")
+        size = sum(result[i.stage].bytes for i in stage.inputs if i.mode != "broadcast")
+        if law.source:
+            for source_rows, source_bytes in law.source:
+                volume.add(law.work(source_rows, source_bytes))
+        elif any(i.mode == "partition" for i in stage.inputs):
+            count = stage.partitions or 1
+            volume.add(law.work(rows, size))
+            largest = max(rows / count, min(rows, 1.0))
+            share = law.work(largest, size / rows * largest if rows else 0.0)
+            volume.longest_s = share.seconds
+            volume.rows, volume.bytes = count * share.rows_out, count * share.rows_out * share.row_bytes
+        else:
+            volume.add(law.work(rows, size))
+            volume.longest_s = law.work(min(rows, 1.0), min(rows, 1.0) and size / rows).seconds
+        result.append(volume)
+    return result
+
+
+def lower_bound(job: Job, laws: Sequence[StageLaw], cluster: ClusterSpec) -> float:
+    """Seconds that a run of the job takes at least on this cluster."""
+    work = volumes(job, laws)
+    return max(_work_law(job.stages, work, cluster), _critical_path(job.stages, work, cluster))
+
+
+def _speed(cluster: ClusterSpec) -> float:
+    return max((n.gpus.speed for n in cluster.nodes if n.gpus.count), default=1.0)
+
+
+def _work_law(stages: Sequence[Stage], work: Sequence[Volume], cluster: ClusterSpec) -> float:
+    speed = _speed(cluster)
+    cpu = sum(s.resources.cpus * v.slot_s for s, v in zip(stages, work, strict=True))
+    device = sum(min(s.resources.gpus, 1.0) * v.device_s / speed for s, v in zip(stages, work, strict=True))
+    bounds = [cpu / cluster.cpus]
+    if cluster.gpus:
+        links = sum(n.count * n.gpus.count * n.gpus.pcie_bytes_per_s for n in cluster.nodes)
+        bounds += [device / cluster.gpus, sum(v.moved for v in work) / links]
+    for stage, volume in zip(stages, work, strict=True):
+        if stage.concurrency is not None and stage.concurrency.maximum and stage.state.kind == "actor":
+            bounds.append(stage.state.load_s + (volume.slot_s + volume.device_s / speed) / stage.concurrency.maximum)
+    return max(bounds)
+
+
+def _critical_path(stages: Sequence[Stage], work: Sequence[Volume], cluster: ClusterSpec) -> float:
+    """Longest chain of last tasks."""
+    speed = _speed(cluster)
+    end: list[float] = []
+    for stage, volume in zip(stages, work, strict=True):
+        begin = max((end[i.stage] for i in stage.inputs), default=0.0)
+        load = stage.state.load_s if stage.state.kind == "actor" else 0.0
+        end.append(max(begin, load) + volume.longest_s / max(speed, 1.0))
+    return end[-1]

@@ -1,0 +1,153 @@
+"""What was measured, as data: operator costs, engine overheads, where they come from and how far off they are.
+
+A `Calibration` is written and read as JSON, never pickled. The module knows numbers and their names; what a stage of a
+job costs with them is told by `windtunnel.sim.laws`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from windtunnel.canonical import digest
+from windtunnel.errors import InputError, nearest
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperatorCost:
+    """Cost of one phase of an operator of a workload, a task: ``fixed_s + per_row_s * rows + per_byte_s * bytes`` of its input.
+
+    It emits ``rows_factor * rows ** rows_exponent`` rows (exponent 1: proportional, 0: constant, as groups of an aggregate) of
+    ``row_bytes_out`` bytes. For a scan "rows" and "bytes" of the cost are its output, and ``rows`` of the second formula is
+    the scale of the data set: the total over all partitions. ``cv``: coefficient of variation around the formula. ``error``:
+    median relative residual over ``samples`` spans.
+    """
+
+    workload: str
+    operator: str
+    phase: str
+    fixed_s: float = 0.0
+    per_row_s: float = 0.0
+    per_byte_s: float = 0.0
+    cv: float = 0.0
+    rows_factor: float = 1.0
+    rows_exponent: float = 1.0
+    row_bytes_out: float | None = None
+    samples: int = 0
+    error: float = 0.0
+
+    def __post_init__(self) -> None:
+        if min(self.fixed_s, self.per_row_s, self.per_byte_s, self.cv, self.rows_factor) < 0:
+            raise InputError(f"costs of {self.workload}/{self.operator}/{self.phase} must not be negative: {self}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineCost:
+    """Overheads of one engine. The driver is a server: ``launch_s`` a task it sends, ``done_s`` a task that ends, ``block_s``
+    an early block. A worker pays ``task_s`` a task, ``fetch_*`` to map inputs and ``emit_*`` to write blocks (bytes per
+    second 0 = bytes are free). ``startup_s`` passes before the first launch, ``finish_s`` after the last block.
+    ``slowdown``: points (busy workers of a node, duration multiplier).
+    """
+
+    engine: str
+    startup_s: float = 0.0
+    finish_s: float = 0.0
+    worker_start_s: float = 0.0
+    launch_s: float = 30e-6
+    done_s: float = 30e-6
+    block_s: float = 30e-6
+    task_s: float = 100e-6
+    fetch_block_s: float = 50e-6
+    fetch_bytes_per_s: float = 0.0
+    emit_block_s: float = 100e-6
+    emit_bytes_per_s: float = 2e9
+    worker_memory_bytes: int = 0
+    slowdown: tuple[tuple[float, float], ...] = ()
+
+    def __post_init__(self) -> None:
+        if any(m < 1.0 for _, m in self.slowdown) or any(a[0] >= b[0] for a, b in zip(self.slowdown, self.slowdown[1:], strict=False)):
+            raise InputError(f"slowdown of engine {self.engine!r} needs rising worker counts and multipliers of 1 or more")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Residual:
+    """How far the fitted costs are from one measured cell: total worker seconds, and their relative error."""
+
+    cell: str
+    engine: str
+    measured_s: float
+    fitted_s: float
+    error: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calibration:
+    """All fitted costs with provenance (host environment, versions, the date that was passed in) and residuals."""
+
+    operators: tuple[OperatorCost, ...] = ()
+    engines: tuple[EngineCost, ...] = ()
+    residuals: tuple[Residual, ...] = ()
+    provenance: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def operator(self, workload: str, operator: str, phase: str) -> OperatorCost:
+        """The cost of a phase; InputError that tells how to measure it."""
+        for cost in self.operators:
+            if (cost.workload, cost.operator, cost.phase) == (workload, operator, phase):
+                return cost
+        known = sorted({c.workload for c in self.operators})
+        hint = nearest(workload, known) if workload not in known else ""
+        raise InputError(
+            f"no measured cost of {phase} of operator {operator!r} in workload {workload!r}{hint}; "
+            f"run `windtunnel calibrate` with this workload and pass its file as option calibration"
+        )
+
+    def engine(self, name: str) -> EngineCost:
+        """The overheads of an engine, or defaults of the embedded world."""
+        return next((e for e in self.engines if e.engine == name), EngineCost(engine=name))
+
+    def digest(self) -> str:
+        """Hash of the canonical JSON."""
+        return digest(self)
+
+    def save(self, path: Path) -> None:
+        """Write JSON; an existing file is replaced at once."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        text = json.dumps({"schema": SCHEMA, **dataclasses.asdict(self)}, indent=1, sort_keys=True)
+        temporary = path.with_name(path.name + ".tmp")
+        temporary.write_text(text + "\n")
+        temporary.replace(path)
+
+    @classmethod
+    def load(cls, path: Path) -> Calibration:
+        """Read JSON; InputError for a missing, broken or foreign file."""
+        try:
+            plain = json.loads(path.read_text())
+        except OSError as error:
+            raise InputError(f"calibration {path} cannot be read: {error.strerror}; make one with `windtunnel calibrate`") from error
+        except ValueError as error:
+            raise InputError(f"calibration {path} is not JSON: {error}") from error
+        if not isinstance(plain, dict) or plain.get("schema") != SCHEMA:
+            raise InputError(f"calibration {path} has not schema {SCHEMA}; make a new one with `windtunnel calibrate`")
+        try:
+            return cls._from_plain(plain)
+        except (TypeError, KeyError, ValueError) as error:
+            raise InputError(f"calibration {path} does not have the fields of schema {SCHEMA}: {error}") from error
+
+    @classmethod
+    def _from_plain(cls, plain: dict[str, Any]) -> Calibration:
+        engines = []
+        for entry in plain["engines"]:
+            points = tuple((float(x), float(y)) for x, y in entry.pop("slowdown"))
+            engines.append(EngineCost(**entry, slowdown=points))
+        return cls(
+            operators=tuple(OperatorCost(**entry) for entry in plain["operators"]),
+            engines=tuple(engines),
+            residuals=tuple(Residual(**entry) for entry in plain["residuals"]),
+            provenance=plain["provenance"],
+        )

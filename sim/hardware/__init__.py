@@ -1,0 +1,1 @@
+"""Parts of a simulated machine; each knows SimPy and its own physics, none knows tasks or models."""

@@ -1,0 +1,132 @@
+"""A resource shared equally by whoever uses it: processors, disk heads. Owns the arithmetic of sharing, knows no task.
+
+All users progress at one common rate that depends on the load (egalitarian processor sharing), so a *virtual clock* that
+runs at that rate gives every user a fixed finishing time in it: adding or removing a user costs O(log users), never a
+recomputation of all. One pending SimPy event at most is valid; older ones are recognised by their serial number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from heapq import heappop, heappush
+from typing import Any
+
+from simpy.core import Environment
+from simpy.events import NORMAL, Event
+
+Rate = Callable[[float], float]
+Done = Callable[[Any], None]
+
+
+class Timer(Event):
+    """A reusable SimPy event with one callback: armed again after it fired, never allocated again."""
+
+    __slots__ = ("_again", "arg", "serial")
+
+    def __init__(self, env: Environment, callback: Callable[[Any], None], arg: Any = None, serial: int = 0) -> None:
+        self.env = env
+        self._ok = True
+        self._value = None
+        self._again = [callback]
+        self.arg = arg
+        self.serial = serial
+
+    def arm(self, delay: float) -> None:
+        """Fire after ``delay`` seconds; only while not armed."""
+        self.callbacks = self._again
+        env = self.env
+        # What env.schedule does, without its call: this line runs for every event there is.
+        heappush(env._queue, (env._now + delay if delay > 0.0 else env._now, NORMAL, next(env._eid), self))
+
+
+class Shared:
+    """Users of one resource; each of them progresses at ``rate(load)`` units a second, ``load`` = sum of all weights."""
+
+    __slots__ = ("_armed", "_at", "_clock", "_heap", "_rate", "_rate_of", "_serial", "_token", "env", "load")
+
+    def __init__(self, env: Environment, rate: Rate) -> None:
+        self.env = env
+        self.load = 0.0
+        self._rate_of = rate
+        self._rate = 0.0
+        self._clock = 0.0  # the virtual clock
+        self._at = 0.0  # when it was last moved
+        self._heap: list[tuple[float, int, float, Done, Any]] = []
+        self._serial = 0
+        self._token = 0
+        self._armed = -1.0
+
+    def __len__(self) -> int:
+        return len(self._heap)
+
+    def add(self, work: float, weight: float, done: Done, arg: Any) -> None:
+        """Begin ``work`` units; ``done(arg)`` is called when they are finished."""
+        self._move()
+        self._serial += 1
+        heappush(self._heap, (self._clock + work, self._serial, weight, done, arg))
+        self.load += weight
+        self._arm()
+
+    def _move(self) -> None:
+        now = self.env.now
+        if self._heap:
+            self._clock += (now - self._at) * self._rate
+        else:
+            self._clock = self.load = 0.0
+        self._at = now
+
+    def _arm(self) -> None:
+        if not self._heap:
+            self._armed = -1.0
+            return
+        rate, finish = self._rate_of(self.load), self._heap[0][0]
+        if rate == self._rate and finish == self._armed:
+            return
+        self._rate, self._armed = rate, finish
+        self._token += 1
+        Timer(self.env, self._fire, serial=self._token).arm((finish - self._clock) / rate)
+
+    def _fire(self, timer: Timer) -> None:
+        if timer.serial != self._token:
+            return
+        self._move()
+        self._armed = -1.0
+        self._clock = max(self._clock, self._heap[0][0])  # rounding must not leave the first one unfinished
+        reached = self._clock * (1 + 1e-12)
+        finished = []
+        while self._heap and self._heap[0][0] <= reached:
+            _, _, weight, done, arg = heappop(self._heap)
+            self.load -= weight
+            finished.append((done, arg))
+        self._arm()
+        for done, arg in finished:
+            done(arg)
+
+
+def cpu_rate(cpus: float, slowdown: tuple[tuple[float, float], ...]) -> Rate:
+    """Speed of one process among ``load`` busy ones: full up to ``cpus``, shared above, divided by the co-run law.
+
+    ``slowdown`` holds points (busy processes, duration multiplier), interpolated linearly and constant outside.
+    """
+
+    def rate(load: float) -> float:
+        return min(1.0, cpus / load if load > 0 else 1.0) / slowdown_at(slowdown, min(load, cpus))
+
+    return rate
+
+
+def slowdown_at(points: tuple[tuple[float, float], ...], load: float) -> float:
+    """The duration multiplier of the co-run law at ``load`` busy processes."""
+    if not points:
+        return 1.0
+    if load <= points[0][0]:
+        return points[0][1]
+    for (x0, y0), (x1, y1) in zip(points, points[1:], strict=False):
+        if load <= x1:
+            return y0 + (y1 - y0) * (load - x0) / (x1 - x0)
+    return points[-1][1]
+
+
+def is_flat(points: tuple[tuple[float, float], ...]) -> bool:
+    """Whether processes on separate CPUs do not disturb each other."""
+    return all(y == 1.0 for _, y in points)

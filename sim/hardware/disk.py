@@ -1,0 +1,41 @@
+"""A node's disk: bandwidth shared equally by its users, apart for reading and writing. Owns no file and no placement."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from simpy.core import Environment
+
+from windtunnel.cluster import DiskSpec
+from windtunnel.errors import OutOfMemory
+from windtunnel.sim.hardware.cpu import Done, Shared
+from windtunnel.units import format_bytes
+
+
+class Disk:
+    """Reads and writes in bytes; ``used`` bytes lie on it."""
+
+    __slots__ = ("_capacity", "_reads", "_writes", "read_bytes", "used", "written_bytes")
+
+    def __init__(self, env: Environment, spec: DiskSpec) -> None:
+        self._reads = Shared(env, _divided(spec.read_bytes_per_s))
+        self._writes = Shared(env, _divided(spec.write_bytes_per_s))
+        self._capacity = spec.capacity_bytes
+        self.used = self.read_bytes = self.written_bytes = 0
+
+    def read(self, size: int, done: Done, arg: Any) -> None:
+        """Read ``size`` bytes, then ``done(arg)``."""
+        self.read_bytes += size
+        self._reads.add(float(size), 1.0, done, arg)
+
+    def write(self, size: int, done: Done, arg: Any) -> None:
+        """Write ``size`` bytes, then ``done(arg)``; raises OutOfMemory when they do not fit."""
+        self.used += size
+        self.written_bytes += size
+        if self.used > self._capacity:
+            raise OutOfMemory(f"the disk is full: {format_bytes(self.used)} of blocks on a disk of {format_bytes(self._capacity)}")
+        self._writes.add(float(size), 1.0, done, arg)
+
+
+def _divided(bytes_per_s: float) -> Any:
+    return lambda load: bytes_per_s / load if load > 1.0 else bytes_per_s

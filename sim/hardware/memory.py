@@ -1,0 +1,33 @@
+"""A node's memory in bytes: object store, working memory, actor state. Owns the limit; when it breaks, the run is out of memory."""
+
+from __future__ import annotations
+
+from windtunnel.errors import OutOfMemory
+from windtunnel.units import format_bytes
+
+
+class Memory:
+    """``used`` counts everything on the node; ``peak`` its maximum."""
+
+    __slots__ = ("limit", "node", "peak", "used")
+
+    def __init__(self, node: int, limit: int) -> None:
+        self.node = node
+        self.limit = limit
+        self.used = self.peak = 0
+
+    def take(self, size: int, what: str) -> None:
+        """Occupy ``size`` bytes; OutOfMemory when the node has less."""
+        self.used += size
+        if self.used > self.peak:
+            self.peak = self.used
+            if self.used > self.limit:
+                raise OutOfMemory(
+                    f"node {self.node} ran out of memory: {what} brings it to {format_bytes(self.used)}, above its limit of "
+                    f"{format_bytes(self.limit)}; give it more memory, a smaller object store, or run fewer tasks at once"
+                )
+
+    def give(self, size: int) -> None:
+        """Free ``size`` bytes."""
+        self.used -= size
+        assert self.used >= 0, "more memory freed than taken"

@@ -1,0 +1,141 @@
+"""A star network: every node has an up and a down link, the core may be oversubscribed; flows share links max-min fairly.
+
+When a flow begins or ends, rates are recomputed for the flows that share a link with it, directly or through others, and
+for no one else. Changes at one instant are solved together. The module knows bytes and nodes, not blocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from heapq import heappop, heappush
+from typing import Any
+
+from simpy.core import Environment
+
+from windtunnel.sim.hardware.cpu import Done, Timer
+
+
+def max_min(flows: Sequence[Sequence[int]], capacity: Mapping[int, float]) -> list[float]:
+    """Max-min fair rates: ``flows[i]`` are the links of flow i. Progressive filling, ties by link number."""
+    rates = [0.0] * len(flows)
+    users: dict[int, list[int]] = {}
+    for i, links in enumerate(flows):
+        for link in links:
+            users.setdefault(link, []).append(i)
+    left = {link: capacity[link] for link in users}
+    count = {link: len(members) for link, members in users.items()}
+    open_flows = [True] * len(flows)
+    while count:
+        link = min(count, key=lambda k: (left[k] / count[k], k))
+        share = max(left[link] / count[link], 0.0)
+        for i in users[link]:
+            if open_flows[i]:
+                open_flows[i], rates[i] = False, share
+                _take(flows[i], share, left, count)
+    return rates
+
+
+def _take(links: Sequence[int], share: float, left: dict[int, float], count: dict[int, int]) -> None:
+    for link in links:
+        left[link] -= share
+        count[link] -= 1
+        if count[link] == 0:
+            del count[link]
+
+
+class Flow:
+    """Bytes under way."""
+
+    __slots__ = ("arg", "at", "done", "left", "links", "rate", "version")
+
+    def __init__(self, links: tuple[int, ...], size: float, now: float, done: Done, arg: Any) -> None:
+        self.links = links
+        self.left = size
+        self.at = now
+        self.rate = 0.0
+        self.version = 0
+        self.done = done
+        self.arg = arg
+
+
+class Network:
+    """Nodes 0 … n - 1; link i is the up link of node i, n + i its down link, 2 n the core (only when oversubscribed)."""
+
+    __slots__ = ("_capacity", "_changed", "_env", "_finish", "_latency", "_members", "_nodes", "_serial", "_token", "bytes")
+
+    def __init__(self, env: Environment, nics: Sequence[float], oversubscription: float, latency_s: float) -> None:
+        self._env = env
+        self._nodes = len(nics)
+        self._latency = latency_s
+        self._capacity = dict(enumerate([*nics, *nics]))
+        if oversubscription > 1.0:
+            self._capacity[2 * len(nics)] = sum(nics) / oversubscription
+        self._members: dict[int, dict[Flow, None]] = {link: {} for link in self._capacity}
+        self._changed: dict[int, None] = {}
+        self._finish: list[tuple[float, int, int, Flow]] = []
+        self._serial = self._token = self.bytes = 0
+
+    def transfer(self, source: int, target: int, size: int, done: Done, arg: Any) -> None:
+        """Move ``size`` bytes, then ``done(arg)``. ``source`` -1: from very many nodes, whose up links are no bottleneck."""
+        self.bytes += size
+        links = [] if source < 0 else [source]
+        links.append(self._nodes + target)
+        if 2 * self._nodes in self._capacity:
+            links.append(2 * self._nodes)
+        flow = Flow(tuple(links), float(max(size, 1)), self._env.now, done, arg)
+        Timer(self._env, self._begin, flow).arm(self._latency)
+
+    def _begin(self, timer: Timer) -> None:
+        flow: Flow = timer.arg
+        flow.at = self._env.now
+        for link in flow.links:
+            self._members[link][flow] = None
+        self._change(flow.links)
+
+    def _change(self, links: tuple[int, ...]) -> None:
+        if not self._changed:
+            Timer(self._env, self._solve).arm(0.0)
+        self._changed.update(dict.fromkeys(links))
+
+    def _solve(self, _: Timer) -> None:
+        flows = self._component()
+        self._changed.clear()
+        now = self._env.now
+        for flow, rate in zip(flows, max_min([f.links for f in flows], self._capacity), strict=True):
+            flow.left = max(flow.left - flow.rate * (now - flow.at), 0.0)
+            flow.at, flow.rate = now, rate
+            flow.version += 1
+            self._serial += 1
+            heappush(self._finish, (now + flow.left / rate, self._serial, flow.version, flow))
+        self._arm()
+
+    def _component(self) -> list[Flow]:
+        """All flows connected to a changed link, in a fixed order."""
+        seen = dict.fromkeys(self._changed)
+        todo, flows = list(seen), dict[Flow, None]()
+        while todo:
+            for flow in self._members[todo.pop()]:
+                if flow not in flows:
+                    flows[flow] = None
+                    fresh = [link for link in flow.links if link not in seen]
+                    seen.update(dict.fromkeys(fresh))
+                    todo += fresh
+        return list(flows)
+
+    def _arm(self) -> None:
+        while self._finish and self._finish[0][2] != self._finish[0][3].version:
+            heappop(self._finish)
+        self._token += 1
+        if self._finish:
+            Timer(self._env, self._fire, serial=self._token).arm(self._finish[0][0] - self._env.now)
+
+    def _fire(self, timer: Timer) -> None:
+        if timer.serial != self._token:
+            return
+        _, _, _, flow = heappop(self._finish)
+        flow.version += 1
+        for link in flow.links:
+            del self._members[link][flow]
+        self._change(flow.links)
+        self._arm()
+        flow.done(flow.arg)

@@ -1,0 +1,268 @@
+"""What the simulated world knows of stages, nodes, workers and running tasks. Slotted: there are as many as in the real thing."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from simpy.core import Environment
+
+from windtunnel.cluster import NodeSpec
+from windtunnel.model import Launch, Stage
+from windtunnel.sim.costs import EngineCost
+from windtunnel.sim.hardware.cpu import Shared, Timer, cpu_rate, is_flat
+from windtunnel.sim.hardware.disk import Disk
+from windtunnel.sim.hardware.gpu import device_seconds
+from windtunnel.sim.hardware.memory import Memory
+from windtunnel.sim.hardware.serialization import Path
+from windtunnel.sim.hardware.store import ObjectStore
+from windtunnel.sim.laws import Emission, StageLaw, Work, WorkClass, cut
+
+
+class Node:
+    """A simulated machine. ``load``: CPUs that running tasks keep busy; ``flat``: it does not slow anyone down."""
+
+    __slots__ = ("cached", "cpu", "cpus", "disk", "flat_law", "index", "memory", "spec", "store", "weight")
+
+    def __init__(self, env: Environment, index: int, spec: NodeSpec, store_limit: int, cost: EngineCost) -> None:
+        self.index = index
+        self.spec = spec
+        self.cpus = spec.cpus
+        self.memory = Memory(index, spec.usable_memory_bytes)
+        self.store = ObjectStore(store_limit, self.memory)
+        self.disk = Disk(env, spec.disk)
+        self.cpu = Shared(env, cpu_rate(float(spec.cpus), cost.slowdown))
+        self.flat_law = is_flat(cost.slowdown)
+        self.weight = 0.0  # CPUs that its workers keep busy when all of them run
+        self.cached: set[int] = set()  # broadcast blocks that are here already
+
+
+class Worker(Timer):
+    """A process on a node; it is its own SimPy event, since it does one thing at a time."""
+
+    __slots__ = ("alive", "launch", "node", "queue", "ready_s", "run", "stage", "started_s", "up", "weight")
+
+    def __init__(self, env: Environment, callback: Callable[[Any], None], node: Node, stage: int) -> None:
+        super().__init__(env, callback)
+        self.node = node
+        self.stage = stage
+        self.up = False
+        self.alive = True
+        self.weight = 0.0
+        self.queue: deque[tuple[float, Launch]] = deque()
+        self.launch: Launch | None = None
+        self.run: TaskRun | None = None
+        self.ready_s = 0.0
+        self.started_s = 0.0
+
+
+class TaskRun:
+    """A task under way on the general path: phases by work class and emission, one after the other."""
+
+    __slots__ = (
+        "at", "blocks", "emission", "factors", "fetched_s", "launch", "memory", "pending", "plan", "phase", "phases", "spill_s",
+        "stage", "started_s", "work", "worker",
+    )  # fmt: skip
+
+    def __init__(self, stage: StageRun, launch: Launch, worker: Worker) -> None:
+        self.stage = stage
+        self.launch = launch
+        self.worker = worker
+        self.work: Work = stage.nothing
+        self.plan: tuple[Emission, ...] = ()
+        self.factors: tuple[float, ...] = ()
+        self.phases: list[tuple[WorkClass, float]] = []
+        self.phase = 0
+        self.emission = 0
+        self.at = 0  # blocks emitted, counting skipped ones
+        self.blocks: list[Any] = []
+        self.memory = 0
+        self.pending = 0
+        self.spill_s = 0.0
+        self.started_s = 0.0
+        self.fetched_s = 0.0
+
+
+class Normals:
+    """Standard normal numbers of one named stream, by index: the same whatever the order of asking."""
+
+    __slots__ = ("_random", "_values")
+
+    def __init__(self, *name: int) -> None:
+        self._random = np.random.Generator(np.random.PCG64(np.random.SeedSequence(name)))
+        self._values: list[float] = []
+
+    def __getitem__(self, index: int) -> float:
+        self._draw(index + 1)
+        return self._values[index]
+
+    def _draw(self, count: int) -> None:
+        if count > len(self._values):
+            self._values += self._random.standard_normal(max(1024, count - len(self._values))).tolist()
+
+    def first(self, count: int) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """The first ``count`` of them."""
+        self._draw(count)
+        return np.array(self._values[:count])
+
+
+class StageRun:
+    """A stage with its law: works out tasks, remembers equal ones, draws durations."""
+
+    __slots__ = (
+        "_normals", "_plans", "_seed", "_works", "block_bytes", "classes", "cost", "fetch", "emit", "index", "law", "memory_bytes",
+        "name", "nothing", "operators", "quick", "seconds", "spec", "weight",
+    )  # fmt: skip
+
+    def __init__(self, spec: Stage, law: StageLaw, cost: EngineCost, block_bytes: int, seed: int) -> None:
+        self.spec, self.law, self.cost = spec, law, cost
+        self.index, self.name, self.operators = spec.index, spec.name, spec.operators
+        self.block_bytes = block_bytes
+        self.memory_bytes = spec.resources.memory_bytes
+        self.fetch = Path(block_s=cost.fetch_block_s, bytes_per_s=cost.fetch_bytes_per_s)
+        self.emit = Path(block_s=cost.emit_block_s, bytes_per_s=cost.emit_bytes_per_s)
+        gpu_only = spec.resources.gpus > 0 and spec.resources.cpus == 0
+        self.weight = 0.0 if gpu_only else (spec.resources.cpus or 1.0)
+        self.classes = tuple(dict.fromkeys(s.work_class for s in law.steps)) or ("cpu",)
+        self.nothing = Work((), 0.0, 0.0, 1, 0.0, 0.0)
+        self._seed = seed
+        self._normals: dict[tuple[int, int], Normals] = {}
+        self._works: dict[tuple[int, int, int], Work] = {}
+        self._plans: dict[tuple[int, float, int, int], tuple[Emission, ...]] = {}
+        self.quick: list[Quick | None] = []  # by source partition, None = needs the general path
+        self.seconds: list[float] = []
+
+    def work(self, rows: int, size: int, blocks: int) -> Work:
+        """The work of a task with this input."""
+        key = (rows, size, blocks)
+        work = self._works.get(key)
+        if work is None:
+            work = self._works[key] = self.law.work(rows, size, blocks)
+        return work
+
+    @staticmethod
+    def rows_out(work: Work, partition: int) -> int:
+        """Whole rows that a task emits: what rounding takes from one partition it gives to another."""
+        rows = int(work.rows_out + 1e-9)
+        if work.rows_out - rows <= 1e-9:
+            return rows
+        return int((partition + 1) * work.rows_out + 1e-9) - int(partition * work.rows_out + 1e-9)
+
+    def plan(self, work: Work, partition: int) -> tuple[Emission, ...]:
+        """Its emissions; fractions of rows are spread over the partitions so that none is lost in the sum."""
+        rows = self.rows_out(work, partition)
+        shares = self.law.shares
+        first = partition % len(shares) if self.law.turns and rows < 8 * len(shares) else 0
+        key = (rows, work.row_bytes, work.batches, first)
+        plan = self._plans.get(key)
+        if plan is None:
+            plan = self._plans[key] = cut(rows, work.row_bytes, work.batches, self.block_bytes, shares, first)
+        return plan
+
+    def prepare_quick(self, node: NodeSpec) -> None:
+        """Work out all source tasks at once: equal ones share a `Quick`, durations are drawn in one stroke."""
+        made: dict[tuple[int, int, int], int] = {}
+        quicks: list[Quick | None] = []
+        works: list[Work] = []
+        base: list[list[float]] = []
+        which: list[int] = []
+        for partition, (rows, size) in enumerate(self.law.source):
+            work = self.work(rows, size, 1)
+            plan = self.plan(work, partition)
+            key = (rows, size, id(plan))  # plans are remembered: equal ones are one
+            index = made.get(key)
+            if index is None:
+                index = made[key] = len(quicks)
+                quicks.append(self._quick(work, plan))
+                works.append(work)
+                base.append(self._seconds_by_step(work, plan, node))
+            which.append(index)
+        self.quick = [quicks[i] for i in which]
+        table = np.array(base)[which]
+        for i, step in enumerate(self.law.steps):
+            if step.cost.cv > 0:
+                variance = np.log1p(np.array([w.steps[i].cv for w in works])[which] ** 2)
+                normals = self._normal(i, 0).first(len(which))
+                table[:, i] *= np.exp(normals * np.sqrt(variance) - variance / 2)
+        self.seconds = table.sum(axis=1).tolist()
+
+    def _quick(self, work: Work, plan: tuple[Emission, ...]) -> Quick | None:
+        if len(plan) != 1 or "device" in self.classes:
+            return None
+        out = sum(b for _, _, b in plan[0].blocks)
+        return Quick(self.memory_bytes, out, plan[0].blocks, work)
+
+    def _seconds_by_step(self, work: Work, plan: tuple[Emission, ...], node: NodeSpec) -> list[float]:
+        count = sum(len(e.blocks) for e in plan)
+        out = sum(b for e in plan for _, _, b in e.blocks)
+        overhead = self.cost.task_s + self.fetch.seconds(0, 0) + self.emit.seconds(count, out)
+        return [*(s.seconds for s in work.steps), overhead]
+
+    def _normal(self, step: int, attempt: int) -> Normals:
+        key = (step, attempt)
+        if key not in self._normals:
+            self._normals[key] = Normals(self._seed, self.index, step, attempt)
+        return self._normals[key]
+
+    def factors(self, work: Work, partition: int, attempt: int) -> tuple[float, ...]:
+        """A random multiplier a step: lognormal with mean 1."""
+        if not work.varies:
+            return ()
+        factors = []
+        for i, step in enumerate(work.steps):
+            if step.cv <= 0:
+                factors.append(1.0)
+                continue
+            variance = float(np.log1p(step.cv**2))
+            factors.append(float(np.exp(self._normal(i, attempt)[max(partition, 0)] * variance**0.5 - variance / 2)))
+        return tuple(factors)
+
+    def phases(self, run: TaskRun, node: NodeSpec, blocks_in: int, bytes_in: int, blocks_out: int, bytes_out: int) -> list[tuple[WorkClass, float]]:
+        """Seconds by work class, in order, with the worker's overheads as CPU time."""
+        factors = run.factors or (1.0,) * len(run.work.steps)
+        overhead = self.cost.task_s + self.fetch.seconds(blocks_in, bytes_in) + self.emit.seconds(blocks_out, bytes_out)
+        seconds: dict[WorkClass, float] = {"cpu": overhead} if self.weight else {}
+        for step, factor in zip(run.work.steps, factors, strict=True):
+            seconds[step.work_class] = seconds.get(step.work_class, 0.0) + step.seconds * factor
+        if "device" in seconds:
+            extra = 0.0 if self.weight else overhead
+            seconds["device"] = device_seconds(node.gpus, seconds["device"], run.work.moved_bytes) + extra
+        return [(c, s) for c, s in seconds.items() if s > 0] or [("sleep", 0.0)]
+
+
+class Quick:
+    """What equal source tasks share that need nothing but one stretch of one slot and emit all at their end."""
+
+    __slots__ = ("blocks", "bytes", "memory", "work")
+
+    def __init__(self, memory: int, size: int, blocks: tuple[tuple[int, int, int], ...], work: Work) -> None:
+        self.memory = memory
+        self.bytes = size
+        self.blocks = blocks
+        self.work = work
+
+
+class SampledValue:
+    """Samples of a value over time, thinned as they become many: at most 4,096 stay."""
+
+    __slots__ = ("_gap", "next_s", "points")
+
+    def __init__(self) -> None:
+        self.points: list[tuple[float, float]] = []
+        self._gap = 0.0
+        self.next_s = 0.0  # samples before this time are left out
+
+    def note(self, time_s: float, value: float) -> None:
+        """The value has changed."""
+        if time_s < self.next_s:
+            return
+        if self.points and self.points[-1][0] == time_s:
+            self.points[-1] = (time_s, value)
+            return
+        self.points.append((time_s, value))
+        if len(self.points) >= 4096:
+            self.points = self.points[::2]
+            self._gap = max(2 * self._gap, time_s / 2048)
+        self.next_s = time_s + self._gap

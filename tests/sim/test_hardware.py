@@ -1,0 +1,135 @@
+"""Sharing rules on examples that can be computed by hand."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from simpy import Environment
+
+from windtunnel.cluster import DeviceSpec, DiskSpec
+from windtunnel.errors import OutOfMemory
+from windtunnel.sim.hardware.cpu import Shared, cpu_rate
+from windtunnel.sim.hardware.disk import Disk
+from windtunnel.sim.hardware.gpu import check_device_memory, device_seconds
+from windtunnel.sim.hardware.memory import Memory
+from windtunnel.sim.hardware.network import Network, max_min
+from windtunnel.sim.hardware.store import ObjectStore
+
+
+def test_max_min_by_hand() -> None:
+    """Links of 10, 10 and 5: flow 0 on link 0; 1 on links 0 and 1; 2 on links 1 and 2; 3 on link 2."""
+    rates = max_min([(0,), (0, 1), (1, 2), (2,)], {0: 10.0, 1: 10.0, 2: 5.0})
+    assert rates == [5.0, 5.0, 2.5, 2.5]
+
+
+def test_max_min_gives_what_others_cannot_use() -> None:
+    assert max_min([(0, 1), (0,)], {0: 10.0, 1: 2.0}) == [2.0, 8.0]
+    assert max_min([], {}) == []
+
+
+@given(st.lists(st.lists(st.integers(0, 4), min_size=1, max_size=3, unique=True), max_size=12))
+@settings(max_examples=60, deadline=None)
+def test_max_min_fills_links_and_never_overfills(flows: list[list[int]]) -> None:
+    capacity = {link: 1.0 + link for link in range(5)}
+    rates = max_min(flows, capacity)
+    load = {link: sum(r for f, r in zip(flows, rates, strict=True) if link in f) for link in capacity}
+    assert all(load[link] <= capacity[link] * (1 + 1e-9) for link in capacity)
+    for links in flows:  # every flow has a bottleneck: a full link
+        assert any(load[link] >= capacity[link] * (1 - 1e-9) for link in links)
+
+
+def _network(transfers: list[tuple[float, int, int, int]], oversubscription: float = 1.0) -> list[float]:
+    """Finishing times of (start, source, target, bytes) on three nodes of 10 bytes/s, no latency."""
+    env = Environment()
+    network = Network(env, [10.0] * 3, oversubscription, 0.0)
+    ends = [0.0] * len(transfers)
+
+    def begin(i: int) -> None:
+        def done(_: object) -> None:
+            ends[i] = env.now
+
+        _, source, target, size = transfers[i]
+        network.transfer(source, target, size, done, None)
+
+    for i, (start, *_) in enumerate(transfers):
+        env.timeout(start).callbacks.append(lambda _, i=i: begin(i))  # type: ignore[union-attr]
+    env.run()
+    return ends
+
+
+def test_flows_into_one_node_share_its_link() -> None:
+    assert _network([(0.0, 0, 2, 100), (0.0, 1, 2, 100)]) == pytest.approx([20.0, 20.0])
+
+
+def test_a_flow_speeds_up_when_the_other_ends() -> None:
+    """Both at 5 until the short one ends at 10; the long one has 50 left at 10 a second."""
+    assert _network([(0.0, 0, 2, 50), (0.0, 1, 2, 100)]) == pytest.approx([10.0, 15.0])
+
+
+def test_a_late_flow_takes_its_share() -> None:
+    assert _network([(0.0, 0, 2, 100), (5.0, 1, 2, 25)]) == pytest.approx([12.5, 10.0])
+
+
+def test_the_core_limits_all() -> None:
+    """A core of 15: two flows that share no other link get 7.5 each."""
+    assert _network([(0.0, 0, 1, 75), (0.0, 1, 2, 75)], oversubscription=2.0) == pytest.approx([10.0, 10.0])
+    assert _network([(0.0, 0, 1, 75), (0.0, 1, 2, 75)]) == pytest.approx([7.5, 7.5])
+
+
+def test_disk_readers_share_and_writers_do_not_disturb_them() -> None:
+    env = Environment()
+    disk = Disk(env, DiskSpec(read_bytes_per_s=100.0, write_bytes_per_s=10.0))
+    ends: dict[str, float] = {}
+    for name, size in (("a", 100), ("b", 300)):
+        disk.read(size, lambda n: ends.__setitem__(n, env.now), name)
+    disk.write(30, lambda n: ends.__setitem__(n, env.now), "w")
+    env.run()
+    assert ends == pytest.approx({"a": 2.0, "b": 4.0, "w": 3.0})
+    assert (disk.read_bytes, disk.written_bytes) == (400, 30)
+
+
+def test_a_full_disk_is_a_failure() -> None:
+    disk = Disk(Environment(), DiskSpec(capacity_bytes=10))
+    with pytest.raises(OutOfMemory, match="disk is full"):
+        disk.write(11, lambda _: None, None)
+
+
+@given(st.lists(st.floats(0.01, 10.0), min_size=1, max_size=20), st.integers(1, 4))
+@settings(max_examples=50, deadline=None)
+def test_processor_sharing_conserves_work(works: list[float], cpus: int) -> None:
+    """All begin at once: the last ends when all work is done or the longest is, whichever is later."""
+    env = Environment()
+    cpu = Shared(env, cpu_rate(cpus, ()))
+    ends: list[float] = []
+    for work in works:
+        cpu.add(work, 1.0, lambda _: ends.append(env.now), None)
+    env.run()
+    assert len(ends) == len(works)
+    assert max(ends) >= max(sum(works) / cpus, max(works)) * (1 - 1e-9)
+    if len(works) > cpus == 1:
+        assert max(ends) == pytest.approx(sum(works))
+
+
+def test_memory_breaks_above_its_limit() -> None:
+    memory = Memory(3, 100)
+    memory.take(100, "x")
+    with pytest.raises(OutOfMemory, match=r"node 3 ran out of memory: the state of 'b' brings it to 101 B"):
+        memory.take(1, "the state of 'b'")
+
+
+def test_the_store_says_what_does_not_fit() -> None:
+    memory = Memory(0, 1000)
+    store = ObjectStore(100, memory)
+    assert store.put(60) and not store.put(41) and store.put(40)
+    assert (store.used, store.spilled, memory.used, store.peak) == (100, 41, 100, 100)
+    store.free(60)
+    assert (store.used, memory.used) == (40, 40)
+
+
+def test_devices() -> None:
+    spec = DeviceSpec(count=1, memory_bytes=100, pcie_bytes_per_s=10.0, speed=2.0)
+    assert device_seconds(spec, 4.0, 30.0) == 5.0
+    check_device_memory(spec, 60, 40, "infer")
+    with pytest.raises(OutOfMemory, match="operator 'infer' needs 101 B of device memory"):
+        check_device_memory(spec, 61, 40, "infer")
