@@ -1,8 +1,7 @@
 """Whether two tables say the same: exact where values are exact, tolerant where only the last bits of a sum differ.
 
-Both sides are brought to common types first (integers int64, floats float64, strings string, timestamps in µs), so that an
-engine's widths do not matter. The module knows tables, not workloads.
-"""
+Both sides are brought to common types first (integers int64, floats float64, strings string, timestamps in µs), so that
+an engine's widths do not matter. The module knows tables, not workloads."""
 
 from __future__ import annotations
 
@@ -30,10 +29,9 @@ def compare_tables(
 ) -> None:
     """Raise WrongResult naming the first difference. Column order does not matter, names do.
 
-    ``ordered`` with ``keys``: rows follow the sort keys, and rows that tie on them may stand in any order; without ``keys``
-    every row has its place. ``limit``: only the first rows of ``expected`` count, and of rows that tie across that edge any may
-    be there.
-    """
+    ``ordered`` with ``keys``: rows follow the sort keys, and rows that tie on them may stand in any order; without
+    ``keys`` every row has its place. ``limit``: only the first rows of ``expected`` count, and of rows that tie across
+    that edge any may be there."""
     actual, expected = _aligned(actual, expected)
     whole, expected = expected, expected if limit is None else expected.slice(0, limit)
     if actual.num_rows != expected.num_rows:
@@ -52,7 +50,10 @@ def _compare_ordered(actual: pa.Table, expected: pa.Table, whole: pa.Table, rtol
     edge = _edge_group(groups, expected.num_rows)
     inner = int(np.searchsorted(groups, edge)) if edge is not None else expected.num_rows
     _compare_columns(
-        _canonical(actual.slice(0, inner), groups[:inner]), _canonical(expected.slice(0, inner), groups[:inner]), rtol, "row"
+        _canonical(actual.slice(0, inner), groups[:inner]),
+        _canonical(expected.slice(0, inner), groups[:inner]),
+        rtol,
+        "row",
     )
     if edge is not None:
         _compare_edge(actual.slice(inner), whole.filter(pa.array(groups == edge)), inner)
@@ -68,7 +69,9 @@ def _compare_edge(actual: pa.Table, candidates: pa.Table, row: int) -> None:
     """Any of the tied rows may be there, none more often than in the reference."""
     surplus = Counter(_row_tuples(actual)) - Counter(_row_tuples(candidates))
     if surplus:
-        raise WrongResult(f"from row {row} on, among rows tied at the limit, {next(iter(surplus))} is not in the reference")
+        raise WrongResult(
+            f"from row {row} on, among rows tied at the limit, {next(iter(surplus))} is not in the reference"
+        )
 
 
 def _row_tuples(table: pa.Table) -> list[tuple[Any, ...]]:
@@ -81,7 +84,9 @@ def _row_tuples(table: pa.Table) -> list[tuple[Any, ...]]:
 def _aligned(actual: pa.Table, expected: pa.Table) -> tuple[pa.Table, pa.Table]:
     """Both with the expected column order and common types."""
     if len(set(actual.column_names)) != actual.num_columns or set(actual.column_names) != set(expected.column_names):
-        raise WrongResult(f"the output has columns {', '.join(actual.column_names)}, the reference {', '.join(expected.column_names)}")
+        raise WrongResult(
+            f"the output has columns {', '.join(actual.column_names)}, the reference {', '.join(expected.column_names)}"
+        )
     pairs = {name: _common(name, _plain(actual[name]), _plain(expected[name])) for name in expected.column_names}
     return pa.table({n: a for n, (a, _) in pairs.items()}), pa.table({n: e for n, (_, e) in pairs.items()})
 
@@ -112,7 +117,10 @@ def _common(name: str, actual: pa.Array, expected: pa.Array) -> tuple[pa.Array, 
     if actual.type == expected.type:
         return actual, expected
     both = {actual.type, expected.type}
-    for target, kinds in ((pa.float64(), {pa.int64(), pa.float64()}), (pa.timestamp("us"), {pa.timestamp("us"), pa.date32()})):
+    for target, kinds in (
+        (pa.float64(), {pa.int64(), pa.float64()}),
+        (pa.timestamp("us"), {pa.timestamp("us"), pa.date32()}),
+    ):
         if both <= kinds:
             return actual.cast(target), expected.cast(target)
     if pa.types.is_null(actual.type):
@@ -161,7 +169,9 @@ def _compare_columns(actual: pa.Table, expected: pa.Table, rtol: float, where: s
         if len(wrong):
             row = int(wrong[0])
             values = f"{actual[name][row].as_py()!r}, the reference {expected[name][row].as_py()!r}"
-            raise WrongResult(f"column {name!r} differs in {len(wrong)} of {len(actual)} rows, first in {where} {row}: {values}")
+            raise WrongResult(
+                f"column {name!r} differs in {len(wrong)} of {len(actual)} rows, first in {where} {row}: {values}"
+            )
 
 
 def _same(a: Any, b: Any, rtol: float) -> Any:

@@ -1,11 +1,10 @@
 """Generators of the data sets, each ``f(spec, folder) -> tables``: idempotent, atomic, the same rows for the same spec.
 
 * `tpch`: the rows of ``tpchgen-cli``, stored once more as engines can agree on: decimals become float64 (engines differ
-  wildly in decimal arithmetic, and the comparison is not about that), integers int64, strings plain UTF-8, dates date32,
-  nothing nullable is null. ``lineitem``, ``orders`` and ``customer`` are cut into ``spec.partitions`` files.
-* the synthetic ones are made by `windtunnel.workloads.synthetic` in chunks of `CHUNK_ROWS` rows; a chunk has its own random
-  stream, so that the rows depend on seed and row count but not on the number of files.
-"""
+  wildly in decimal arithmetic, and the comparison is not about that), integers int64, strings plain UTF-8, dates
+  date32, nothing nullable is null. ``lineitem``, ``orders`` and ``customer`` are cut into ``spec.partitions`` files.
+* the synthetic ones are made by `windtunnel.workloads.synthetic` in chunks of `CHUNK_ROWS` rows; a chunk has its own
+  random stream, so that the rows depend on seed and row count but not on the number of files."""
 
 from __future__ import annotations
 
@@ -51,10 +50,22 @@ def _build_tpch(spec: DatasetSpec, scratch: Path) -> tuple[TableData, ...]:
 
 
 def _tpchgen(scale: float, folder: Path, tables: tuple[str, ...], *options: str) -> None:
-    command = [_tpchgen_program(), "parquet", "-q", "-s", f"{scale:.12g}", "--output-dir", str(folder), "-T", ",".join(tables)]
+    command = [
+        _tpchgen_program(),
+        "parquet",
+        "-q",
+        "-s",
+        f"{scale:.12g}",
+        "--output-dir",
+        str(folder),
+        "-T",
+        ",".join(tables),
+    ]
     done = subprocess.run([*command, *options], capture_output=True, text=True, check=False)
     if done.returncode:
-        raise RunFailed(f"tpchgen-cli could not make TPC-H at scale factor {scale:g}: {done.stderr.strip() or 'no message'}")
+        raise RunFailed(
+            f"tpchgen-cli could not make TPC-H at scale factor {scale:g}: {done.stderr.strip() or 'no message'}"
+        )
 
 
 def _tpchgen_program() -> str:
@@ -68,7 +79,9 @@ def _tpchgen_program() -> str:
 def _convert(spec: DatasetSpec, raw: Path, folder: Path, name: str) -> TableData:
     import pyarrow.parquet as pq
 
-    parts = sorted((raw / name).glob("*.parquet"), key=_part_number) if (raw / name).is_dir() else [raw / f"{name}.parquet"]
+    parts = (
+        sorted((raw / name).glob("*.parquet"), key=_part_number) if (raw / name).is_dir() else [raw / f"{name}.parquet"]
+    )
     schema = pa.schema([(f.name, _plain_type(f.type)) for f in pq.read_schema(parts[0])])
     return write_table(folder, name, spec.format, schema, (_read_plain(path, schema) for path in parts))
 

@@ -1,9 +1,9 @@
 """Judges of outputs, each ``f(bound, table)``: silent when right, WrongResult with one sentence when not.
 
-`check_sql` compares with the reference SQL of the workload, run by DuckDB on the same files; `check_sort` with the source
-itself: nothing lost, added or changed, all in order. What is computed once a data set is cached beside it, under a name that
-holds the digests of the workload and of the reference. The module runs outside any timing and knows no engine under test.
-"""
+`check_sql` compares with the reference SQL of the workload, run by DuckDB on the same files; `check_sort` with the
+source itself: nothing lost, added or changed, all in order. What is computed once a data set is cached beside it, under
+a name that holds the digests of the workload and of the reference. The module runs outside any timing and knows no
+engine under test."""
 
 from __future__ import annotations
 
@@ -28,7 +28,12 @@ def check_sql(bound: BoundWorkload, output: pa.Table) -> None:
     oracle = bound.workload.oracle
     assert oracle is not None
     compare_tables(
-        output, reference_table(bound), ordered=oracle.ordered, rtol=oracle.rtol, keys=sort_keys(bound.workload), limit=_limit(bound.workload)
+        output,
+        reference_table(bound),
+        ordered=oracle.ordered,
+        rtol=oracle.rtol,
+        keys=sort_keys(bound.workload),
+        limit=_limit(bound.workload),
     )
 
 

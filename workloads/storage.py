@@ -1,10 +1,11 @@
 """Tables on disk: four file formats, cut into parts, made once and published atomically.
 
-A data set is built in a temporary folder beside its place, gets a manifest ``_done.json`` and is renamed: a folder with a
-manifest is complete, whoever was killed meanwhile. The module knows formats and files, not what the rows mean.
+A data set is built in a temporary folder beside its place, gets a manifest ``_done.json`` and is renamed: a folder with
+a manifest is complete, whoever was killed meanwhile. The module knows formats and files, not what the rows mean.
 
 * Parquet: Snappy, row groups of `ROW_GROUP_ROWS`. ORC: Snappy.
-* CSV: a header, comma, fields quoted with ``"`` and a quote doubled inside (never a backslash escape), no nulls.
+* CSV: a header, comma, strings quoted with ``"`` and a quote doubled inside (never a backslash escape). No nulls: "NA"
+  is a string, and so is "0515".
 * JSON: one object a line. It has no date type, so tables with dates are not offered in it.
 """
 
@@ -138,7 +139,9 @@ def even_sizes(rows: int, parts: int) -> tuple[int, ...]:
 # -- publishing -------------------------------------------------------------------------------------------------------
 
 
-def materialise(spec: DatasetSpec, folder: Path, build: Callable[[Path], tuple[TableData, ...]]) -> tuple[TableData, ...]:
+def materialise(
+    spec: DatasetSpec, folder: Path, build: Callable[[Path], tuple[TableData, ...]]
+) -> tuple[TableData, ...]:
     """The tables in ``folder``, built by ``build(temporary folder)`` unless they are complete there already."""
     folder = folder.resolve()
     if not (folder / MANIFEST).exists():

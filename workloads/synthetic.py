@@ -1,9 +1,8 @@
 """Rows of the synthetic data sets, a chunk at a time: ``f(rng, rows, number of the chunk) -> table``, vectorised.
 
 Each has the irregularities its job is about: unreadable fields, hot keys, users whose sessions span files. Text is put
-together from tables of ready strings. The module knows no file and no seed; values stay where every format and engine holds
-them exactly (integers below 2^53, no empty strings, no backslashes).
-"""
+together from tables of ready strings. The module knows no file and no seed; values stay where every format and engine
+holds them exactly (integers below 2^53, no empty strings, no backslashes)."""
 
 from __future__ import annotations
 
@@ -21,8 +20,8 @@ CHUNK_ROWS = 250_000
 CARRIERS = ("UA", "AA", "DL", "B6", "EV", "MQ", "US", "WN", "VX", "FL", "AS", "F9", "YV", "HA", "OO", "9E")
 ORIGINS = ("EWR", "JFK", "LGA")
 DESTINATIONS = (
-    "ATL", "ORD", "LAX", "BOS", "MCO", "CLT", "SFO", "FLL", "MIA", "DCA", "DTW", "DFW", "RDU", "TPA", "DEN", "IAH", "MSP",
-    "PBI", "BNA", "LAS", "SJU", "IAD", "BUF", "PHX", "CLE", "STL", "MDW", "SEA", "CVG", "MSY",
+    "ATL", "ORD", "LAX", "BOS", "MCO", "CLT", "SFO", "FLL", "MIA", "DCA", "DTW", "DFW", "RDU", "TPA", "DEN", "IAH",
+    "MSP", "PBI", "BNA", "LAS", "SJU", "IAD", "BUF", "PHX", "CLE", "STL", "MDW", "SEA", "CVG", "MSY",
 )  # fmt: skip
 UNREADABLE_TIMES = ("--:--", "2460", "late", "17h", "12:5x", "05170", "13:10 PM", "7")
 UNREADABLE_FLIGHTS = ("UA-15", "??", "charter")
@@ -52,7 +51,9 @@ def flights(rng: Rng, rows: int, number: int) -> pa.Table:
     return pa.table(
         {
             "flight": _flight_names(rng, carrier),
-            "route": _pick([f"{o}-{d}" for o in ORIGINS for d in DESTINATIONS], rng.integers(0, 3, rows) * 30 + destination),
+            "route": _pick(
+                [f"{o}-{d}" for o in ORIGINS for d in DESTINATIONS], rng.integers(0, 3, rows) * 30 + destination
+            ),
             "day": _pick(_days("2013-01-01", 365), rng.integers(0, 365, rows)),
             "planned": _pick(_PLANNED, planned),
             "departure": _pick(_DEPARTURES, _spelled(rng, (planned + delay) % 1440)),
@@ -86,7 +87,14 @@ def _spelled(rng: Rng, minute: Any) -> Any:
 # -- logs -------------------------------------------------------------------------------------------------------------
 
 SERVICES = ("web", "cart", "search", "auth", "billing", "stock")
-PATHS = (("/items/", ""), ("/items/", "/reviews"), ("/users/", "/orders"), ("/carts/", ""), ("/search/", ""), ("/health/", ""))
+PATHS = (
+    ("/items/", ""),
+    ("/items/", "/reviews"),
+    ("/users/", "/orders"),
+    ("/carts/", ""),
+    ("/search/", ""),
+    ("/health/", ""),
+)
 STATUSES = ("200", "201", "204", "301", "400", "404", "429", "500", "503")
 GARBAGE = ("--- mark ---", "Traceback (most recent call last):", "[]", "null", "{}", "  at app.handler(app.py:17)")
 _CLOCK = [f"{s // 3600:02d}:{s // 60 % 60:02d}:{s % 60:02d}" for s in range(86400)]
@@ -94,7 +102,7 @@ _TENTHS = [f"{i // 10}.{i % 10}" for i in range(100_000)]
 
 
 def logs(rng: Rng, rows: int, number: int) -> pa.Table:
-    """Lines: 84 % JSON objects, 10 % legacy text, 3 % cut off, 2 % with a word instead of a number, 1 % no record at all."""
+    """Lines: 84 % JSON objects, 10 % legacy text, 3 % cut off, 2 % with a word instead of a number, 1 % no record."""
     fields = _log_fields(rng, rows)
     good = _json_lines(fields, fields["ms"])
     lines = [good, _legacy_lines(fields), pc.utf8_slice_codeunits(good, 0, 40), _json_lines(fields, '"fast"')]
@@ -112,7 +120,9 @@ def _log_fields(rng: Rng, rows: int) -> dict[str, pa.Array]:
         "clock": _pick(_CLOCK, rng.integers(0, 86400, rows)),
         "service": _pick(SERVICES, (rng.random(rows) ** 2 * len(SERVICES)).astype(np.int64)),
         "path": _join(
-            _pick([p for p, _ in PATHS], path), pa.array(rng.integers(1, 100_000, rows)).cast(pa.string()), _pick([s for _, s in PATHS], path)
+            _pick([p for p, _ in PATHS], path),
+            pa.array(rng.integers(1, 100_000, rows)).cast(pa.string()),
+            _pick([s for _, s in PATHS], path),
         ),
         "status": _pick(STATUSES, status),
         "ms": _pick(_TENTHS, tenths),
@@ -155,7 +165,9 @@ class Events:
     def __call__(self, rng: Rng, rows: int, number: int) -> pa.Table:
         """A chunk."""
         key, amount = self._zipf.draw(rng, rows), rng.integers(0, 1000, rows)
-        return pa.table({"key": pa.array(key), "amount": pa.array(amount), "value": pa.array(np.round(rng.random(rows) * 100, 4))})
+        return pa.table(
+            {"key": pa.array(key), "amount": pa.array(amount), "value": pa.array(np.round(rng.random(rows) * 100, 4))}
+        )
 
 
 _WORDS = 4096
@@ -172,9 +184,8 @@ def records(rng: Rng, rows: int, number: int) -> pa.Table:
 class Clicks:
     """``user_id, ts_ms, bytes`` sorted by time within a chunk; a chunk covers the time in which its rows fall due.
 
-    Sessions start at random, last a geometric number of clicks (mean 8) some 30 s apart, and may run into the next chunk's
-    time: so a user's clicks, and even a session's, lie in several files.
-    """
+    Sessions start at random, last a geometric number of clicks (mean 8) some 30 s apart, and may run into the next
+    chunk's time: so a user's clicks, and even a session's, lie in several files."""
 
     START_MS = 1_709_251_200_000  # 2024-03-01
 
@@ -192,7 +203,11 @@ class Clicks:
         ts = self.START_MS + np.repeat(starts, lengths)[:rows].astype(np.int64) + _offsets(rng, lengths)[:rows]
         order = np.argsort(ts, kind="stable")
         return pa.table(
-            {"user_id": pa.array(users[order]), "ts_ms": pa.array(ts[order]), "bytes": pa.array(rng.integers(200, 20_000, rows))}
+            {
+                "user_id": pa.array(users[order]),
+                "ts_ms": pa.array(ts[order]),
+                "bytes": pa.array(rng.integers(200, 20_000, rows)),
+            }
         )
 
 

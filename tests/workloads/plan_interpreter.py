@@ -1,8 +1,7 @@
 """A naive interpreter of plans for tests: one process, one thread of thought, Arrow tables, nothing optimised.
 
-It follows the words of `windtunnel.plan` alone and shares no code with any engine, so that pipelines can be judged by their
-oracles without one.
-"""
+It follows the words of `windtunnel.plan` alone and shares no code with any engine, so that pipelines can be judged by
+their oracles without one."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Reference SQL of the ETL workloads, independent of their plans and kernels: what the oracle lets DuckDB run.
+"""Reference SQL of the ETL workloads for DuckDB, independent of their plans and kernels.
 
-Texts have no LIMIT: the oracle cuts, so that it sees ties at the edge. ``{name}`` is a parameter of the workload's kernel.
+Texts have no LIMIT: the oracle cuts, so that it sees ties at the edge. ``{name}`` is a parameter of the kernel.
 """
 
 from __future__ import annotations
@@ -62,7 +62,8 @@ REFERENCE: dict[str, str] = {
                         ELSE -2 END AS gone
             FROM flights),
         judged AS (
-            SELECT *, CASE WHEN code = '' OR gone = -2 THEN 'malformed' WHEN gone = -1 THEN 'cancelled' ELSE 'flew' END AS state,
+            SELECT *, CASE WHEN code = '' OR gone = -2 THEN 'malformed' WHEN gone = -1 THEN 'cancelled'
+                           ELSE 'flew' END AS state,
                    CASE WHEN gone - due < -360 THEN gone - due + 1440 WHEN gone - due >= 1080 THEN gone - due - 1440
                         ELSE gone - due END AS late
             FROM read)
@@ -81,7 +82,8 @@ REFERENCE: dict[str, str] = {
                    regexp_full_match(line, '[0-9-]+ [0-9:]+ [a-z]+ GET [^ ]+ -> [0-9]+ [0-9.]+ms [0-9]+B') AS is_legacy
             FROM logs),
         parts AS (
-            SELECT is_json, is_legacy, string_split(line, ' ') AS word, CASE WHEN is_json THEN line ELSE '{{}}' END AS doc
+            SELECT is_json, is_legacy, string_split(line, ' ') AS word,
+                   CASE WHEN is_json THEN line ELSE '{{}}' END AS doc
             FROM kinds),
         fields AS (
             SELECT is_legacy OR (is_json AND json_type(doc, '$.ms') IN ('DOUBLE', 'UBIGINT', 'BIGINT')) AS readable,

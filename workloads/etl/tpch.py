@@ -1,7 +1,7 @@
 """TPC-H Q1, Q3, Q5, Q6, Q12 and Q18 with the standard's validation parameters, each one engine-neutral plan.
 
 Predicates on one table sit in its scan, whose columns hold what the predicate needs; a projection drops them at once.
-``broadcast`` marks right sides that are small by the rules of the benchmark (nations, regions, suppliers) or by their predicate.
+``broadcast`` marks right sides that are small by the benchmark's rules (nations, suppliers) or by their predicate.
 Columns are named and ordered as in the standard's answers (Q18's nameless sum is ``sum_qty``).
 """
 
@@ -86,22 +86,26 @@ def _revenue() -> Expr:
     return col("l_extendedprice") * (1.0 - col("l_discount"))
 
 
-def _workload(number: int, plan: _Plan, description: str, scale: float, partitions: int, format: Format) -> Workload:
-    dataset = DatasetSpec(
-        name="tpch", generator="windtunnel.workloads.datasets:tpch", scale=scale, seed=0, format=format, partitions=partitions
-    )
+def _data(scale: float, partitions: int, format: Format) -> DatasetSpec:
+    """One copy for all queries."""
+    generator = "windtunnel.workloads.datasets:tpch"
+    return DatasetSpec(name="tpch", generator=generator, scale=scale, seed=0, format=format, partitions=partitions)
+
+
+def _workload(number: int, plan: _Plan, description: str, dataset: DatasetSpec) -> Workload:
     pipeline = plan.done()
     ordered = any(op.kind == "sort" for op in pipeline.operators)
     oracle = Oracle(check="windtunnel.workloads.oracles:check_sql", ordered=ordered)
+    text = f"TPC-H Q{number}: {description}"
     return Workload(
-        name=f"tpch_q{number}", kind="etl", pipeline=pipeline, dataset=dataset, oracle=oracle, description=f"TPC-H Q{number}: {description}"
+        name=f"tpch_q{number}", kind="etl", pipeline=pipeline, dataset=dataset, oracle=oracle, description=text
     )
 
 
 # The data generator knows no seed: `seed` is accepted so that all workloads are built alike.
 
 
-def q1(scale: float = 0.1, partitions: int = 4, seed: int = 7, format: Format = "parquet") -> Workload:
+def q1(*, scale: float = 0.1, partitions: int = 4, seed: int = 7, format: Format = "parquet") -> Workload:
     """Pricing summary report."""
     plan = _Plan()
     columns = "l_returnflag l_linestatus l_quantity l_extendedprice l_discount l_tax"
@@ -113,14 +117,17 @@ def q1(scale: float = 0.1, partitions: int = 4, seed: int = 7, format: Format = 
     summary = plan.aggregate(
         "aggregate", priced, "l_returnflag l_linestatus",
         _sum("sum_qty", "l_quantity"), _sum("sum_base_price", "l_extendedprice"), _sum("sum_disc_price", "disc_price"),
-        _sum("sum_charge", "charge"), _measure("avg_qty", "mean", "l_quantity"), _measure("avg_price", "mean", "l_extendedprice"),
-        _measure("avg_disc", "mean", "l_discount"), _measure("count_order", "count"),
+        _sum("sum_charge", "charge"), _measure("avg_qty", "mean", "l_quantity"),
+        _measure("avg_price", "mean", "l_extendedprice"), _measure("avg_disc", "mean", "l_discount"),
+        _measure("count_order", "count"),
     )  # fmt: skip
     plan.sort(summary, "l_returnflag l_linestatus")
-    return _workload(1, plan, "pricing summary, a scan with eight aggregates in four groups", scale, partitions, format)
+    return _workload(
+        1, plan, "pricing summary, a scan with eight aggregates in four groups", _data(scale, partitions, format)
+    )
 
 
-def q3(scale: float = 0.1, partitions: int = 4, seed: int = 7, format: Format = "parquet") -> Workload:
+def q3(*, scale: float = 0.1, partitions: int = 4, seed: int = 7, format: Format = "parquet") -> Workload:
     """Shipping priority."""
     plan, day = _Plan(), dt.date(1995, 3, 15)
     customers = plan.scan("customer", "c_custkey c_mktsegment", col("c_mktsegment").eq("BUILDING"))
@@ -134,10 +141,12 @@ def q3(scale: float = 0.1, partitions: int = 4, seed: int = 7, format: Format = 
     sums = plan.aggregate("aggregate", joined, "l_orderkey o_orderdate o_shippriority", _sum("revenue"))
     shaped = plan.project("shape", sums, "l_orderkey revenue o_orderdate o_shippriority")
     plan.sort(shaped, "-revenue o_orderdate", limit=10)
-    return _workload(3, plan, "shipping priority, two joins and the ten best of many groups", scale, partitions, format)
+    return _workload(
+        3, plan, "shipping priority, two joins and the ten best of many groups", _data(scale, partitions, format)
+    )
 
 
-def q5(scale: float = 0.1, partitions: int = 4, seed: int = 7, format: Format = "parquet") -> Workload:
+def q5(*, scale: float = 0.1, partitions: int = 4, seed: int = 7, format: Format = "parquet") -> Workload:
     """Local supplier volume."""
     plan = _Plan()
     region = plan.scan("region", "r_regionkey r_name", col("r_name").eq("ASIA"))
@@ -160,10 +169,10 @@ def q5(scale: float = 0.1, partitions: int = 4, seed: int = 7, format: Format = 
     items = plan.project("nation_revenue", items, "n_name revenue")
     sums = plan.aggregate("aggregate", items, "n_name", _sum("revenue"))
     plan.sort(sums, "-revenue")
-    return _workload(5, plan, "local supplier volume, five joins down to five groups", scale, partitions, format)
+    return _workload(5, plan, "local supplier volume, five joins down to five groups", _data(scale, partitions, format))
 
 
-def q6(scale: float = 0.1, partitions: int = 4, seed: int = 7, format: Format = "parquet") -> Workload:
+def q6(*, scale: float = 0.1, partitions: int = 4, seed: int = 7, format: Format = "parquet") -> Workload:
     """Forecasting revenue change."""
     plan = _Plan()
     year = _between("l_shipdate", dt.date(1994, 1, 1), dt.date(1995, 1, 1))
@@ -173,27 +182,35 @@ def q6(scale: float = 0.1, partitions: int = 4, seed: int = 7, format: Format = 
     items = plan.scan("lineitem", "l_extendedprice l_discount l_quantity l_shipdate", predicate)
     revenue = plan.project("price", items, "revenue", revenue=col("l_extendedprice") * col("l_discount"))
     plan.aggregate("aggregate", revenue, "", _sum("revenue"))
-    return _workload(6, plan, "forecast revenue change, a selective scan into one number", scale, partitions, format)
+    return _workload(
+        6, plan, "forecast revenue change, a selective scan into one number", _data(scale, partitions, format)
+    )
 
 
-def q12(scale: float = 0.1, partitions: int = 4, seed: int = 7, format: Format = "parquet") -> Workload:
+def q12(*, scale: float = 0.1, partitions: int = 4, seed: int = 7, format: Format = "parquet") -> Workload:
     """Shipping modes and order priority."""
     plan = _Plan()
     orders = plan.scan("orders", "o_orderkey o_orderpriority")
     urgent = col("o_orderpriority").is_in("1-URGENT", "2-HIGH")
-    orders = plan.project("priority", orders, "o_orderkey high low", high=call("if_else", urgent, 1, 0), low=call("if_else", urgent, 0, 1))
+    orders = plan.project(
+        "priority", orders, "o_orderkey high low", high=call("if_else", urgent, 1, 0), low=call("if_else", urgent, 0, 1)
+    )
     late = (col("l_commitdate") < col("l_receiptdate")) & (col("l_shipdate") < col("l_commitdate"))
     year = _between("l_receiptdate", dt.date(1994, 1, 1), dt.date(1995, 1, 1))
     predicate = col("l_shipmode").is_in("MAIL", "SHIP") & late & year
     items = plan.scan("lineitem", "l_orderkey l_shipmode l_shipdate l_commitdate l_receiptdate", predicate)
     items = plan.project("item_columns", items, "l_orderkey l_shipmode")
     joined = plan.join("orders_items", orders, items, "o_orderkey=l_orderkey")
-    sums = plan.aggregate("aggregate", joined, "l_shipmode", _sum("high_line_count", "high"), _sum("low_line_count", "low"))
+    sums = plan.aggregate(
+        "aggregate", joined, "l_shipmode", _sum("high_line_count", "high"), _sum("low_line_count", "low")
+    )
     plan.sort(sums, "l_shipmode")
-    return _workload(12, plan, "shipping modes, a large table joined with a filtered one", scale, partitions, format)
+    return _workload(
+        12, plan, "shipping modes, a large table joined with a filtered one", _data(scale, partitions, format)
+    )
 
 
-def q18(scale: float = 0.1, partitions: int = 4, seed: int = 7, format: Format = "parquet") -> Workload:
+def q18(*, scale: float = 0.1, partitions: int = 4, seed: int = 7, format: Format = "parquet") -> Workload:
     """Large volume customers."""
     plan = _Plan()
     quantities = plan.scan("lineitem", "l_orderkey l_quantity", name="scan_quantities")
@@ -207,8 +224,15 @@ def q18(scale: float = 0.1, partitions: int = 4, seed: int = 7, format: Format =
     items = plan.scan("lineitem", "l_orderkey l_quantity", name="scan_lineitem")
     items = plan.join("items_orders", items, orders, "l_orderkey=o_orderkey", broadcast=True)
     # A join keeps the left key: it stands for the right one.
-    items = plan.project("columns", items, "c_name c_custkey o_orderkey o_orderdate o_totalprice l_quantity", o_orderkey=col("l_orderkey"))
+    items = plan.project(
+        "columns",
+        items,
+        "c_name c_custkey o_orderkey o_orderdate o_totalprice l_quantity",
+        o_orderkey=col("l_orderkey"),
+    )
     keys = "c_name c_custkey o_orderkey o_orderdate o_totalprice"
     total = plan.aggregate("aggregate", items, keys, _sum("sum_qty", "l_quantity"))
     plan.sort(total, "-o_totalprice o_orderdate", limit=100)
-    return _workload(18, plan, "large volume customers, a group for each order, then three joins", scale, partitions, format)
+    return _workload(
+        18, plan, "large volume customers, a group for each order, then three joins", _data(scale, partitions, format)
+    )

@@ -1,8 +1,8 @@
 """Cleaning flight records and parsing log lines: work that only Python can do, then vectorised enrichment.
 
-Each kernel keeps the number of rows: what cannot be read leaves as a row of category "malformed", so that it is counted and
-never lost. One call takes 1 to 3 µs a row on one core, nearly all of it in the interpreter, as user code does.
-"""
+Each kernel keeps the number of rows: what cannot be read leaves as a row of category "malformed", so that it is counted
+and never lost. A flight takes about 1 µs of one core and a log line 4, nearly all of it in the interpreter, as user
+code does."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ FLIGHTS_SCHEMA = (
     ("seat_miles", "int64"),
 )  # fmt: skip
 LOGS_SCHEMA = (
-    ("service", "string"), ("endpoint", "string"), ("outcome", "string"), ("ms", "double"), ("bytes", "int64"), ("slow", "int64"),
+    ("service", "string"), ("endpoint", "string"), ("outcome", "string"), ("ms", "double"), ("bytes", "int64"),
+    ("slow", "int64"),
 )  # fmt: skip
 
 CANCELLED, UNREADABLE = -1, -2

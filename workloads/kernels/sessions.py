@@ -6,7 +6,8 @@ import numpy as np
 import pyarrow as pa
 
 SCHEMA = (
-    ("user_id", "int64"), ("session", "int64"), ("start_ms", "int64"), ("duration_ms", "int64"), ("clicks", "int64"), ("bytes", "int64"),
+    ("user_id", "int64"), ("session", "int64"), ("start_ms", "int64"), ("duration_ms", "int64"), ("clicks", "int64"),
+    ("bytes", "int64"),
 )  # fmt: skip
 
 
