@@ -52,6 +52,7 @@ class EngineCost:
     """Overheads of one engine. The driver is a server: ``launch_s`` a task it sends, ``done_s`` a task that ends, ``block_s``
     an early block. A worker pays ``task_s`` a task, ``fetch_*`` to map inputs and ``emit_*`` to write blocks (bytes per
     second 0 = bytes are free). ``startup_s`` passes before the first launch, ``finish_s`` after the last block.
+    Pool workers come up in ``worker_start_s``, actors (always new processes) in ``actor_start_s``.
     ``slowdown``: points (busy workers of a node, duration multiplier).
     """
 
@@ -59,6 +60,7 @@ class EngineCost:
     startup_s: float = 0.0
     finish_s: float = 0.0
     worker_start_s: float = 0.0
+    actor_start_s: float = 0.0
     launch_s: float = 30e-6
     done_s: float = 30e-6
     block_s: float = 30e-6
@@ -106,6 +108,10 @@ class Calibration:
             f"no measured cost of {phase} of operator {operator!r} in workload {workload!r}{hint}; "
             f"run `windtunnel calibrate` with this workload and pass its file as option calibration"
         )
+
+    def has(self, workload: str, operator: str, phase: str) -> bool:
+        """Whether that phase was measured."""
+        return any((c.workload, c.operator, c.phase) == (workload, operator, phase) for c in self.operators)
 
     def engine(self, name: str) -> EngineCost:
         """The overheads of an engine, or defaults of the embedded world."""

@@ -113,8 +113,10 @@ class Journal:
         recorder = self.recorder
         for (kind, stage), since in self._notes.items():
             recorder.span(kind, self._stages[stage].name, since, now)  # type: ignore[arg-type]
-        for name, values in (("store_bytes", self.stored), ("memory_bytes", self._memory)):
-            for time_s, value in values.points:
+        highest = max(nodes, key=lambda n: n.memory.peak).memory
+        memory = sorted({*self._memory.points, (highest.peak_s, float(highest.peak))})
+        for name, points in (("store_bytes", self.stored.points), ("memory_bytes", memory)):
+            for time_s, value in points:
                 recorder.sample(name, time_s, value)
         counters = {
             "tasks": self._tasks, "loads": self._loads, "spans_left_out": self._left_out, "bytes_network": network_bytes,

@@ -30,6 +30,7 @@ from windtunnel.workload import BoundWorkload, TableData
 WorkClass = Literal["cpu", "sleep", "device"]
 EXCHANGE = "Exchange"  # the phase name of cutting a stage's output into partitions
 SCAN_BATCH_ROWS = 131_072
+SINK = "Sink"  # the phase name of writing a stage's output to files
 _ONE_CALL = 1 << 62
 _AT_END = (PartialAggregate, FinalAggregate, TopN, SampleKeys, RangeBounds, BroadcastJoin, Sort, GroupMap, Join)
 
@@ -221,6 +222,8 @@ def _stage_law(stage: Stage, bound: BoundWorkload, calibration: Calibration) -> 
     real = False
     for step in steps:
         if isinstance(step.phase, Sink):
+            if calibration.has(bound.workload.name, step.operator, SINK):
+                laws.append(_measured(step, stage, bound.workload.name, calibration))
             continue
         if isinstance(step.phase, Scan):
             scan, source = _scan(step, bound, calibration)
@@ -232,17 +235,12 @@ def _stage_law(stage: Stage, bound: BoundWorkload, calibration: Calibration) -> 
         real = real or not isinstance(step.phase, (Synthetic, Scan)) or bool(source and step.table and step.table.paths)
     shares = (1.0 / stage.output_partitions,) * stage.output_partitions
     exchange = None
-    if stage.output_partitions > 1 and (real or not steps) and _has_exchange(stage, bound, calibration):
+    if stage.output_partitions > 1 and (real or not steps) and calibration.has(bound.workload.name, stage.operators[-1], EXCHANGE):
         cost = calibration.operator(bound.workload.name, stage.operators[-1], EXCHANGE)
         exchange = StepLaw(operator=stage.operators[-1], cost=Cost(per_batch_s=cost.fixed_s, per_row_s=cost.per_row_s, per_byte_s=cost.per_byte_s))
     partitioner = program(stage).partitioner
     turns = partitioner is not None and partitioner.kind == "hash"
     return StageLaw(steps=tuple(laws), source=source, shares=shares, exchange=exchange, turns=turns)
-
-
-def _has_exchange(stage: Stage, bound: BoundWorkload, calibration: Calibration) -> bool:
-    key = (bound.workload.name, stage.operators[-1], EXCHANGE)
-    return any((c.workload, c.operator, c.phase) == key for c in calibration.operators)
 
 
 def _work_class(stage: Stage, sleeps: bool = False) -> WorkClass:

@@ -30,7 +30,7 @@ class Node:
         self.index = index
         self.spec = spec
         self.cpus = spec.cpus
-        self.memory = Memory(index, spec.usable_memory_bytes)
+        self.memory = Memory(index, spec.usable_memory_bytes, env)
         self.store = ObjectStore(store_limit, self.memory)
         self.disk = Disk(env, spec.disk)
         self.cpu = Shared(env, cpu_rate(float(spec.cpus), cost.slowdown))

@@ -108,7 +108,7 @@ class SimWorld:
         finally:
             if collecting:
                 gc.enable()
-            self.journal.close(self.now, self._machines, self._network.bytes)
+            self.journal.close(self.makespan_s, self._machines, self._network.bytes)
         if self._failure is not None:
             raise _failed(self._failure)
         return [b for i in self._result or () if (b := self._blocks[i]) is not None]
@@ -195,7 +195,8 @@ class SimWorld:
         self._workers[action.worker] = worker
         worker.arg = action.worker
         node.memory.take(self._cost.worker_memory_bytes, "a worker process")
-        delay = max(self._cost.startup_s - self.now, 0.0) + node.spec.startup_s + self._cost.worker_start_s
+        delay = max(self._cost.startup_s - self.now, 0.0) + node.spec.startup_s
+        delay += self._cost.worker_start_s if action.stage < 0 else self._cost.actor_start_s
         stage = self._stages[action.stage] if action.stage >= 0 else None
         if stage is not None:
             worker.weight = stage.weight

@@ -27,6 +27,7 @@ from typing import Any, TextIO
 
 import pyarrow as pa
 
+import windtunnel
 from windtunnel.cellspec import CellSpec, base_record, failure
 from windtunnel.environment import capture
 from windtunnel.errors import Unsupported, WindtunnelError, WrongResult
@@ -58,7 +59,7 @@ class _Cell:
 
     def __init__(self, spec: CellSpec, bound: BoundWorkload, report: Report) -> None:
         self._spec, self._bound, self._report = spec, bound, report
-        self._environment = capture()
+        self._environment = environment_of(spec)
         self._version = ""
         self._options: dict[str, Any] = dict(spec.engine.options)
         self._open_s: float | None = None
@@ -86,7 +87,7 @@ class _Cell:
         with _output_folder(self._spec.scratch) as output:
             start = time.monotonic()
             try:
-                with _no_garbage_collection():
+                with _garbage_collection(self._spec.clock == "virtual"):
                     start = time.monotonic()
                     outcome, seconds = _timed(session.run, self._bound, recorder, output)
                     end = time.monotonic()
@@ -126,7 +127,7 @@ class _Cell:
     def _failed(
         self, repetition: int, error: Exception, start: float, recorder: Recorder | None = None, end: float | None = None
     ) -> bool:
-        if not isinstance(error, WindtunnelError):
+        if self._spec.own_group and not isinstance(error, WindtunnelError):  # standard error is this cell's log
             traceback.print_exception(error)
         record = failure(self._record(repetition, recorder or Recorder()), *status_of(error))
         self._report(record, start, end or time.monotonic())
@@ -137,8 +138,8 @@ class _Cell:
             base_record(self._spec, self._bound.workload, repetition, self._environment),
             engine_version=self._version,
             options=self._options,
-            open_s=self._open_s,
-            prepare_s=self._prepare_s,
+            open_s=self._open_s if self._spec.clock == "wall" else None,  # virtual records hold no wall time
+            prepare_s=self._prepare_s if self._spec.clock == "wall" else None,
             counters=dict(recorder.counters),
             spans=recorder.span_table(),
             samples=recorder.sample_table(),
@@ -156,6 +157,11 @@ def _engine(name: str) -> Any:
     return load_engine(name)
 
 
+def environment_of(spec: CellSpec) -> dict[str, Any]:
+    """Where a real run happens. A simulated one is the same everywhere: only the version counts."""
+    return capture() if spec.clock == "wall" else {"libraries": {"windtunnel": windtunnel.__version__}}
+
+
 def all_options(engine: Any, given: dict[str, Any]) -> dict[str, Any]:
     """Every option of the engine with the value it runs with."""
     return {**{o.name: o.default for o in engine.options}, **given}
@@ -167,7 +173,9 @@ def status_of(error: Exception) -> tuple[str, str]:
         return error.status, one_line(str(error))
     if isinstance(error, MemoryError):
         return "out_of_memory", "Python could not allocate memory"
-    return "failed", one_line(f"{type(error).__name__}: {error}")[:2000]
+    last = traceback.extract_tb(error.__traceback__)[-1:]
+    place = f" (at {Path(last[0].filename).name}:{last[0].lineno})" if last else ""
+    return "failed", one_line(f"{type(error).__name__}: {error}")[:2000] + place
 
 
 def read_output(path: Path | None) -> pa.Table | None:
@@ -179,14 +187,16 @@ def read_output(path: Path | None) -> pa.Table | None:
 
 
 def virtual_makespan(recorder: Recorder) -> float:
-    """The simulated duration: the counter ``makespan_s``, else the end of the last span."""
-    if "makespan_s" in recorder.counters:
-        return recorder.counters["makespan_s"]
+    """The simulated duration: the counter ``virtual_makespan_s``, else the end of the last span."""
+    if "virtual_makespan_s" in recorder.counters:
+        return recorder.counters["virtual_makespan_s"]
     return max((span[6] for span in recorder.spans), default=0.0)
 
 
 def virtual_peak(recorder: Recorder) -> int | None:
-    """The highest simulated memory sample."""
+    """The highest simulated memory: its counter, else the highest sample."""
+    if "peak_memory_bytes" in recorder.counters:
+        return round(recorder.counters["peak_memory_bytes"])
     values = [value for name, _, value in recorder.samples if name == "memory_bytes"]
     return round(max(values)) if values else None
 
@@ -198,9 +208,11 @@ def _timed(function: Callable[..., Any], *args: Any) -> tuple[Any, float]:
 
 
 @contextlib.contextmanager
-def _no_garbage_collection() -> Iterator[None]:
+def _garbage_collection(on: bool) -> Iterator[None]:
+    """Pauses of the collector do not belong to a measured run."""
     gc.collect()
-    gc.disable()
+    if not on:
+        gc.disable()
     try:
         yield
     finally:

@@ -1,7 +1,8 @@
 """The matrix of an experiment: every workload on every engine, in shuffled interleaved rounds, one process a cell, resumable.
 
-The module owns order, time-outs and what a dead cell leaves behind. It measures nothing itself and knows no engine: a cell's
-child process (`cell`) runs, the parent samples it (`measure`), attaches the samples and appends the record to the store.
+The module owns order, time-outs and resuming. It measures nothing itself and knows no engine: a cell's child process (`cell`)
+runs, the parent's end of it (`child`) samples it and attaches the samples, and the record is appended to the store. Simulated
+cells run in this process.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from windtunnel.cell import run_cell
 from windtunnel.cellspec import CellSpec, WorkloadChoice, cell_digest, default_data_root
 from windtunnel.cluster import ClusterSpec
 from windtunnel.errors import InputError
@@ -125,9 +127,12 @@ class Experiment:
         self._make_data(notify)
         for index, cell in enumerate(todo):
             notify(Progress(kind="cell", index=index, total=len(todo), text=_title(cell)))
-            for record in _run_one(cell, store, self.timeout_s):
+            run = _run_here(cell, store) if cell.clock == "virtual" else _run_child(cell, store, self.timeout_s)
+            for record in run:
                 notify(Progress(kind="record", index=index, total=len(todo), text=_title(cell), record=record))
-        return tuple(store.read(i) for i in store.run_ids() if i.split("-")[0] in {c.cell for c in cells})
+        mine = {c.cell for c in cells}
+        found = (store.read(i) for i in store.run_ids() if i.split("-")[0] in mine)
+        return tuple(sorted(found, key=lambda r: (r.workload, r.label, r.cell, r.repetition)))
 
     def _make_data(self, notify: Callback) -> None:
         """Before any cell, so that no time-out pays for it."""
@@ -159,7 +164,16 @@ def _title(cell: CellSpec) -> str:
     return f"{cell.workload.name} · {cell.engine.label}" + (f" · {sweep}" if sweep else "")
 
 
-def _run_one(cell: CellSpec, store: Store, timeout_s: float) -> Iterator[RunRecord]:
+def _run_here(cell: CellSpec, store: Store) -> Iterator[RunRecord]:
+    """A simulated cell: nothing to measure from outside and nothing to leave behind, so it needs no process."""
+    records: list[RunRecord] = []
+    run_cell(cell, lambda record, start, end: records.append(record))
+    for record in records:
+        store.append(record)
+        yield record
+
+
+def _run_child(cell: CellSpec, store: Store, timeout_s: float) -> Iterator[RunRecord]:
     """One cell in a child process with a scratch folder of its own."""
     from windtunnel.child import Child
 

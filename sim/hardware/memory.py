@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from simpy.core import Environment
+
 from windtunnel.errors import OutOfMemory
 from windtunnel.units import format_bytes
 
 
 class Memory:
-    """``used`` counts everything on the node; ``peak`` its maximum."""
+    """``used`` counts everything on the node; ``peak`` its maximum, reached at ``peak_s``."""
 
-    __slots__ = ("limit", "node", "peak", "used")
+    __slots__ = ("_env", "limit", "node", "peak", "peak_s", "used")
 
-    def __init__(self, node: int, limit: int) -> None:
+    def __init__(self, node: int, limit: int, env: Environment) -> None:
         self.node = node
+        self._env = env
+        self.peak_s = 0.0
         self.limit = limit
         self.used = self.peak = 0
 
@@ -21,6 +25,7 @@ class Memory:
         self.used += size
         if self.used > self.peak:
             self.peak = self.used
+            self.peak_s = self._env.now
             if self.used > self.limit:
                 raise OutOfMemory(
                     f"node {self.node} ran out of memory: {what} brings it to {format_bytes(self.used)}, above its limit of "

@@ -112,14 +112,14 @@ def test_processor_sharing_conserves_work(works: list[float], cpus: int) -> None
 
 
 def test_memory_breaks_above_its_limit() -> None:
-    memory = Memory(3, 100)
+    memory = Memory(3, 100, Environment())
     memory.take(100, "x")
     with pytest.raises(OutOfMemory, match=r"node 3 ran out of memory: the state of 'b' brings it to 101 B"):
         memory.take(1, "the state of 'b'")
 
 
 def test_the_store_says_what_does_not_fit() -> None:
-    memory = Memory(0, 1000)
+    memory = Memory(0, 1000, Environment())
     store = ObjectStore(100, memory)
     assert store.put(60) and not store.put(41) and store.put(40)
     assert (store.used, store.spilled, memory.used, store.peak) == (100, 41, 100, 100)

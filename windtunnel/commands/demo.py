@@ -1,0 +1,85 @@
+"""``windtunnel demo``: real TPC-H and flight data on every engine here, calibration, the same cells simulated, one HTML report."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from windtunnel.commands.common import exit_code, json_option, print_json, progress, say
+
+if TYPE_CHECKING:
+    from windtunnel.experiment import Experiment
+    from windtunnel.record import RunRecord
+
+WORKLOADS = ("tpch_q1", "tpch_q5", "flights_udf")
+ENGINES = ("bulk", "streaming", "duckdb", "polars")
+MORE_ENGINES = ("dask", "spark")
+
+
+@click.command()
+@click.option("--all", "everything", is_flag=True, help="Also the engines that take long to start: dask and spark.")
+@click.option("--scale", type=float, default=0.1, show_default=True, help="Scale factor of the data.")
+@click.option("-n", "--repetitions", type=click.IntRange(min=1), default=3, show_default=True, help="Measured runs a cell.")
+@click.option("--results", type=click.Path(path_type=Path), default=Path("results/demo"), show_default=True, help="Results folder.")
+@json_option
+def demo(everything: bool, scale: float, repetitions: int, results: Path, as_json: bool) -> int:
+    """Compare ETL on TPC-H data across engines, for real and simulated; ends with an HTML report."""
+    from windtunnel.commands.report import write_html
+    from windtunnel.reports.compare import build
+    from windtunnel.reports.render.terminal import print_comparison
+    from windtunnel.store import Store
+
+    store = Store(results / f"{datetime.now():%Y%m%d-%H%M%S}")
+    real, simulated = experiments(everything, scale, repetitions, store.root / "calibration.json")
+    with progress() as show:
+        records = real.run(store, progress=show)
+    _calibrate(simulated, store)
+    with progress() as show:
+        records += simulated.run(store, progress=show)
+    comparison = build(records)
+    write_html(comparison, results / "report.html")
+    if as_json:
+        print_json(_document(records, results))
+    else:
+        print_comparison(comparison)
+        click.echo(str((results / "report.html").absolute()))
+    return exit_code(records)
+
+
+def experiments(everything: bool, scale: float, repetitions: int, calibration: Path) -> tuple[Experiment, Experiment]:
+    """The real half and the simulated half, on the same machine and data."""
+    from windtunnel.cellspec import WorkloadChoice
+    from windtunnel.cluster import ClusterSpec
+    from windtunnel.experiment import Experiment
+    from windtunnel.registry import missing_modules
+    from windtunnel.scenario_tables import EngineChoice
+
+    names = ENGINES + (MORE_ENGINES if everything else ())
+    for name in names:
+        if missing_modules(name):
+            say(f"{name} is not installed here and left out; `windtunnel doctor` says how to install it")
+    present = tuple(EngineChoice(name=n, label=n) for n in names if not missing_modules(n))
+    options = {"calibration": str(calibration)}
+    simulated = tuple(EngineChoice(name=f"sim:{n}", label=f"sim:{n}", options=options) for n in ("bulk", "streaming"))
+    workloads = tuple(WorkloadChoice(name=w, parameters={"scale": scale}) for w in WORKLOADS)
+    common: dict[str, Any] = {"workloads": workloads, "cluster": ClusterSpec.here(), "repetitions": repetitions}
+    return Experiment(name="demo", engines=present, **common), Experiment(name="demo simulated", engines=simulated, aa=False, **common)
+
+
+def _calibrate(simulated: Experiment, store: Any) -> None:
+    from windtunnel.sim.calibrate import calibrate_workloads
+
+    say("calibrating: each kernel alone, and the overheads of the local world")
+    workloads = tuple(choice.load() for choice in simulated.workloads)
+    out = Path(str(simulated.engines[0].options["calibration"]))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    calibrate_workloads(workloads, simulated.cluster, store, out, say)
+
+
+def _document(records: tuple[RunRecord, ...], results: Path) -> dict[str, Any]:
+    from windtunnel.document import scenario_document
+
+    return {**scenario_document("demo", records), "report": str((results / "report.html").absolute())}

@@ -1,0 +1,86 @@
+"""``windtunnel report DIR``: what the records of a folder mean, as a table, HTML, Markdown, JSON or a Chrome trace."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from windtunnel.commands.common import json_option, print_json, say
+
+if TYPE_CHECKING:
+    from windtunnel.record import RunRecord
+
+
+@click.command()
+@click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="DIR...")
+@click.option("--html", type=click.Path(path_type=Path), help="Write one self-contained HTML file.")
+@click.option("--markdown", is_flag=True, help="Print Markdown instead of a table.")
+@click.option("--trace", type=click.Path(path_type=Path), help="Write the runs as a Chrome trace, for Perfetto.")
+@json_option
+def report(folders: tuple[Path, ...], html: Path | None, markdown: bool, trace: Path | None, as_json: bool) -> int:
+    """Compare the records in the results folders DIR."""
+    records = read_folders(folders)
+    from windtunnel.reports.compare import build
+
+    comparison = build(records)
+    if html is not None:
+        write_html(comparison, html)
+    if trace is not None:
+        from windtunnel.reports.render.trace import chrome_trace
+
+        _write(trace, _text(chrome_trace(records)))
+    if as_json:
+        from windtunnel.canonical import to_plain
+
+        print_json(to_plain(comparison))
+    elif markdown:
+        from windtunnel.reports.render.markdown import render
+
+        click.echo(render(comparison))
+    else:
+        from windtunnel.reports.render.terminal import print_comparison
+
+        print_comparison(comparison)
+    for path in (html, trace):
+        if path is not None:
+            say(f"written: {path}")
+    return 0
+
+
+def read_folders(folders: tuple[Path, ...]) -> tuple[RunRecord, ...]:
+    """All records of the folders. Raises InputError when a folder has none."""
+    from windtunnel.errors import InputError
+    from windtunnel.store import Store
+
+    records: list[RunRecord] = []
+    for folder in folders:
+        found = Store(folder).records()
+        if not found:
+            raise InputError(f"there are no records in {str(folder)!r}; a results folder holds runs/*.json, made by `windtunnel run`")
+        records += found
+    return tuple(records)
+
+
+def write_html(comparison: object, path: Path) -> None:
+    """One self-contained page."""
+    from windtunnel.reports.render.html import render
+
+    _write(path, render(comparison))
+
+
+def _write(path: Path, text: str) -> None:
+    from windtunnel.errors import InputError
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{str(path)!r} cannot be written: {error.strerror or error}") from error
+
+
+def _text(document: object) -> str:
+    import json
+
+    return document if isinstance(document, str) else json.dumps(document)

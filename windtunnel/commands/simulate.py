@@ -1,0 +1,128 @@
+"""``windtunnel simulate FILE``: a scenario in the simulated cluster."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from windtunnel.commands.common import check_engines, exit_code, json_option, print_json, progress, results_folder, say
+
+if TYPE_CHECKING:
+    from windtunnel.experiment import Experiment
+    from windtunnel.record import RunRecord
+    from windtunnel.scenario import Scenario
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@json_option
+@click.option("--results", type=click.Path(path_type=Path), help="Folder for the full records.")
+@click.option("--resume", is_flag=True, help="Keep the finished runs of the results folder and run the rest.")
+@click.option("--calibration", type=click.Path(path_type=Path), help="Costs made by `windtunnel calibrate`, for real kernels.")
+def simulate(file: Path, as_json: bool, results: Path | None, resume: bool, calibration: Path | None) -> int:
+    """Run the scenario FILE in the simulated cluster."""
+    from windtunnel.document import scenario_document
+    from windtunnel.scenario import load_scenario
+    from windtunnel.store import Store
+
+    scenario = load_scenario(file)
+    experiment = scenario_experiment(scenario, simulated=True, calibration=calibration)
+    for choice in experiment.workloads:
+        check_engines(choice.engines or (), missing_is_record=True)
+    store = Store(results_folder(results, scenario.name))
+    with progress() as show:
+        records = experiment.run(store, resume=resume, progress=show)
+    if as_json:
+        print_json(scenario_document(scenario.name, _in_order(experiment, records)))
+    else:
+        _print_table(scenario.name, _in_order(experiment, records))
+    say(f"records: {store.root}")
+    return exit_code(records)
+
+
+def scenario_experiment(scenario: Scenario, *, simulated: bool, calibration: Path | None = None) -> Experiment:
+    """Every point of the scenario's sweep as a workload of one experiment. Refuses what this version cannot run."""
+    from windtunnel.cellspec import WorkloadChoice
+    from windtunnel.experiment import Experiment
+
+    points = scenario.expand()
+    for point in points:
+        refuse_gaps(point.scenario, "simulate" if simulated else "run")
+    choices = tuple(
+        WorkloadChoice(
+            name=scenario.name,
+            document=point.scenario.document,
+            file=scenario.file,
+            sweep=point.sweep,
+            cluster=point.scenario.cluster,
+            engines=_engines(point.scenario, simulated, calibration),
+        )
+        for point in points
+    )
+    return Experiment(
+        name=scenario.name, workloads=choices, engines=(), cluster=scenario.cluster, repetitions=scenario.repetitions,
+        seed=scenario.seed,
+    )  # fmt: skip
+
+
+def _engines(scenario: Scenario, simulated: bool, calibration: Path | None) -> tuple:  # type: ignore[type-arg]
+    from dataclasses import replace
+
+    if not simulated:
+        return scenario.engines
+    extra = {} if calibration is None else {"calibration": str(calibration)}
+    return tuple(replace(e, name=f"sim:{e.name}", options={**extra, **e.options}) for e in scenario.engines)
+
+
+def refuse_gaps(scenario: Scenario, verb: str) -> None:
+    """What the format holds and this version does not run, in one sentence each."""
+    from windtunnel.errors import InputError
+
+    gaps = (
+        (scenario.serving is not None, "serving scenarios ([arrivals] with [[deployments]])"),
+        (bool(scenario.faults), "faults ([[faults]])"),
+        (scenario.location.kind != "generated", f'data sets with location = "{scenario.location.kind}"'),
+    )
+    for there, what in gaps:
+        if there:
+            raise InputError(f"{scenario.file}: this version does not {verb} {what}; remove that part")
+
+
+def _in_order(experiment: Experiment, records: tuple[RunRecord, ...]) -> tuple[RunRecord, ...]:
+    """By sweep point, then engine, as the file has them; repetitions in order."""
+    places: dict[tuple[str, str], int] = {}
+    for choice in experiment.workloads:
+        for engine in choice.engines or ():
+            places.setdefault((str(choice.sweep), engine.label), len(places))
+    return tuple(sorted(records, key=lambda r: (places.get((str(r.sweep), r.label), len(places)), r.repetition)))
+
+
+def _print_table(name: str, records: tuple[RunRecord, ...]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from windtunnel.document import run_document
+    from windtunnel.units import format_bytes, format_seconds
+
+    swept = list(dict.fromkeys(key for r in records for key in r.sweep))
+    table = Table(title=Text(name))
+    for head in ("engine", *(k.rpartition(".")[2] for k in swept), "seed", "makespan", "lower bound", "CPU", "GPU", "peak memory", "spilled"):
+        table.add_column(Text(head))
+    for record in records:
+        run = run_document(record)
+        busy = run["utilization"] or {}
+        cells = [record.label, *(str(record.sweep.get(k, "")) for k in swept), str(record.seed)]
+        if record.status == "ok":
+            cells += [format_seconds(run["makespan_s"]), format_seconds(run["lower_bound_s"])]
+            cells += ["–" if busy.get(k) is None else f"{busy[k]:.0%}" for k in ("cpu", "gpu")]
+            cells += [format_bytes(run["peak_memory_bytes"]), format_bytes(run["spilled_bytes"])]
+        else:
+            cells.append(record.status)
+        table.add_row(*(Text(c) for c in cells))
+    console = Console()
+    console.print(table)
+    for reason in dict.fromkeys(f"{r.label}: {r.status}: {r.reason}" for r in records if r.status != "ok"):
+        console.print(reason, markup=False, highlight=False)

@@ -1,0 +1,102 @@
+"""A run as the JSON object that scenarios promise ("What comes out"): metrics read off one record, pure and without rounding.
+
+Numbers of a run that did not end well are null, never zero.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow.compute as pc
+
+from windtunnel.record import RunRecord
+
+_BUSY = ("compute", "load", "serialize", "deserialize")
+
+
+def scenario_document(name: str, records: tuple[RunRecord, ...]) -> dict[str, Any]:
+    """The whole document of ``--json``; warm-ups are left out."""
+    return {"schema": 1, "scenario": name, "runs": [run_document(r) for r in records if not r.warmup]}
+
+
+def run_document(record: RunRecord) -> dict[str, Any]:
+    """One run."""
+    head = {
+        "engine": record.engine.removeprefix("sim:"), "label": record.label, "clock": record.clock, "sweep": record.sweep,
+        "seed": record.seed, "status": record.status, "reason": record.reason,
+    }  # fmt: skip
+    return {**head, **(_numbers(record) if record.status == "ok" else _nulls()), "run_id": record.run_id, "verified": record.verified}
+
+
+def _nulls() -> dict[str, Any]:
+    names = (
+        "makespan_s", "first_output_s", "rows_out", "utilization", "peak_memory_bytes", "spilled_bytes", "bytes_moved",
+        "cost_usd", "lower_bound_s", "latency_s", "throughput_per_s",
+    )  # fmt: skip
+    return dict.fromkeys(names)
+
+
+def _numbers(record: RunRecord) -> dict[str, Any]:
+    makespan, counters = record.makespan_s or 0.0, record.counters
+    return {
+        "makespan_s": record.makespan_s,
+        "first_output_s": first_output_s(record),
+        "rows_out": record.rows_out,
+        "utilization": {"cpu": utilization(record, "cpus"), "gpu": utilization(record, "gpus")},
+        "peak_memory_bytes": record.peak_memory_bytes,
+        "spilled_bytes": round(counters.get("spilled_bytes", 0)),
+        "bytes_moved": {kind: round(counters.get(f"bytes_{kind}", 0)) for kind in ("network", "bridge", "pcie")},
+        "cost_usd": price_per_hour(record) * makespan / 3600,
+        "lower_bound_s": counters.get("lower_bound_s"),
+        "latency_s": None,
+        "throughput_per_s": record.rows_out / makespan if record.rows_out is not None and makespan > 0 else None,
+    }
+
+
+def first_output_s(record: RunRecord) -> float | None:
+    """When the first task of the last operator ended; None without such a span."""
+    operators = record.workload_spec["pipeline"]["operators"]
+    last = operators[-1]["name"]
+    spans = record.spans
+    ends = spans.filter(pc.and_(pc.equal(spans["operator"].cast("string"), last), pc.equal(spans["kind"].cast("string"), "emit")))
+    if ends.num_rows == 0:
+        ends = spans.filter(pc.equal(spans["operator"].cast("string"), last))
+    return None if ends.num_rows == 0 else float(pc.min(ends["end_s"]).as_py())
+
+
+def utilization(record: RunRecord, resource: str) -> float | None:
+    """Busy share of a resource: seconds of work × what each operator occupies, over capacity × makespan.
+
+    None without such a resource, or where spans were left out of the record.
+    """
+    capacity = _capacity(record, resource)
+    if not capacity or not record.makespan_s or record.counters.get("spans_left_out") or record.counters.get("spans_dropped"):
+        return None
+    busy = _busy_seconds(record)
+    weights = {op["name"]: float(op["resources"][resource]) for op in record.workload_spec["pipeline"]["operators"]}
+    return sum(weights.get(name, 0.0) * seconds for name, seconds in busy.items()) / (capacity * record.makespan_s)
+
+
+def _busy_seconds(record: RunRecord) -> dict[str, float]:
+    spans = record.spans
+    chosen = spans.filter(pc.is_in(spans["kind"].cast("string"), value_set=_array(_BUSY)))
+    seconds = pc.subtract(chosen["end_s"], chosen["start_s"])
+    table = chosen.select(["operator"]).append_column("seconds", seconds)
+    sums = table.set_column(0, "operator", table["operator"].cast("string")).group_by("operator").aggregate([("seconds", "sum")])
+    return dict(zip(sums["operator"].to_pylist(), sums["seconds_sum"].to_pylist(), strict=True))
+
+
+def _array(values: tuple[str, ...]) -> Any:
+    import pyarrow as pa
+
+    return pa.array(values)
+
+
+def _capacity(record: RunRecord, resource: str) -> float:
+    nodes = record.cluster_spec["nodes"]
+    return float(sum(n["count"] * (n["cpus"] if resource == "cpus" else n["gpus"]["count"]) for n in nodes))
+
+
+def price_per_hour(record: RunRecord) -> float:
+    """List price of the cluster of a record."""
+    return float(sum(n["count"] * n["price_per_hour_usd"] for n in record.cluster_spec["nodes"]))
