@@ -80,7 +80,7 @@ def scan(step: physical.Step, partition: int) -> Iterator[pa.RecordBatch]:
 
     schema = arrow_schema(table.schema)
     source = ds.dataset(table.paths[partition], schema=schema, format=_file_format(table, schema))
-    predicate = None if spec.predicate is None else fold(spec.predicate, ds.field, pc.scalar, _FUNCTIONS | _SCAN_FUNCTIONS)
+    predicate = None if spec.predicate is None else fold(spec.predicate, ds.field, _scalar, _FUNCTIONS | _SCAN_FUNCTIONS)
     scanner = source.scanner(
         columns=list(spec.columns), filter=predicate, use_threads=False, batch_size=step.batch_rows or SCAN_BATCH_ROWS
     )
@@ -98,18 +98,13 @@ def empty_batch(schema: pa.Schema) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays([pa.array([], f.type) for f in schema], schema=schema)
 
 
-#: dataset expressions take plain values where array kernels take scalars
+#: where a dataset expression is built in another way than an array is computed
 _SCAN_FUNCTIONS: dict[str, Callable[..., Any]] = {
     "divide": lambda a, b: a.cast(pa.float64()) / b,
-    "is_in": lambda a, *values: a.isin([_literal(v) for v in values]),
-    "starts_with": lambda a, b: pc.starts_with(a, pattern=_literal(b)),
+    "is_in": lambda a, *values: a.isin([v.as_py() for v in values]),
     "length": lambda a: pc.utf8_length(a).cast(pa.int64()),
     "cast_float": lambda a: a.cast(pa.float64()), "cast_int": lambda a: a.cast(pa.int64()), "is_null": lambda a: a.is_null(),
 }  # fmt: skip
-
-
-def _literal(value: Any) -> Any:
-    return value.as_py() if isinstance(value, pa.Scalar) else value
 
 
 def _file_format(table: TableData, schema: pa.Schema) -> Any:
@@ -452,12 +447,12 @@ def split(
 
 
 def hash_rows(batch: pa.RecordBatch, keys: tuple[str, ...]) -> np.ndarray[Any, np.dtype[np.uint64]]:
-    """64-bit hash of the key columns, equal in every process of this version (Polars' row hash with fixed seeds)."""
+    """64-bit hash of the key columns, equal in every process of this version (Polars' row hash with a fixed seed)."""
     import polars as pl
 
     frame = pl.from_arrow(pa.table({k: batch.column(k) for k in keys}))
     assert isinstance(frame, pl.DataFrame)
-    return frame.hash_rows(seed=7, seed_1=1, seed_2=2, seed_3=3).to_numpy()
+    return frame.hash_rows(seed=7).to_numpy()
 
 
 def _range_ids(batch: pa.RecordBatch, spec: physical.Partitioner, bounds: pa.Table) -> np.ndarray[Any, np.dtype[np.int64]]:

@@ -99,9 +99,9 @@ class Worker:
     def _run(self, message: TaskMessage, inputs: Inputs) -> None:
         """Run a task. An actor writes its output beside the next task's computation, as a device's copy engine does."""
         assert self._job is not None
-        run = TaskRun(self._job, message, inputs, self._writer, self._actors, self._side_tables(message), self._early)
+        run = TaskRun(self._job, message, inputs, self._writer, self._actors, self._early)
         try:
-            run.compute()
+            run.compute([self._side(paths) for paths in message.sides])
         except Exception as error:
             self._fail(run, error)
             return
@@ -124,9 +124,6 @@ class Worker:
     def _early(self, task: int, block: BlockInfo) -> None:
         self._send(Reply("block", task, (block,)))
 
-    def _side_tables(self, message: TaskMessage) -> list[pa.Table]:
-        return [self._side(paths) for paths in message.sides]
-
     def _side(self, paths: tuple[str, ...]) -> pa.Table:
         if paths not in self._sides:
             self._sides[paths] = pa.concat_tables(read_block(p) for p in paths)
@@ -143,12 +140,12 @@ class TaskRun:
         inputs: Inputs,
         writer: BlockWriter,
         actors: dict[str, Any],
-        sides: list[pa.Table],
         early: Callable[[int, BlockInfo], None],
     ) -> None:
         self._job, self._message, self._writer, self._early = job, message, writer, early
         self._program = job.programs[message.stage]
-        self._actors, self._sides = actors, sides
+        self._actors = actors
+        self._sides: list[pa.Table] = []
         self.operator = ""
         self.spans: list[SpanRow] = []
         self._inputs = inputs
@@ -163,8 +160,9 @@ class TaskRun:
         """The task's id."""
         return self._message.task
 
-    def compute(self) -> None:
-        """Push all input through the phases; output beyond a full block is written on the way."""
+    def compute(self, sides: list[pa.Table]) -> None:
+        """Push all input through the phases; output beyond a full block is written on the way. ``sides``: broadcast inputs."""
+        self._sides = sides
         steps = list(self._program.steps)
         source = self._source(steps)
         steps = [s for s in steps if not isinstance(s.phase, Sink)]
@@ -341,12 +339,18 @@ def describe(error: BaseException) -> str:
     if isinstance(error, RunFailed):
         return str(error)
     frames = traceback.extract_tb(error.__traceback__)
-    own = [f for f in frames if f"{os.sep}engines{os.sep}local{os.sep}" not in f.filename and "site-packages" not in f.filename]
+    own = [f for f in frames if _is_users(f.filename)]
     text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     if not own:
         return text
     last = own[-1]
     return f'{text} (File "{last.filename}", line {last.lineno}, in {last.name}: {last.line})'
+
+
+def _is_users(file: str) -> bool:
+    """Compiled libraries name files that are not there; ours and installed ones are not the user's."""
+    inside = f"{os.sep}engines{os.sep}local{os.sep}" in file or "site-packages" in file
+    return not inside and os.path.isfile(file)
 
 
 def _map_blocks(message: TaskMessage) -> Inputs:

@@ -7,7 +7,7 @@ The "streaming batch" model of Ray Data (arXiv 2501.12407) in its simplest sound
 * *operator scheduling*: of the stages that could launch, the one farthest downstream goes first: it empties queues that hold
   the others back, so the bottleneck is fed and memory stays low;
 * *actor pools*: a stateful stage starts with its minimum; one more actor starts while all are busy with tasks queued and blocks
-  are waiting; actors end when idle and their input is done;
+  are waiting; an idle one stops when its pool gets no more work;
 * *liveness*: when nothing runs and only backpressure holds tasks, the farthest downstream stage launches one anyway.
 
 An edge into a stage that waits for something that depends on the same source cannot push back (it would wait for itself).
@@ -79,7 +79,7 @@ class Streaming:
             actions += self._first_actors(stage)
             if stage.state.kind == "actor" and not ledger.actors[stage.index]:
                 return [Fail(f"no room for one actor of {stage.name!r}: other actors hold the cluster's CPUs and devices", stage.name)]
-            if not stage.inputs:
+            if all(i.mode == "broadcast" for i in stage.inputs):  # a source, which may wait for its side inputs
                 self._ready[stage.index].extend(
                     ledger.new_task(stage.index, p, (p,)) for p in range(stage.partitions or 0)
                 )
@@ -95,7 +95,8 @@ class Streaming:
         elif isinstance(event, TaskDone):
             for block in event.blocks:
                 self._emit(block)
-            actions += self._task_done(ledger.done(event.task))
+            task = ledger.done(event.task)
+            actions += self._task_done(task) + self._shrink(task.stage)
         elif isinstance(event, WorkerJoined):
             ledger.joined(event.worker)
         elif isinstance(event, TaskFailed):
@@ -311,6 +312,14 @@ class Streaming:
         minimum = stage.concurrency.minimum if stage.concurrency else 1
         actions = (self._ledger.start_actor(stage.index) for _ in range(minimum))
         return [a for a in actions if a is not None]
+
+    def _shrink(self, index: int) -> list[Action]:
+        """Stop idle actors of a pool that gets no more work: others may use their slots."""
+        ledger = self._ledger
+        if index not in ledger.actors or self._left_inputs[index] or self._ready[index] or not self._autoscale:
+            return []
+        idle = [w for w in ledger.actors[index] if ledger.workers[w].up and not ledger.workers[w].tasks]
+        return [ledger.stop_actor(w) for w in idle]
 
     def _grow(self, index: int) -> list[Action]:
         """One more actor when all that exist are up and busy with tasks queued, and blocks wait (utilisation above 2)."""
