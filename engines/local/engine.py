@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-
-import windtunnel
-from windtunnel.cluster import ClusterSpec
 from windtunnel.engines.api import Capabilities, Option, Outcome, resolve_options
 from windtunnel.engines.local.store import memory_folder, read_block
 from windtunnel.engines.local.world import LocalWorld
 from windtunnel.engines.models.bulk import Bulk
 from windtunnel.engines.models.streaming import Streaming
 from windtunnel.engines.physical import compile_job
+
+import windtunnel
+from windtunnel.cluster import ClusterSpec
 from windtunnel.errors import InputError
 from windtunnel.model import ExecutionModel, NodeView
 from windtunnel.plan import Sink

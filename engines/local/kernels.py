@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-
 from windtunnel.engines import physical
+from windtunnel.engines.arrow import arrow_schema, as_batches, bind, empty_batch, file_format, sliced
+
 from windtunnel.errors import InputError
 from windtunnel.expr import Expr, Scalar, fold
 from windtunnel.plan import (
@@ -29,7 +30,7 @@ from windtunnel.plan import (
     Sort,
     Synthetic,
 )
-from windtunnel.workload import TableData, resolve
+from windtunnel.workload import TableData
 
 SCAN_BATCH_ROWS = 131_072
 _TIMER_SLACK_S = 0.0003  # sleeps end up to this late on a virtual machine
@@ -55,17 +56,6 @@ def _scalar(value: Scalar) -> pa.Scalar:
     return pa.scalar(value)
 
 
-def arrow_schema(fields: Iterable[tuple[str, str]]) -> pa.Schema:
-    """Arrow schema from (name, type name) pairs; timestamps and dates by their Arrow names."""
-    return pa.schema([(name, _arrow_type(kind)) for name, kind in fields])
-
-
-def _arrow_type(kind: str) -> pa.DataType:
-    special = {"timestamp[us]": pa.timestamp("us"), "timestamp[ms]": pa.timestamp("ms"), "date32[day]": pa.date32(),
-               "double": pa.float64(), "float": pa.float32()}  # fmt: skip
-    return special.get(kind) or pa.type_for_alias(kind)
-
-
 # -- sources ----------------------------------------------------------------------------------------------------------
 
 
@@ -79,7 +69,7 @@ def scan(step: physical.Step, partition: int) -> Iterator[pa.RecordBatch]:
     import pyarrow.dataset as ds
 
     schema = arrow_schema(table.schema)
-    source = ds.dataset(table.paths[partition], schema=schema, format=_file_format(table, schema))
+    source = ds.dataset(table.paths[partition], schema=schema, format=file_format(table, schema))
     predicate = None if spec.predicate is None else fold(spec.predicate, ds.field, _scalar, _FUNCTIONS | _SCAN_FUNCTIONS)
     scanner = source.scanner(
         columns=list(spec.columns), filter=predicate, use_threads=False, batch_size=step.batch_rows or SCAN_BATCH_ROWS
@@ -93,11 +83,6 @@ def scan(step: physical.Step, partition: int) -> Iterator[pa.RecordBatch]:
         yield empty_batch(scanner.projected_schema)
 
 
-def empty_batch(schema: pa.Schema) -> pa.RecordBatch:
-    """No rows of ``schema``."""
-    return pa.RecordBatch.from_arrays([pa.array([], f.type) for f in schema], schema=schema)
-
-
 #: where a dataset expression is built in another way than an array is computed
 _SCAN_FUNCTIONS: dict[str, Callable[..., Any]] = {
     "divide": lambda a, b: a.cast(pa.float64()) / b,
@@ -105,16 +90,6 @@ _SCAN_FUNCTIONS: dict[str, Callable[..., Any]] = {
     "length": lambda a: pc.utf8_length(a).cast(pa.int64()),
     "cast_float": lambda a: a.cast(pa.float64()), "cast_int": lambda a: a.cast(pa.int64()), "is_null": lambda a: a.is_null(),
 }  # fmt: skip
-
-
-def _file_format(table: TableData, schema: pa.Schema) -> Any:
-    import pyarrow.dataset as ds
-
-    if table.format == "csv":
-        from pyarrow import csv
-
-        return ds.CsvFileFormat(convert_options=csv.ConvertOptions(column_types=schema, strings_can_be_null=False))
-    return table.format
 
 
 def _generate(table: TableData, partition: int, batch_rows: int) -> Iterator[pa.RecordBatch]:
@@ -167,22 +142,12 @@ class _PerBatch(Phase):
         super().__init__()
         self._function, self._batch_rows = function, batch_rows
 
-    def push(self, batch: pa.RecordBatch) -> Iterable[pa.RecordBatch]:
-        size = self._batch_rows
-        if not size or batch.num_rows <= size:
-            return _as_iterable(self._function(batch))
-        return self._sliced(batch, size)
-
-    def _sliced(self, batch: pa.RecordBatch, size: int) -> Iterator[pa.RecordBatch]:
-        for start in range(0, batch.num_rows, size):
-            yield from _as_iterable(self._function(batch.slice(start, size)))
+    def push(self, batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+        for part in sliced(batch, self._batch_rows):
+            yield from as_batches(self._function(part))
 
     def finish(self) -> Iterable[pa.RecordBatch]:
         return ()
-
-
-def _as_iterable(result: Any) -> Iterable[pa.RecordBatch]:
-    return (result,) if isinstance(result, pa.RecordBatch) else result
 
 
 def _project(spec: Project, batch: pa.RecordBatch) -> pa.RecordBatch:
@@ -392,22 +357,10 @@ def _whole_function(phase: Any, sides: list[pa.Table], right: pa.Table | None) -
     raise InputError(f"the embedded engines have no phase for {type(phase).__name__}")
 
 
-def bind(spec: MapBatches | GroupMap) -> Callable[..., Any]:
-    """The kernel with its parameters."""
-    function, params = resolve(spec.function), dict(spec.params)
-    return (lambda batch: function(batch, **params)) if params else function
-
-
-def load_actor(spec: MapBatches) -> Callable[..., Any]:
-    """Build a stateful kernel: ``Class(**params)``."""
-    actor: Callable[..., Any] = resolve(spec.function)(**dict(spec.params))
-    return actor
-
-
 def _group_map(spec: GroupMap, table: pa.Table) -> pa.Table:
     ordered = table.sort_by([(c, "ascending") for c in (*spec.keys, *spec.order_by)]).combine_chunks()
     batch = ordered.to_batches()[0] if ordered.num_rows else empty_batch(ordered.schema)
-    return pa.Table.from_batches(list(_as_iterable(bind(spec)(batch))))
+    return pa.Table.from_batches(list(as_batches(bind(spec)(batch))))
 
 
 def _sample(spec: physical.SampleKeys, table: pa.Table) -> pa.Table:

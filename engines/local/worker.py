@@ -12,7 +12,6 @@ import shutil
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
@@ -23,13 +22,16 @@ from typing import Any
 os.environ.setdefault("POLARS_MAX_THREADS", "1")
 
 import pyarrow as pa
-
 from windtunnel.engines import physical
+from windtunnel.engines.arrow import bind, empty_batch
+from windtunnel.engines.failures import describe
 from windtunnel.engines.local import kernels
 from windtunnel.engines.local.messages import EndMessage, JobMessage, LoadMessage, Reply, SpanRow, TaskMessage
 from windtunnel.engines.local.store import BlockInfo, BlockWriter, read_block
+
 from windtunnel.errors import RunFailed
 from windtunnel.plan import Join, MapBatches, Sink, Synthetic
+
 Inputs = list[tuple[pa.Table | OSError, SpanRow]]  # mapped blocks, or why not
 
 
@@ -87,7 +89,7 @@ class Worker:
         try:
             for step in self._job.programs[stage].steps:
                 if isinstance(step.phase, MapBatches):
-                    self._actors[step.operator] = kernels.load_actor(step.phase)
+                    self._actors[step.operator] = bind(step.phase)
             time.sleep(max(0.0, self._job.actor_load_s[stage] - (time.perf_counter() - start)))
         except Exception as error:
             self._send(Reply("failed", operator=step.operator if step else "", reason=describe(error)))
@@ -193,7 +195,7 @@ class TaskRun:
             if isinstance(mapped, OSError):
                 raise RunFailed(f"an input block could not be read: {mapped}")
             self.spans.append(spans)
-            yield from mapped.to_batches() or [kernels.empty_batch(mapped.schema)]
+            yield from mapped.to_batches() or [empty_batch(mapped.schema)]
 
     def _build(self, step: physical.Step) -> kernels.Phase:
         self.operator = step.operator
@@ -248,7 +250,7 @@ class TaskRun:
         if partitioner is None:
             return [(0, table)]
         start = time.perf_counter()
-        batch = table.combine_chunks().to_batches()[0] if table.num_rows else kernels.empty_batch(table.schema)
+        batch = table.combine_chunks().to_batches()[0] if table.num_rows else empty_batch(table.schema)
         bounds = self._sides[-1] if partitioner.kind == "range" else None
         pieces = kernels.split(batch, partitioner, bounds, self._rows_out)
         if self._emitted == 0 and (not pieces or pieces[0][0] != 0):
@@ -332,25 +334,6 @@ class _Exclusive:
             rows.append(("compute", name, at, at + spent, count, size))
             at += spent
         return rows
-
-
-def describe(error: BaseException) -> str:
-    """The exception and the user's own line: the last frame outside this package and its libraries' internals."""
-    if isinstance(error, RunFailed):
-        return str(error)
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [f for f in frames if _is_users(f.filename)]
-    text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    if not own:
-        return text
-    last = own[-1]
-    return f'{text} (File "{last.filename}", line {last.lineno}, in {last.name}: {last.line})'
-
-
-def _is_users(file: str) -> bool:
-    """Compiled libraries name files that are not there; ours and installed ones are not the user's."""
-    inside = f"{os.sep}engines{os.sep}local{os.sep}" in file or "site-packages" in file
-    return not inside and os.path.isfile(file)
 
 
 def _map_blocks(message: TaskMessage) -> Inputs:

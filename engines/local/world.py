@@ -22,8 +22,10 @@ from pathlib import Path
 from socket import AF_UNIX, SOCK_STREAM, socketpair
 
 from windtunnel.engines import physical
+from windtunnel.engines.failures import sentence
 from windtunnel.engines.local.messages import EndMessage, JobMessage, LoadMessage, Reply, TaskMessage
 from windtunnel.engines.local.store import BlockInfo, Usage, create_session
+
 from windtunnel.errors import RunFailed
 from windtunnel.model import (
     Action,
@@ -433,6 +435,4 @@ def _reap(popen: subprocess.Popen[bytes]) -> None:
 
 
 def _sentence(fail: Fail) -> str:
-    where = f"operator {fail.operator!r}" if fail.operator else "the job"
-    part = f", partition {fail.partition}" if fail.partition is not None else ""
-    return f"{where}{part} failed: {fail.reason}"
+    return sentence(fail.operator, fail.partition, fail.reason) if fail.operator else f"the job failed: {fail.reason}"

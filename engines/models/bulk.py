@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 
 from windtunnel.engines.models.ledger import MAX_ATTEMPTS, Ledger, Task
+
 from windtunnel.model import (
     Action,
     Block,

@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections import deque
 
 from windtunnel.engines.models.ledger import MAX_ATTEMPTS, Ledger, Task, Worker
+
 from windtunnel.model import (
     Action,
     Block,
