@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from windtunnel.cluster import ClusterSpec
 from windtunnel.errors import InputError, Unsupported, nearest
-from windtunnel.plan import Pipeline
+from windtunnel.plan import Synthetic
 from windtunnel.record import Recorder
 from windtunnel.workload import BoundWorkload
 
@@ -34,7 +34,8 @@ class Option:
 class Capabilities:
     """What an engine can do, each gap with one sentence: the source of the capability table in the docs.
 
-    ``gaps`` maps an operator kind (or "csv", "json", "orc", "remote", "gpu" …) to the sentence why not.
+    ``gaps`` maps an operator kind, a format ("orc"), "declared" (operators declared by cost), "gpu" or "remote" (an address) to
+    the sentence why not.
     ``features`` maps a feature ("backpressure", "spill", "actors", "retries", "processes") to how it is done.
     """
 
@@ -94,8 +95,16 @@ def resolve_options(engine: str, known: tuple[Option, ...], given: Mapping[str, 
     return {name: given.get(name, option.default) for name, option in table.items()}
 
 
-def require(capabilities: Capabilities, engine: str, pipeline: Pipeline) -> None:
-    """Raise Unsupported for the first operator whose kind is a declared gap."""
-    for op in pipeline.operators:
-        if op.kind in capabilities.gaps:
-            raise Unsupported(f"{engine} cannot run operator {op.name!r}: {capabilities.gaps[op.kind]}")
+def require(capabilities: Capabilities, engine: str, workload: BoundWorkload, address: str | None = None) -> None:
+    """Raise Unsupported for the first declared gap that the workload meets: an operator's kind, a format, declared costs, an address."""
+    gaps = capabilities.gaps
+    for op in workload.pipeline.operators:
+        kinds = (op.kind, *(("declared",) if isinstance(op.kernel, Synthetic) else ()), *(("gpu",) if op.resources.gpus else ()))
+        for kind in kinds:
+            if kind in gaps:
+                raise Unsupported(f"{engine} cannot run operator {op.name!r}: {gaps[kind]}")
+    for table in workload.tables:
+        if table.format in gaps:
+            raise Unsupported(f"{engine} cannot read table {table.name!r} from {table.format}: {gaps[table.format]}")
+    if address is not None and "remote" in gaps:
+        raise Unsupported(f"{engine} takes no address ({address}): {gaps['remote']}")

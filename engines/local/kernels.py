@@ -70,7 +70,7 @@ def scan(step: physical.Step, partition: int) -> Iterator[pa.RecordBatch]:
 
     schema = arrow_schema(table.schema)
     source = ds.dataset(table.paths[partition], schema=schema, format=file_format(table, schema))
-    predicate = None if spec.predicate is None else fold(spec.predicate, ds.field, _scalar, _FUNCTIONS | _SCAN_FUNCTIONS)
+    predicate = None if spec.predicate is None else scan_predicate(spec.predicate)
     scanner = source.scanner(
         columns=list(spec.columns), filter=predicate, use_threads=False, batch_size=step.batch_rows or SCAN_BATCH_ROWS
     )
@@ -81,6 +81,13 @@ def scan(step: physical.Step, partition: int) -> Iterator[pa.RecordBatch]:
             yield batch
     if empty:
         yield empty_batch(scanner.projected_schema)
+
+
+def scan_predicate(expr: Expr) -> Any:
+    """``expr`` as a filter of a `pyarrow.dataset` scan."""
+    import pyarrow.dataset as ds
+
+    return fold(expr, ds.field, _scalar, _FUNCTIONS | _SCAN_FUNCTIONS)
 
 
 #: where a dataset expression is built in another way than an array is computed

@@ -1,0 +1,114 @@
+"""What adapters share: the base of a session, and questions about plans. The module knows no foreign library."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from windtunnel.cluster import ClusterSpec
+from windtunnel.engines.api import Capabilities, Outcome, require
+from windtunnel.engines.failures import unwrap
+from windtunnel.plan import Aggregate, GroupMap, Operator, Pipeline, Sink
+from windtunnel.record import Recorder
+from windtunnel.workload import BoundWorkload
+
+DECLARED = "it runs no operators declared by cost; the embedded engines and the simulated ones do"
+NO_JSON_DATES = "its JSON reader has no dates"
+
+
+class ForeignSession:
+    """A session of a foreign engine: checks the plan against the declared gaps, tells failures in one way, owns a scratch folder.
+
+    A subclass implements `_plan` (untimed) and `_execute` (timed: a table, or None when it wrote ``output``).
+    """
+
+    def __init__(self, name: str, cluster: ClusterSpec, options: Mapping[str, Any], capabilities: Capabilities) -> None:
+        self._name, self._cluster, self._options, self._capabilities = name, cluster, options, capabilities
+        self._scratch = Path(tempfile.mkdtemp(prefix=f"wt-{name}-"))
+        self._planned: BoundWorkload | None = None
+
+    def prepare(self, workload: BoundWorkload) -> None:
+        """Untimed. Raises Unsupported for declared gaps."""
+        require(self._capabilities, self._name, workload, self._cluster.address)
+        self._plan(workload)
+        self._planned = workload
+
+    def run(self, workload: BoundWorkload, recorder: Recorder, output: Path) -> Outcome:
+        """Timed: one ``query`` span from start to end. Raises RunFailed."""
+        if self._planned is not workload:
+            self.prepare(workload)
+        with query(self._name, workload, recorder) as rows:
+            table = self._execute(workload, output)
+            if table is None:
+                return Outcome(path=output)
+            rows(table.num_rows)
+        return Outcome(table=table, rows=table.num_rows)
+
+    def close(self) -> None:
+        """Remove the scratch folder; idempotent."""
+        shutil.rmtree(self._scratch, ignore_errors=True)
+
+    def _plan(self, workload: BoundWorkload) -> None: ...
+
+    def _execute(self, workload: BoundWorkload, output: Path) -> pa.Table | None:
+        raise NotImplementedError
+
+
+@contextmanager
+def query(name: str, workload: BoundWorkload, recorder: Recorder) -> Iterator[Callable[[int], None]]:
+    """Time a whole query as one span of the last operator, and tell failures in one way."""
+    rows = 0
+
+    def told(count: int) -> None:
+        nonlocal rows
+        rows = count
+
+    start = time.perf_counter()
+    try:
+        yield told
+    except Exception as error:
+        raise unwrap(name, error) from error
+    recorder.span("query", workload.pipeline.output.name, 0.0, time.perf_counter() - start, rows=rows)
+
+
+def sorted_limit(pipeline: Pipeline, op: Operator) -> Operator | None:
+    """The sort that a limit reads, when nothing else reads it: engines run both as one top-n."""
+    source = pipeline[op.inputs[0]] if op.kind == "limit" else None
+    return source if source is not None and source.kind == "sort" and readers(pipeline, source.name) == 1 else None
+
+
+def readers(pipeline: Pipeline, name: str) -> int:
+    """How many inputs name this operator."""
+    return sum(op.inputs.count(name) for op in pipeline.operators)
+
+
+def output_is_files(workload: BoundWorkload) -> bool:
+    """Whether the pipeline ends in a sink."""
+    return isinstance(workload.pipeline.output.kernel, Sink)
+
+
+def output_columns(workload: BoundWorkload, name: str) -> tuple[str, ...]:
+    """Column names that an operator of the pipeline puts out, in order."""
+    from windtunnel.plan import Join, MapBatches, Project, Scan
+
+    op = workload.pipeline[name]
+    kernel = op.kernel
+    if isinstance(kernel, Scan):
+        return kernel.columns
+    if isinstance(kernel, Project):
+        return tuple(n for n, _ in kernel.columns)
+    if isinstance(kernel, (MapBatches, GroupMap)):
+        return tuple(n for n, _ in kernel.schema)
+    if isinstance(kernel, Aggregate):
+        return (*kernel.keys, *(m.name for m in kernel.measures))
+    left = output_columns(workload, op.inputs[0])
+    if isinstance(kernel, Join) and kernel.how == "inner":
+        return (*left, *(c for c in output_columns(workload, op.inputs[1]) if c not in kernel.right_keys))
+    return left

@@ -1,0 +1,210 @@
+"""DuckDB: what a single-machine user picks for SQL. Relational operators become one SQL query a stretch between kernels.
+
+A kernel reads its input as a stream of Arrow batches and is read as one in turn, so that nothing is materialised around it; it
+runs on one thread, because Python's interpreter lock leaves no more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from windtunnel.cluster import ClusterSpec
+from windtunnel.engines.adapters.common import DECLARED, ForeignSession, output_is_files, sorted_limit
+from windtunnel.engines.api import Capabilities, Option, resolve_options
+from windtunnel.engines.arrow import arrow_schema, as_dataset, call, call_groups, whole_groups
+from windtunnel.errors import InputError
+from windtunnel.expr import to_sql
+from windtunnel.plan import Aggregate, Filter, GroupMap, Join, Limit, MapBatches, Measure, Operator, Pipeline, Project, Scan, Sort
+from windtunnel.workload import BoundWorkload, TableData
+
+STREAM_ROWS = 122_880  # DuckDB's row group
+_SQL_TYPES = {
+    "string": "VARCHAR", "int64": "BIGINT", "int32": "INTEGER", "double": "DOUBLE", "float": "FLOAT", "bool": "BOOLEAN",
+    "date32[day]": "DATE", "timestamp[us]": "TIMESTAMP", "timestamp[ms]": "TIMESTAMP_MS",
+}  # fmt: skip
+
+
+class DuckDBSession(ForeignSession):
+    """One in-memory database with the cluster's budget."""
+
+    def __init__(self, cluster: ClusterSpec, options: Mapping[str, Any]) -> None:
+        import duckdb
+
+        super().__init__("duckdb", cluster, options, DuckDBEngine.capabilities)
+        self._database = duckdb.connect(
+            config={
+                "threads": cluster.cpus,
+                "memory_limit": f"{cluster.memory_bytes // 2**20}MiB",
+                "temp_directory": str(self._scratch),
+                "preserve_insertion_order": bool(options["preserve_insertion_order"]),
+            }
+        )
+        self._database.execute("SET enable_progress_bar = false")
+
+    def _plan(self, workload: BoundWorkload) -> None:
+        self._sql = queries(workload)
+
+    def _execute(self, workload: BoundWorkload, output: Path) -> pa.Table | None:
+        streams: dict[str, Any] = {}
+        with contextlib.ExitStack() as stack:
+            for op, sql in self._sql[:-1]:
+                reader = self._connection(workload, streams, stack).sql(sql).to_arrow_reader(STREAM_ROWS)
+                stream = _through_kernel(op, reader)
+                streams[op.name] = stream if _uses(workload.pipeline, op.name) == 1 else stream.read_all()
+            connection, sql = self._connection(workload, streams, stack), self._sql[-1][1]
+            if output_is_files(workload):
+                connection.execute(f"COPY ({sql}) TO '{output / 'part-0.parquet'}' (FORMAT parquet)")
+                return None
+            return connection.sql(sql).to_arrow_table()
+
+    def _connection(self, workload: BoundWorkload, streams: Mapping[str, Any], stack: contextlib.ExitStack) -> Any:
+        """A connection of its own, since one with an open stream runs no second query; it sees the kernels' outputs so far."""
+        connection = stack.enter_context(self._database.cursor())
+        for name, stream in streams.items():
+            connection.register(name, stream)
+        for table in workload.tables:
+            if table.format == "orc":  # DuckDB has no ORC reader: it scans Arrow's
+                connection.register(f"file_{table.name}", as_dataset(table))
+        return connection
+
+    def close(self) -> None:
+        """Close the database."""
+        self._database.close()
+        super().close()
+
+
+def _through_kernel(op: Operator, reader: pa.RecordBatchReader) -> pa.RecordBatchReader:
+    """The kernel's output as a stream."""
+    spec = op.kernel
+    assert isinstance(spec, (MapBatches, GroupMap))
+    batches: Iterable[pa.RecordBatch] = reader
+    if isinstance(spec, GroupMap):
+        batches = whole_groups(reader, spec.keys)
+    apply = call(op) if isinstance(spec, MapBatches) else call_groups(op)
+    return pa.RecordBatchReader.from_batches(arrow_schema(spec.schema), (out for b in batches for out in apply(b)))
+
+
+def _uses(pipeline: Pipeline, name: str) -> int:
+    """How often queries read an operator's output, those in between written out: a stream can be read once."""
+    after = [op for op in pipeline.operators for source in op.inputs if source == name]
+    if not after:
+        return 1
+    return sum(1 if isinstance(op.kernel, (MapBatches, GroupMap)) else _uses(pipeline, op.name) for op in after)
+
+
+# -- SQL --------------------------------------------------------------------------------------------------------------
+
+
+def queries(workload: BoundWorkload) -> list[tuple[Operator, str]]:
+    """(operator, SQL) pairs in order: the input of each kernel, and last the pipeline's answer."""
+    pipeline = workload.pipeline
+    found: list[tuple[Operator, str]] = []
+    ctes: dict[str, str] = {}
+    for op in pipeline.operators:
+        if isinstance(op.kernel, (MapBatches, GroupMap)):
+            order = f" ORDER BY {', '.join(_name(c) for c in (*op.kernel.keys, *op.kernel.order_by))}" if isinstance(op.kernel, GroupMap) else ""
+            found.append((op, _with(ctes, f"SELECT * FROM {_name(op.inputs[0])}{order}")))
+        elif op.kind != "sink":
+            ctes[op.name] = select(op, workload)
+    last = pipeline.output if pipeline.output.kind != "sink" else pipeline[pipeline.output.inputs[0]]
+    found.append((last, _with({k: v for k, v in ctes.items() if k != last.name}, ctes.get(last.name, f"SELECT * FROM {_name(last.name)}"))))
+    return found
+
+
+def _with(ctes: Mapping[str, str], query: str) -> str:
+    if not ctes:
+        return query
+    parts = ",\n".join(f"{_name(name)} AS ({sql})" for name, sql in ctes.items())
+    return f"WITH {parts}\n{query}"
+
+
+def select(op: Operator, workload: BoundWorkload) -> str:
+    """One relational operator as a SELECT over its inputs' names."""
+    kernel = op.kernel
+    if isinstance(kernel, Scan):
+        where = "" if kernel.predicate is None else f" WHERE {to_sql(kernel.predicate)}"
+        return f"SELECT {', '.join(map(_name, kernel.columns))} FROM {_source(workload.table(kernel.table))}{where}"
+    source = _name(op.inputs[0])
+    if isinstance(kernel, Filter):
+        return f"SELECT * FROM {source} WHERE {to_sql(kernel.predicate)}"
+    if isinstance(kernel, Project):
+        return f"SELECT {', '.join(f'{to_sql(e)} AS {_name(n)}' for n, e in kernel.columns)} FROM {source}"
+    if isinstance(kernel, Aggregate):
+        columns = [*map(_name, kernel.keys), *map(_measure, kernel.measures)]
+        group = f" GROUP BY {', '.join(map(_name, kernel.keys))}" if kernel.keys else ""
+        return f"SELECT {', '.join(columns)} FROM {source}{group}"
+    if isinstance(kernel, Join):
+        return _join(kernel, source, _name(op.inputs[1]))
+    if isinstance(kernel, Sort):
+        return f"SELECT * FROM {source} ORDER BY {_order(kernel)}"
+    if isinstance(kernel, Limit):
+        sort = sorted_limit(workload.pipeline, op)
+        if sort is not None and isinstance(sort.kernel, Sort):
+            return f"SELECT * FROM {_name(sort.inputs[0])} ORDER BY {_order(sort.kernel)} LIMIT {kernel.count}"
+        return f"SELECT * FROM {source} LIMIT {kernel.count}"
+    raise InputError(f"duckdb has no SQL for operator {op.name!r} of kind {op.kind!r}")
+
+
+def _join(kernel: Join, left: str, right: str) -> str:
+    on = " AND ".join(f"l.{_name(a)} = r.{_name(b)}" for a, b in zip(kernel.left_keys, kernel.right_keys, strict=True))
+    if kernel.how == "semi":
+        return f"SELECT l.* FROM {left} l SEMI JOIN {right} r ON {on}"
+    return f"SELECT l.*, r.* EXCLUDE ({', '.join(map(_name, kernel.right_keys))}) FROM {left} l JOIN {right} r ON {on}"
+
+
+def _order(kernel: Sort) -> str:
+    return ", ".join(f"{_name(k.column)} {'DESC' if k.descending else 'ASC'}" for k in kernel.keys)
+
+
+def _measure(m: Measure) -> str:
+    function = {"mean": "avg"}.get(m.function, m.function)
+    return f"{function}({'*' if m.column is None else _name(m.column)}) AS {_name(m.name)}"
+
+
+def _source(table: TableData) -> str:
+    files = "[" + ", ".join("'" + p.replace("'", "''") + "'" for p in table.paths) + "]"
+    columns = "{" + ", ".join(f"'{n}': '{_SQL_TYPES[t]}'" for n, t in table.schema) + "}"
+    if table.format == "parquet":
+        return f"read_parquet({files})"
+    if table.format == "csv":
+        return f"read_csv({files}, header = true, columns = {columns}, quote = '\"', escape = '\"', auto_detect = false, delim = ',', nullstr = '\\N')"
+    if table.format == "json":
+        return f"read_json({files}, format = 'newline_delimited', columns = {columns})"
+    return _name(f"file_{table.name}")
+
+
+def _name(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+class DuckDBEngine:
+    """DuckDB in this process."""
+
+    name = "duckdb"
+    options = (
+        Option(name="preserve_insertion_order", default=False, doc="keep the order of files where no sort asks for one", choices=(True, False)),
+    )
+    capabilities = Capabilities(
+        gaps={"declared": DECLARED, "remote": "DuckDB is a library inside one process"},
+        features={
+            "threads": "morsel-driven parallelism inside one process",
+            "spill": "blocking operators write to a temporary folder above the memory limit",
+            "kernels": "Arrow streams in and out of the kernel, on one thread",
+            "orc": "read through Arrow's data set, which DuckDB scans",
+        },
+    )
+
+    def version(self) -> str:
+        """DuckDB's version."""
+        import duckdb
+
+        return str(duckdb.__version__)
+
+    def open(self, cluster: ClusterSpec, options: Mapping[str, Any]) -> DuckDBSession:
+        """Open an in-memory database."""
+        return DuckDBSession(cluster, resolve_options(self.name, self.options, options))
