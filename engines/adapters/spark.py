@@ -1,0 +1,356 @@
+"""Spark: DataFrame operators on the JVM; kernels cross a bridge to Python workers, by four paths that can be compared.
+
+* ``arrow``: ``mapInArrow``, a stream of Arrow batches each way; * ``pandas``: ``mapInPandas``, the same stream as pandas frames;
+* ``arrow_udf``: a scalar Arrow UDF over the columns, which keeps the number of rows; * ``rows``: an RDD of pickled rows.
+
+The session owns its JVM: closing it ends the process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from windtunnel.cluster import ClusterSpec
+from windtunnel.engines.adapters.common import DECLARED, ForeignSession, output_is_files
+from windtunnel.engines.api import Capabilities, Option, resolve_options
+from windtunnel.engines.arrow import BatchFunction, arrow_schema, call, call_groups, whole_groups
+from windtunnel.errors import InputError, MissingEngine, RunFailed, Unsupported
+from windtunnel.expr import to_sql
+from windtunnel.java import LEAST_VERSION, WAY_OUT, Java, find_java, java_version
+from windtunnel.plan import Aggregate, Filter, GroupMap, Join, Limit, MapBatches, Measure, Operator, Project, Scan, Sort
+from windtunnel.workload import BoundWorkload, TableData
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+ARROW_ROWS = 10_000  # Spark's own default of rows an Arrow batch
+_RIGHT = "__right_"  # prefix of a join's right keys, dropped at once
+
+
+class SparkRun(ForeignSession):
+    """A Spark session with its own JVM, or on a running master."""
+
+    def __init__(self, cluster: ClusterSpec, options: Mapping[str, Any]) -> None:
+        super().__init__("spark", cluster, options, SparkEngine.capabilities)
+        try:
+            java = _java(self._scratch)
+            self._spark = _session(cluster, options, java, self._scratch)
+        except BaseException as error:
+            self.close()
+            if isinstance(error, Exception) and not isinstance(error, InputError):
+                raise RunFailed(f"Spark did not start: {type(error).__name__}: {str(error).splitlines()[0][:300]}") from error
+            raise
+
+    def _plan(self, workload: BoundWorkload) -> None:
+        bridge = self._options["bridge"]
+        for op in workload.pipeline.operators:
+            if op.kind in ("group_map", "flat_map") and bridge == "arrow_udf":
+                raise Unsupported(f"spark cannot run operator {op.name!r} over the bridge arrow_udf: it keeps the number of rows")
+        rows = [op.batch_rows for op in workload.pipeline.operators if op.batch_rows and isinstance(op.kernel, MapBatches)]
+        self._spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", str(max(rows, default=ARROW_ROWS)))
+
+    def _execute(self, workload: BoundWorkload, output: Path) -> pa.Table | None:
+        frames: dict[str, DataFrame] = {}
+        for op in workload.pipeline.operators:
+            if op.kind != "sink":
+                frames[op.name] = frame(op, frames, workload, self._spark, self._options)
+        if output_is_files(workload):
+            frames[workload.pipeline.output.inputs[0]].write.mode("append").parquet(str(output))
+            return None
+        table: pa.Table = frames[workload.pipeline.output.name].toArrow()
+        return table
+
+    def close(self) -> None:
+        """Stop the session and end the JVM."""
+        if hasattr(self, "_spark"):
+            with contextlib.suppress(Exception):
+                self._spark.stop()
+            del self._spark
+        _end_jvm()
+        super().close()
+
+
+def _session(cluster: ClusterSpec, options: Mapping[str, Any], java: Path, scratch: Path) -> SparkSession:
+    os.environ.update(
+        JAVA_HOME=str(java), PYSPARK_PYTHON=sys.executable, PYSPARK_DRIVER_PYTHON=sys.executable, SPARK_LOCAL_IP="127.0.0.1"
+    )
+    from pyspark.sql import SparkSession
+
+    settings = {
+        "spark.ui.enabled": "false",
+        "spark.ui.showConsoleProgress": "false",
+        "spark.driver.host": "127.0.0.1",
+        "spark.driver.bindAddress": "127.0.0.1",
+        "spark.driver.memory": f"{max(1024, cluster.memory_bytes // 2**20 * 6 // 10)}m",
+        "spark.local.dir": str(scratch),
+        "spark.sql.warehouse.dir": str(scratch / "warehouse"),
+        "spark.sql.shuffle.partitions": str(options["partitions"] or cluster.cpus),
+        "spark.default.parallelism": str(options["partitions"] or cluster.cpus),
+        "spark.sql.adaptive.enabled": str(bool(options["adaptive"])).lower(),
+        "spark.sql.execution.arrow.pyspark.enabled": "true",
+        "spark.sql.session.timeZone": "UTC",
+        "spark.python.worker.reuse": "true",
+        "spark.log.level": "ERROR",
+        "spark.driver.extraJavaOptions": f"-Dderby.system.home={scratch} {options['java_options']}".strip(),
+        **{str(k): str(v) for k, v in dict(options["conf"]).items()},
+    }
+    builder = SparkSession.builder.appName("windtunnel").master(cluster.address or f"local[{cluster.cpus}]")
+    for key, value in settings.items():
+        builder = builder.config(key, value)
+    return builder.getOrCreate()
+
+
+def _java(scratch: Path) -> Path:
+    """A Java home for Spark; around the wheel's image a shim that drops the flag of a module it lacks."""
+    found = find_java()
+    if found is None:
+        raise MissingEngine(f"spark needs Java {LEAST_VERSION} or later, and there is none; run: {WAY_OUT}")
+    version = java_version(found.home / "bin" / "java")
+    if version is None or version < LEAST_VERSION:
+        raise MissingEngine(f"spark needs Java {LEAST_VERSION} or later, {found.home} is {version or 'unknown'}; run: {WAY_OUT}")
+    return _shim(found, scratch / "java") if found.wheel else found.home
+
+
+def _shim(java: Java, home: Path) -> Path:
+    """Spark 4 always asks for jdk.incubator.vector, which a jlink image without it refuses; nothing here needs the module."""
+    (home / "bin").mkdir(parents=True)
+    for entry in java.home.iterdir():
+        if entry.name != "bin":
+            (home / entry.name).symlink_to(entry)
+    launcher = home / "bin" / "java"
+    launcher.write_text(
+        "#!/bin/sh\nfor a do\n  shift\n"
+        '  [ "$a" = --add-modules=jdk.incubator.vector ] || set -- "$@" "$a"\ndone\n'
+        f'exec "{java.home}/bin/java" "$@"\n'
+    )
+    launcher.chmod(0o755)
+    return home
+
+
+def _end_jvm() -> None:
+    """End the gateway's JVM, which PySpark itself keeps until Python exits."""
+    if "pyspark" not in sys.modules:
+        return
+    from pyspark import SparkContext
+
+    gateway, SparkContext._gateway, SparkContext._jvm = SparkContext._gateway, None, None
+    if gateway is None:
+        return
+    with contextlib.suppress(Exception):
+        gateway.shutdown()
+    process = getattr(gateway, "proc", None)
+    if process is not None:
+        with contextlib.suppress(OSError):
+            process.stdin.close()
+        try:
+            process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+# -- operators --------------------------------------------------------------------------------------------------------
+
+
+def frame(
+    op: Operator, frames: Mapping[str, DataFrame], workload: BoundWorkload, spark: SparkSession, options: Mapping[str, Any]
+) -> DataFrame:
+    """One operator on the data frames of its inputs."""
+    from pyspark.sql import functions as F
+
+    kernel = op.kernel
+    if isinstance(kernel, Scan):
+        source = read(workload.table(kernel.table), spark).select(*kernel.columns)
+        return source if kernel.predicate is None else source.where(to_sql(kernel.predicate))
+    source = frames[op.inputs[0]]
+    if isinstance(kernel, Filter):
+        return source.where(to_sql(kernel.predicate))
+    if isinstance(kernel, Project):
+        return source.select(*(F.expr(to_sql(e)).alias(n) for n, e in kernel.columns))
+    if isinstance(kernel, (MapBatches, GroupMap)):
+        return _across(op, _grouped(kernel, source) if isinstance(kernel, GroupMap) else source, options["bridge"])
+    if isinstance(kernel, Aggregate):
+        measures = [_measure(m) for m in kernel.measures]
+        return source.groupBy(*kernel.keys).agg(*measures)
+    if isinstance(kernel, Join):
+        return _join(kernel, source, frames[op.inputs[1]])
+    if isinstance(kernel, Sort):
+        return source.orderBy(*(F.desc(k.column) if k.descending else F.asc(k.column) for k in kernel.keys))
+    if isinstance(kernel, Limit):
+        return source.limit(kernel.count)
+    raise InputError(f"spark has no data frame operation for operator {op.name!r} of kind {op.kind!r}")
+
+
+def read(table: TableData, spark: SparkSession) -> DataFrame:
+    """The table's files with their declared schema."""
+    reader = spark.read.schema(ddl(table.schema))
+    if table.format == "csv":
+        reader = reader.option("header", "true").option("quote", '"').option("escape", '"').option("emptyValue", "")
+    return reader.format(table.format).load(list(table.paths))
+
+
+_DDL = {
+    "string": "STRING", "int64": "BIGINT", "int32": "INT", "double": "DOUBLE", "float": "FLOAT", "bool": "BOOLEAN",
+    "date32[day]": "DATE", "timestamp[us]": "TIMESTAMP_NTZ", "timestamp[ms]": "TIMESTAMP_NTZ",
+}  # fmt: skip
+
+
+def ddl(fields: Iterable[tuple[str, str]]) -> str:
+    """Spark's schema text of Arrow type names."""
+    return ", ".join(f"`{name}` {_DDL[kind]}" for name, kind in fields)
+
+
+def _measure(m: Measure) -> Any:
+    from pyspark.sql import functions as F
+
+    function = {"mean": "avg"}.get(m.function, m.function)
+    return F.expr(f"{function}({'*' if m.column is None else f'`{m.column}`'})").alias(m.name)
+
+
+def _join(kernel: Join, left: DataFrame, right: DataFrame) -> DataFrame:
+    from pyspark.sql import functions as F
+
+    renamed = {k: _RIGHT + k for k in kernel.right_keys}
+    right = right.withColumnsRenamed(renamed)
+    if kernel.broadcast:
+        right = F.broadcast(right)
+    on = [F.col(a) == F.col(renamed[b]) for a, b in zip(kernel.left_keys, kernel.right_keys, strict=True)]
+    joined = left.join(right, on, "left_semi" if kernel.how == "semi" else "inner")
+    return joined if kernel.how == "semi" else joined.drop(*renamed.values())
+
+
+# -- the bridge -------------------------------------------------------------------------------------------------------
+
+
+def _grouped(kernel: GroupMap, source: DataFrame) -> DataFrame:
+    """Whole groups in one partition, sorted: batches are cut between groups on the Python side."""
+    return source.repartition(*kernel.keys).sortWithinPartitions(*kernel.keys, *kernel.order_by)
+
+
+def _across(op: Operator, source: DataFrame, bridge: str) -> DataFrame:
+    assert isinstance(op.kernel, (MapBatches, GroupMap))
+    schema = ddl(op.kernel.schema)
+    if bridge == "arrow":
+        return source.mapInArrow(ArrowBridge(op), schema)
+    if bridge == "pandas":
+        return source.mapInPandas(PandasBridge(op), schema)
+    if bridge == "rows":
+        rows = source.rdd.mapPartitions(RowBridge(op, tuple(source.columns), source.schema.simpleString()))
+        return source.sparkSession.createDataFrame(rows, schema)
+    from pyspark.sql import functions as F
+
+    struct = F.arrow_udf(UdfBridge(op, tuple(source.columns)).__call__, returnType=f"STRUCT<{schema.replace('` ', '`: ')}>")
+    return source.select(struct(*source.columns).alias("out")).select("out.*")
+
+
+class ArrowBridge:
+    """A kernel over a stream of Arrow batches; it travels to the Python workers as data, and binds there."""
+
+    def __init__(self, op: Operator) -> None:
+        self.op = op
+
+    def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """One partition."""
+        apply, whole = self._kernel()
+        for batch in whole_groups(batches, whole) if whole else batches:
+            yield from apply(batch)
+
+    def _kernel(self) -> tuple[BatchFunction, tuple[str, ...]]:
+        """The bound kernel, and the keys of whole groups."""
+        from pyspark import TaskContext
+
+        context = TaskContext.get()
+        partition = None if context is None else context.partitionId()
+        if isinstance(self.op.kernel, GroupMap):
+            return call_groups(self.op, partition), self.op.kernel.keys
+        return call(self.op, partition), ()
+
+
+class PandasBridge(ArrowBridge):
+    """The same over pandas frames."""
+
+    def __call__(self, frames: Iterator[Any]) -> Iterator[Any]:
+        """One partition."""
+        batches = (b for f in frames for b in pa.Table.from_pandas(f, preserve_index=False).combine_chunks().to_batches())
+        for out in super().__call__(batches):
+            yield out.to_pandas()
+
+
+class RowBridge(ArrowBridge):
+    """The same over pickled rows."""
+
+    def __init__(self, op: Operator, columns: tuple[str, ...], schema: str) -> None:
+        super().__init__(op)
+        self.columns, self.schema = columns, schema
+
+    def __call__(self, rows: Iterator[Any]) -> Iterator[Any]:
+        """One partition; rows are gathered into batches of the size that an Arrow bridge would make."""
+        for out in super().__call__(self._batches(rows)):
+            yield from zip(*(column.to_pylist() for column in out.columns), strict=True)
+
+    def _batches(self, rows: Iterator[Any]) -> Iterator[pa.RecordBatch]:
+        from itertools import islice
+
+        size = self.op.batch_rows or ARROW_ROWS
+        while chunk := list(islice(rows, size)):
+            yield pa.RecordBatch.from_pydict(dict(zip(self.columns, map(list, zip(*chunk, strict=True)), strict=True)))
+
+
+class UdfBridge(ArrowBridge):
+    """A scalar Arrow UDF: columns in, one struct column out."""
+
+    def __init__(self, op: Operator, columns: tuple[str, ...]) -> None:
+        super().__init__(op)
+        self.columns = columns
+        self._apply: BatchFunction | None = None
+
+    def __call__(self, *columns: pa.Array) -> pa.Array:
+        """One batch. Raises ValueError when the kernel changes the number of rows."""
+        if self._apply is None:
+            self._apply = self._kernel()[0]
+        outputs = list(self._apply(pa.RecordBatch.from_arrays(list(columns), names=list(self.columns))))
+        table = pa.Table.from_batches(outputs).combine_chunks()
+        if table.num_rows != len(columns[0]):
+            raise ValueError(f"{self.op.name}: an Arrow UDF must return {len(columns[0])} rows, not {table.num_rows}")
+        return table.to_struct_array().combine_chunks() if table.num_rows else pa.array([], table.to_struct_array().type)
+
+
+class SparkEngine:
+    """Spark on a local JVM, or a standalone master."""
+
+    name = "spark"
+    options = (
+        Option(name="bridge", default="arrow", doc="how kernels get their rows", choices=("arrow", "pandas", "arrow_udf", "rows")),
+        Option(name="partitions", default=None, doc="shuffle partitions; default the number of CPUs"),
+        Option(name="adaptive", default=True, doc="adaptive query execution", choices=(True, False)),
+        Option(name="java_options", default="", doc="further options of the JVM"),
+        Option(name="conf", default={}, doc="further Spark settings, a table of key and value"),
+    )
+    capabilities = Capabilities(
+        gaps={"declared": DECLARED},
+        features={
+            "processes": "a JVM with one task thread a CPU slot, and one Python worker process for each that runs kernels",
+            "spill": "sorts, aggregates and shuffles write to a temporary folder above the execution memory",
+            "retries": "a lost task is repeated; lost shuffle output repeats its stage (local mode repeats nothing)",
+            "bridge": "kernels cross from the JVM to Python by Arrow, pandas, Arrow UDF or pickled rows",
+            "remote": "spark://host:port of a standalone master whose workers see the same files and this package",
+        },
+    )
+
+    def version(self) -> str:
+        """PySpark's version."""
+        import pyspark
+
+        return str(pyspark.__version__)
+
+    def open(self, cluster: ClusterSpec, options: Mapping[str, Any]) -> SparkRun:
+        """Start a JVM bound to loopback, or connect to ``cluster.address``."""
+        return SparkRun(cluster, resolve_options(self.name, self.options, options))
