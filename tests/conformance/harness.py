@@ -1,0 +1,38 @@
+"""What the conformance suite does with an engine: open it once a module, run workloads, check the answer with the oracle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from windtunnel.cell import read_output
+from windtunnel.record import Recorder
+from windtunnel.registry import ENGINES, missing_modules
+from windtunnel.workload import Workload
+
+#: engines that compute answers; `null` returns one and the simulated engines count rows
+REAL = tuple(name for name in ENGINES if name != "null" and not name.startswith("sim:"))
+JAVA = ("spark",)
+
+
+def marks(name: str) -> list[Any]:
+    """The marks of an engine's tests."""
+    import pytest
+
+    found: list[Any] = [pytest.mark.java] if name in JAVA else []
+    if absent := missing_modules(name):
+        found.append(pytest.mark.skip(reason=f"{name} needs {', '.join(absent)}"))
+    return found
+
+
+def answer(session: Any, workload: Workload, data_root: Path, output: Path) -> pa.Table:
+    """Run once; the verified table."""
+    bound = workload.bind(data_root)
+    session.prepare(bound)
+    outcome = session.run(bound, Recorder(), output)
+    table = outcome.table if outcome.table is not None else read_output(outcome.path)
+    assert table is not None
+    bound.verify(table)
+    return table

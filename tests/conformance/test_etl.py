@@ -1,0 +1,138 @@
+"""Every ETL workload on every engine present: verified answers, declared gaps, one way to fail."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conformance.harness import REAL, answer, marks
+from windtunnel.cluster import ClusterSpec
+from windtunnel.errors import RunFailed, Unsupported
+from windtunnel.plan import MapBatches, Pipeline
+from windtunnel.record import Recorder
+from windtunnel.registry import WORKLOADS, load_engine, load_workload
+from windtunnel.scenario import parse_scenario
+from windtunnel.workload import Workload
+
+SHUFFLES = ("skewed_groupby", "sessionization", "flights_udf")
+
+
+@pytest.fixture(scope="module", params=[pytest.param(name, marks=marks(name)) for name in REAL])
+def session(request: pytest.FixtureRequest, two_cpus: ClusterSpec) -> Iterator[Any]:
+    """An open engine, once for the module."""
+    found = load_engine(request.param).open(two_cpus, {})
+    yield found
+    found.close()
+
+
+@pytest.mark.parametrize("name", WORKLOADS)
+def test_answers_are_verified(session: Any, name: str, data_root: Path, tmp_path: Path) -> None:
+    answer(session, load_workload(name, scale=0.01), data_root, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", WORKLOADS)
+def test_answers_are_verified_at_scale_0_1(session: Any, name: str, data_root: Path, tmp_path: Path) -> None:
+    answer(session, load_workload(name, scale=0.1), data_root, tmp_path)
+
+
+@pytest.mark.parametrize("format", ["csv", "json", "orc"])
+@pytest.mark.parametrize("name", SHUFFLES)
+def test_every_format_is_read(session: Any, name: str, format: str, data_root: Path, tmp_path: Path) -> None:
+    answer(session, load_workload(name, scale=0.002, format=format), data_root, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["tpch_q12", "distributed_sort", "skewed_groupby"])
+def test_one_partition_is_enough(session: Any, name: str, data_root: Path, tmp_path: Path) -> None:
+    answer(session, load_workload(name, scale=0.002, partitions=1), data_root, tmp_path)
+
+
+def test_a_second_run_gives_the_same_answer(session: Any, data_root: Path, tmp_path: Path) -> None:
+    bound = load_workload("tpch_q12", scale=0.01).bind(data_root)
+    session.prepare(bound)
+    for number in range(3):
+        output = tmp_path / str(number)
+        output.mkdir()
+        bound.verify(session.run(bound, Recorder(), output).table)
+
+
+def explode(batch: Any, threshold: int = 0) -> Any:
+    """A kernel with a mistake."""
+    raise ValueError(f"no such carrier: {threshold}")
+
+
+def test_a_failing_kernel_names_operator_and_line(session: Any, data_root: Path, tmp_path: Path) -> None:
+    bound = _with_kernel("tests.conformance.test_etl:explode").bind(data_root)
+    session.prepare(bound)
+    with pytest.raises(RunFailed) as failure:
+        session.run(bound, Recorder(), tmp_path)
+    text = str(failure.value)
+    assert failure.value.operator == "clean"
+    assert "ValueError: no such carrier: 3" in text
+    assert "test_etl.py" in text
+    assert "raise ValueError" in text
+    assert "\n" not in text
+
+
+def test_a_session_survives_a_failure(session: Any, data_root: Path, tmp_path: Path) -> None:
+    bound = _with_kernel("tests.conformance.test_etl:explode").bind(data_root)
+    session.prepare(bound)
+    with pytest.raises(RunFailed):
+        session.run(bound, Recorder(), tmp_path)
+    (tmp_path / "again").mkdir()
+    answer(session, load_workload("flights_udf", scale=0.002), data_root, tmp_path / "again")
+
+
+def _with_kernel(function: str) -> Workload:
+    """flights_udf with another kernel."""
+    workload: Workload = load_workload("flights_udf", scale=0.002)
+    changed = []
+    for op in workload.pipeline.operators:
+        if isinstance(op.kernel, MapBatches):
+            op = replace(op, kernel=replace(op.kernel, function=function, params=(("threshold", 3),)))
+        changed.append(op)
+    return replace(workload, pipeline=Pipeline(tuple(changed)))
+
+
+def test_declared_costs_run_or_are_a_declared_gap(session: Any, data_root: Path, tmp_path: Path) -> None:
+    bound = _declared().bind(data_root)
+    if "declared" in getattr(session, "_capabilities", load_engine("bulk").capabilities).gaps:
+        with pytest.raises(Unsupported, match="declared by cost"):
+            session.prepare(bound)
+        return
+    session.prepare(bound)
+    assert session.run(bound, Recorder(), tmp_path).rows == 40
+
+
+DECLARED = """
+schema = 1
+name = "declared"
+[cluster]
+[[cluster.nodes]]
+cpus = 2
+memory = "4GiB"
+[dataset]
+rows = 20
+row_bytes = "8B"
+partitions = 4
+[[operators]]
+name = "double"
+kind = "flat_map"
+batch_rows = 1
+cost = { per_batch = "1ms" }
+fixed_work = "sleep"
+rows_out = 2.0
+row_bytes_out = "64B"
+[[engines]]
+name = "bulk"
+"""
+
+
+def _declared() -> Workload:
+    workload = parse_scenario(DECLARED).workload
+    assert workload is not None
+    return workload

@@ -1,0 +1,49 @@
+"""What every test may use: one folder of data a test run, and the marks that machines without Java or Chromium skip."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from windtunnel.cluster import ClusterSpec
+from windtunnel.java import find_java
+
+
+@pytest.fixture(scope="session")
+def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Data sets are made once a test run."""
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture(scope="session")
+def two_cpus() -> ClusterSpec:
+    """A budget that every machine has."""
+    return ClusterSpec.here(cpus=2, memory_bytes=4 * 2**30)
+
+
+@pytest.fixture
+def no_leftovers() -> Iterator[None]:
+    """Fails when a test leaves shared-memory sessions of this process behind."""
+    before = _sessions()
+    yield
+    assert _sessions() <= before
+
+
+def _sessions() -> set[str]:
+    shm = Path("/dev/shm")
+    return {p.name for p in shm.glob("windtunnel-*")} if shm.is_dir() else set()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip with a reason what this machine cannot run."""
+    for item in items:
+        if item.get_closest_marker("java") and find_java() is None:
+            item.add_marker(pytest.mark.skip(reason="no Java here; `windtunnel doctor` says how to get one"))
+        if item.get_closest_marker("browser") and not (shutil.which("chromium") or shutil.which("chromium-browser")):
+            item.add_marker(pytest.mark.skip(reason="no Chromium here: apt-get install chromium chromium-driver"))
+        if item.get_closest_marker("linux") and not sys.platform.startswith("linux"):
+            item.add_marker(pytest.mark.skip(reason="needs /proc or /dev/shm"))
