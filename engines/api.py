@@ -91,7 +91,9 @@ def resolve_options(engine: str, known: tuple[Option, ...], given: Mapping[str, 
         if name not in table:
             raise InputError(f"engine {engine!r} has no option {name!r}{nearest(name, table)}")
         if table[name].choices and value not in table[name].choices:
-            raise InputError(f"engine {engine!r}: option {name} = {value!r} must be one of {', '.join(map(repr, table[name].choices))}")
+            raise InputError(
+                f"engine {engine!r}: option {name} = {value!r} must be one of {', '.join(map(repr, table[name].choices))}"
+            )
     return {name: given.get(name, option.default) for name, option in table.items()}
 
 

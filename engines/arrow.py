@@ -168,5 +168,7 @@ def _plain_type(kind: pa.DataType) -> pa.DataType:
 def _cast(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
     """The kernel's batch in the declared schema (nullability and metadata aside). Raises ValueError naming the difference."""
     if batch.schema.names != schema.names:
-        raise ValueError(f"the kernel returned columns {', '.join(batch.schema.names)}; its operator declares {', '.join(schema.names)}")
+        raise ValueError(
+            f"the kernel returned columns {', '.join(batch.schema.names)}; its operator declares {', '.join(schema.names)}"
+        )
     return batch if batch.schema.equals(schema) else batch.cast(schema)

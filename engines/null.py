@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+from windtunnel.engines.api import Capabilities, Option, Outcome, resolve_options
 
 import windtunnel
 from windtunnel.cluster import ClusterSpec
-from windtunnel.engines.api import Capabilities, Option, Outcome, resolve_options
 from windtunnel.record import Recorder
 from windtunnel.workload import BoundWorkload
 

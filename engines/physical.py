@@ -186,7 +186,9 @@ class _Planner:
             self._new(op, [StageInput(stage=self._last(op.inputs[0]), mode="forward")], None, self._step(op, phase))
 
     def _fusible(self, op: Operator, draft: _Draft) -> bool:
-        generated_source = len(draft.steps) == 1 and draft.steps[0].table is not None and draft.steps[0].table.format == "generated"
+        generated_source = (
+            len(draft.steps) == 1 and draft.steps[0].table is not None and draft.steps[0].table.format == "generated"
+        )
         plain = op.state.kind == "stateless" and draft.state.kind == "stateless"
         if not plain or draft.partitioner is not None or self._readers(op.inputs[0]) > 1:
             return False
@@ -288,7 +290,9 @@ class _Planner:
         elif draft.partitioner != partitioner:
             source = self._last(name)
             self.drafts.append(
-                replace(draft, steps=[], inputs=[StageInput(stage=source, mode="forward")], partitions=None, partitioner=partitioner)
+                replace(
+                    draft, steps=[], inputs=[StageInput(stage=source, mode="forward")], partitions=None, partitioner=partitioner
+                )
             )
             self.home[name] = len(self.drafts) - 1
 

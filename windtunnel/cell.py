@@ -153,7 +153,9 @@ def _engine(name: str) -> Any:
     """The engine; one that the scenario format knows and this version lacks is unsupported, not a mistake of the user."""
     if name not in engine_names():
         what = "simulates" if name.startswith("sim:") else "runs"
-        raise Unsupported(f"this version {what} no engine {name.removeprefix('sim:')!r}; engines here: {', '.join(engine_names())}")
+        raise Unsupported(
+            f"this version {what} no engine {name.removeprefix('sim:')!r}; engines here: {', '.join(engine_names())}"
+        )
     return load_engine(name)
 
 

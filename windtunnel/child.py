@@ -28,9 +28,9 @@ from windtunnel.store import Store
 from windtunnel.strict import one_line
 
 #: one thread a library call: engines parallelise by their own workers, and thread pools on top would fight over the budget
-THREADS = {
-    name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
-}
+THREADS = dict.fromkeys(
+    ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"), "1"
+)
 CLOSE_S = 15.0
 
 

@@ -64,14 +64,17 @@ def _java() -> Check:
 def _chromium() -> Check:
     found = next((p for name in ("chromium", "chromium-browser", "google-chrome") if (p := shutil.which(name))), None)
     if found is None:
-        return Check(name="chromium", status="missing", text="only the browser test of reports needs it: apt-get install chromium chromium-driver")
+        way_out = "only the browser test of reports needs it: apt-get install chromium chromium-driver"
+        return Check(name="chromium", status="missing", text=way_out)
     return Check(name="chromium", status="ok", text=found)
 
 
 def _shared_memory() -> Check:
     folder = Path("/dev/shm")
     if not folder.is_dir() or not os.access(folder, os.W_OK):
-        return Check(name="shared memory", status="warning", text="no /dev/shm; bulk and streaming keep blocks in the temporary folder")
+        return Check(
+            name="shared memory", status="warning", text="no /dev/shm; bulk and streaming keep blocks in the temporary folder"
+        )
     usage = shutil.disk_usage(folder)
     text = f"/dev/shm has {format_bytes(usage.free)} free of {format_bytes(usage.total)}"
     if usage.free < 256 * 2**20:

@@ -25,7 +25,12 @@ def run_document(record: RunRecord) -> dict[str, Any]:
         "engine": record.engine.removeprefix("sim:"), "label": record.label, "clock": record.clock, "sweep": record.sweep,
         "seed": record.seed, "status": record.status, "reason": record.reason,
     }  # fmt: skip
-    return {**head, **(_numbers(record) if record.status == "ok" else _nulls()), "run_id": record.run_id, "verified": record.verified}
+    return {
+        **head,
+        **(_numbers(record) if record.status == "ok" else _nulls()),
+        "run_id": record.run_id,
+        "verified": record.verified,
+    }
 
 
 def _nulls() -> dict[str, Any]:

@@ -179,7 +179,11 @@ def _run_child(cell: CellSpec, store: Store, timeout_s: float) -> Iterator[RunRe
 
     scratch = Path(tempfile.mkdtemp(prefix="wt-"))
     told = replace(
-        cell, scratch=str(scratch), store_root=str(scratch / "pending"), own_group=True, marker=f"{cell.cell}.{os.getpid()}.{cell.round}"
+        cell,
+        scratch=str(scratch),
+        store_root=str(scratch / "pending"),
+        own_group=True,
+        marker=f"{cell.cell}.{os.getpid()}.{cell.round}",
     )
     try:
         with contextlib.closing(Child(told, timeout_s)) as child:

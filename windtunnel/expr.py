@@ -126,9 +126,7 @@ def _scalar(value: object) -> Scalar:
     raise InputError(f"{value!r} cannot be a literal; use bool, int, float, str or date")
 
 
-def fold(
-    expr: Expr, column: Callable[[str], T], literal: Callable[[Scalar], T], functions: Mapping[str, Callable[..., T]]
-) -> T:
+def fold(expr: Expr, column: Callable[[str], T], literal: Callable[[Scalar], T], functions: Mapping[str, Callable[..., T]]) -> T:
     """Translate ``expr`` bottom-up: names through ``column``, values through ``literal``, calls through ``functions``."""
     if isinstance(expr, Col):
         return column(expr.name)

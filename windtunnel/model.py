@@ -191,7 +191,8 @@ class Launch:
     """Send a task to a worker. A worker runs its tasks one at a time, in the order of their launches.
 
     ``blocks``: ids of its inputs (forward or partition mode; for a join, left blocks then right: ``split`` = number of left
-    blocks). ``sides``: ids of each broadcast input, in the order of the stage's inputs. ``skip_blocks``: leave out the first n output blocks (they arrived already).
+    blocks). ``sides``: ids of each broadcast input, in the order of the stage's inputs. ``skip_blocks``: leave out the first
+    n output blocks (they arrived already).
     """
 
     task: int

@@ -14,9 +14,7 @@ from windtunnel.canonical import digest
 from windtunnel.errors import InputError, nearest
 from windtunnel.expr import Expr
 
-Kind = Literal[
-    "scan", "map", "flat_map", "filter", "project", "group_map", "aggregate", "join", "sort", "limit", "sink"
-]
+Kind = Literal["scan", "map", "flat_map", "filter", "project", "group_map", "aggregate", "join", "sort", "limit", "sink"]
 Exchange = Literal["forward", "hash", "range", "broadcast", "gather"]
 AggregateFunction = Literal["sum", "count", "mean", "min", "max"]
 Fields = tuple[tuple[str, str], ...]  # (column, Arrow type name such as "int64", "string", "timestamp[us]")
@@ -251,7 +249,9 @@ class Pipeline:
                 raise InputError(f"operator name {op.name!r} is used twice; names must be unique")
             for name in op.inputs:
                 if name not in self._by_name:
-                    raise InputError(f"operator {op.name!r}: input {name!r} is not an earlier operator{nearest(name, self._by_name)}")
+                    raise InputError(
+                        f"operator {op.name!r}: input {name!r} is not an earlier operator{nearest(name, self._by_name)}"
+                    )
             self._by_name[op.name] = op
         if len(self.sinks) != 1:
             raise InputError(f"a pipeline ends in one operator, not {len(self.sinks)}: {', '.join(o.name for o in self.sinks)}")

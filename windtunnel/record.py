@@ -31,9 +31,7 @@ SPAN_SCHEMA = pa.schema(
         ("bytes", pa.int64()),
     ]
 )
-SAMPLE_SCHEMA = pa.schema(
-    [("name", pa.dictionary(pa.int32(), pa.string())), ("time_s", pa.float64()), ("value", pa.float64())]
-)
+SAMPLE_SCHEMA = pa.schema([("name", pa.dictionary(pa.int32(), pa.string())), ("time_s", pa.float64()), ("value", pa.float64())])
 
 
 @dataclass(slots=True)
@@ -103,7 +101,7 @@ class Recorder:
 
 
 def _table(rows: list[Any], schema: pa.Schema) -> pa.Table:
-    columns = list(zip(*rows, strict=True)) if rows else [[] for _ in schema]
+    columns: list[Any] = list(zip(*rows, strict=True)) if rows else [()] * len(schema)
     arrays = []
     for values, fld in zip(columns, schema, strict=True):
         if pa.types.is_dictionary(fld.type):

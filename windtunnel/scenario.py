@@ -232,7 +232,7 @@ def _steps(key: str, place: Place) -> list[str | int]:
     while position < len(key):
         match = _TOKEN.match(key, position)
         name = match is not None and match[1] is not None
-        if match is None or name != dot and match[0] != "." or (match[0] == "." and dot):
+        if match is None or (name != dot and match[0] != ".") or (match[0] == "." and dot):
             break
         dot = match[0] == "."
         if not dot:

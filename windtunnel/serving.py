@@ -182,9 +182,7 @@ def _deployment(table: Table) -> DeploymentSpec:
 def read_resources(table: Table, memory_bytes: int = 0) -> Resources:
     """The key ``resources = { cpus, gpus }`` of an operator or deployment."""
     resources = table.table("resources", ("cpus", "gpus"))
-    return Resources(
-        cpus=resources.number("cpus", 1.0), gpus=resources.number("gpus", 0.0), memory_bytes=memory_bytes
-    )
+    return Resources(cpus=resources.number("cpus", 1.0), gpus=resources.number("gpus", 0.0), memory_bytes=memory_bytes)
 
 
 def _replicas(table: Table) -> Replicas:
@@ -209,9 +207,7 @@ def _calls(value: Any, place: Place, depth: int = 0) -> Calls:
         return (value,)
     if not isinstance(value, list) or depth > 16:
         place.fail('must be a list of deployment names, such as ["echo", ["left", "right"]]', value)
-    return tuple(
-        item if isinstance(item, str) else _calls(item, place.item(i), depth + 1) for i, item in enumerate(value)
-    )
+    return tuple(item if isinstance(item, str) else _calls(item, place.item(i), depth + 1) for i, item in enumerate(value))
 
 
 def _refuse_cycle(calls: Mapping[str, tuple[str, ...]], place: Place) -> None:

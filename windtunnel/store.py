@@ -13,6 +13,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -42,7 +43,7 @@ class Store:
             raise InputError(f"run {record.run_id!r} is already in {self.root}; results are append-only, use another folder")
         for kind in _TABLES:
             table: pa.Table = getattr(record, kind)
-            _atomically(self._table(kind, record.run_id), lambda path, t=table: _write_table(t, path))
+            _atomically(self._table(kind, record.run_id), partial(_write_table, table))
         _atomically(target, lambda path: path.write_text(run_json(record), encoding="utf-8"))
 
     def write_manifest(self, manifest: dict[str, Any]) -> Path:
@@ -109,9 +110,7 @@ class Store:
         path = self._run(run_id)
         document = _read_json(path)
         if document.get("schema") != SCHEMA_VERSION:
-            raise InputError(
-                f"{path} has record schema {document.get('schema')!r}; this version reads schema {SCHEMA_VERSION}"
-            )
+            raise InputError(f"{path} has record schema {document.get('schema')!r}; this version reads schema {SCHEMA_VERSION}")
         if sorted(document) != sorted(_KEYS):
             wrong = sorted(set(document) ^ set(_KEYS))
             raise InputError(f"{path} is not a run record: keys {', '.join(wrong)} are missing or unknown")

@@ -69,9 +69,7 @@ def _compare_edge(actual: pa.Table, candidates: pa.Table, row: int) -> None:
     """Any of the tied rows may be there, none more often than in the reference."""
     surplus = Counter(_row_tuples(actual)) - Counter(_row_tuples(candidates))
     if surplus:
-        raise WrongResult(
-            f"from row {row} on, among rows tied at the limit, {next(iter(surplus))} is not in the reference"
-        )
+        raise WrongResult(f"from row {row} on, among rows tied at the limit, {next(iter(surplus))} is not in the reference")
 
 
 def _row_tuples(table: pa.Table) -> list[tuple[Any, ...]]:
@@ -169,9 +167,7 @@ def _compare_columns(actual: pa.Table, expected: pa.Table, rtol: float, where: s
         if len(wrong):
             row = int(wrong[0])
             values = f"{actual[name][row].as_py()!r}, the reference {expected[name][row].as_py()!r}"
-            raise WrongResult(
-                f"column {name!r} differs in {len(wrong)} of {len(actual)} rows, first in {where} {row}: {values}"
-            )
+            raise WrongResult(f"column {name!r} differs in {len(wrong)} of {len(actual)} rows, first in {where} {row}: {values}")
 
 
 def _same(a: Any, b: Any, rtol: float) -> Any:

@@ -17,12 +17,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-
-from windtunnel.errors import InputError, RunFailed
-from windtunnel.workload import DatasetSpec, TableData
 from windtunnel.workloads import synthetic
 from windtunnel.workloads.storage import ROW_GROUP_ROWS, cut, even_sizes, materialise, write_table
 from windtunnel.workloads.synthetic import CHUNK_ROWS
+
+from windtunnel.errors import InputError, RunFailed
+from windtunnel.workload import DatasetSpec, TableData
 
 TPCH_LARGE = ("lineitem", "orders", "customer")
 TPCH_SMALL = ("supplier", "nation", "region")
@@ -63,9 +63,7 @@ def _tpchgen(scale: float, folder: Path, tables: tuple[str, ...], *options: str)
     ]
     done = subprocess.run([*command, *options], capture_output=True, text=True, check=False)
     if done.returncode:
-        raise RunFailed(
-            f"tpchgen-cli could not make TPC-H at scale factor {scale:g}: {done.stderr.strip() or 'no message'}"
-        )
+        raise RunFailed(f"tpchgen-cli could not make TPC-H at scale factor {scale:g}: {done.stderr.strip() or 'no message'}")
 
 
 def _tpchgen_program() -> str:
@@ -79,9 +77,7 @@ def _tpchgen_program() -> str:
 def _convert(spec: DatasetSpec, raw: Path, folder: Path, name: str) -> TableData:
     import pyarrow.parquet as pq
 
-    parts = (
-        sorted((raw / name).glob("*.parquet"), key=_part_number) if (raw / name).is_dir() else [raw / f"{name}.parquet"]
-    )
+    parts = sorted((raw / name).glob("*.parquet"), key=_part_number) if (raw / name).is_dir() else [raw / f"{name}.parquet"]
     schema = pa.schema([(f.name, _plain_type(f.type)) for f in pq.read_schema(parts[0])])
     return write_table(folder, name, spec.format, schema, (_read_plain(path, schema) for path in parts))
 

@@ -85,9 +85,7 @@ def _open(path: Path, format: Format, schema: pa.Schema) -> _Writer:
     raise InputError(f"tables cannot be stored as {format!r}; use parquet, csv, json or orc")
 
 
-def write_table(
-    folder: Path, name: str, format: Format, schema: pa.Schema, parts: Iterable[Iterable[pa.Table]]
-) -> TableData:
+def write_table(folder: Path, name: str, format: Format, schema: pa.Schema, parts: Iterable[Iterable[pa.Table]]) -> TableData:
     """Write each part to a file ``folder/name/part-00000.format``. Paths in the result are relative to ``folder``."""
     (folder / name).mkdir(parents=True)
     paths, rows = list[str](), 0
@@ -139,9 +137,7 @@ def even_sizes(rows: int, parts: int) -> tuple[int, ...]:
 # -- publishing -------------------------------------------------------------------------------------------------------
 
 
-def materialise(
-    spec: DatasetSpec, folder: Path, build: Callable[[Path], tuple[TableData, ...]]
-) -> tuple[TableData, ...]:
+def materialise(spec: DatasetSpec, folder: Path, build: Callable[[Path], tuple[TableData, ...]]) -> tuple[TableData, ...]:
     """The tables in ``folder``, built by ``build(temporary folder)`` unless they are complete there already."""
     folder = folder.resolve()
     if not (folder / MANIFEST).exists():

@@ -51,9 +51,7 @@ def flights(rng: Rng, rows: int, number: int) -> pa.Table:
     return pa.table(
         {
             "flight": _flight_names(rng, carrier),
-            "route": _pick(
-                [f"{o}-{d}" for o in ORIGINS for d in DESTINATIONS], rng.integers(0, 3, rows) * 30 + destination
-            ),
+            "route": _pick([f"{o}-{d}" for o in ORIGINS for d in DESTINATIONS], rng.integers(0, 3, rows) * 30 + destination),
             "day": _pick(_days("2013-01-01", 365), rng.integers(0, 365, rows)),
             "planned": _pick(_PLANNED, planned),
             "departure": _pick(_DEPARTURES, _spelled(rng, (planned + delay) % 1440)),

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-
-from windtunnel.cluster import ClusterSpec
 from windtunnel.engines.api import Capabilities, Outcome, require
 from windtunnel.engines.failures import unwrap
+
+from windtunnel.cluster import ClusterSpec
 from windtunnel.plan import Aggregate, GroupMap, Operator, Pipeline, Sink
 from windtunnel.record import Recorder
 from windtunnel.workload import BoundWorkload

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-
-from windtunnel.cluster import ClusterSpec
 from windtunnel.engines.adapters.common import DECLARED, ForeignSession, output_is_files, sorted_limit
 from windtunnel.engines.api import Capabilities, Option, resolve_options
 from windtunnel.engines.arrow import arrow_schema, call, call_groups, file_format
+
+from windtunnel.cluster import ClusterSpec
 from windtunnel.errors import InputError, RunFailed
 from windtunnel.expr import Expr, fold
 from windtunnel.plan import Aggregate, Filter, GroupMap, Join, Limit, MapBatches, Operator, Project, Scan, Sort
@@ -38,9 +38,8 @@ class DaskSession(ForeignSession):
         from distributed import Client, LocalCluster
 
         super().__init__("dask", cluster, options, DaskEngine.capabilities)
-        self._config = dask.config.set(
-            {"dataframe.shuffle.method": options["shuffle"], "temporary-directory": str(self._scratch), "dataframe.convert-string": False}
-        )
+        shuffle = {"dataframe.shuffle.method": options["shuffle"], "dataframe.convert-string": False}
+        self._config = dask.config.set({**shuffle, "temporary-directory": str(self._scratch)})
         self._local: Any = None
         if cluster.address is None:
             self._local = LocalCluster(**_local(cluster, options, self._scratch))
@@ -48,7 +47,9 @@ class DaskSession(ForeignSession):
             self._client = Client(self._local or cluster.address, timeout=parse_seconds(options["connect_timeout"]))
         except OSError as error:
             self.close()
-            raise RunFailed(f"no Dask scheduler answers at {cluster.address}: {error}; start one, or leave the address out") from error
+            raise RunFailed(
+                f"no Dask scheduler answers at {cluster.address}: {error}; start one, or leave the address out"
+            ) from error
         self._partitions = int(options["partitions"] or cluster.cpus)
 
     def _execute(self, workload: BoundWorkload, output: Path) -> pa.Table | None:
@@ -126,7 +127,6 @@ def _scan(kernel: Scan, table: TableData) -> dd.DataFrame:
 
 def _read(path: str, *, table: TableData, kernel: Scan) -> pd.DataFrame:
     import pyarrow.dataset as ds
-
     from windtunnel.engines.local.kernels import scan_predicate
 
     schema = arrow_schema(table.schema)
@@ -138,7 +138,8 @@ def _read(path: str, *, table: TableData, kernel: Scan) -> pd.DataFrame:
 def _pandas(table: pa.Table) -> pd.DataFrame:
     import pandas as pd
 
-    return table.to_pandas(types_mapper=pd.ArrowDtype)
+    data: pd.DataFrame = table.to_pandas(types_mapper=pd.ArrowDtype)
+    return data
 
 
 def _meta(fields: tuple[tuple[str, str], ...]) -> pd.DataFrame:
@@ -243,7 +244,12 @@ class DaskEngine:
 
     name = "dask"
     options = (
-        Option(name="processes", default=True, doc="one worker process a CPU, or one process with a thread a CPU", choices=(True, False)),
+        Option(
+            name="processes",
+            default=True,
+            doc="one worker process a CPU, or one process with a thread a CPU",
+            choices=(True, False),
+        ),
         Option(name="shuffle", default="tasks", doc="how partitions are exchanged", choices=("tasks", "p2p")),
         Option(name="partitions", default=None, doc="partitions after an exchange; default the number of CPUs"),
         Option(name="connect_timeout", default="10s", doc="how long to wait for the scheduler of an address"),

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-
-from windtunnel.cluster import ClusterSpec
 from windtunnel.engines.adapters.common import DECLARED, ForeignSession, output_is_files, sorted_limit
 from windtunnel.engines.api import Capabilities, Option, resolve_options
 from windtunnel.engines.arrow import arrow_schema, as_dataset, call, call_groups, whole_groups
+
+from windtunnel.cluster import ClusterSpec
 from windtunnel.errors import InputError
 from windtunnel.expr import to_sql
 from windtunnel.plan import Aggregate, Filter, GroupMap, Join, Limit, MapBatches, Measure, Operator, Pipeline, Project, Scan, Sort
@@ -107,13 +107,18 @@ def queries(workload: BoundWorkload) -> list[tuple[Operator, str]]:
     ctes: dict[str, str] = {}
     for op in pipeline.operators:
         if isinstance(op.kernel, (MapBatches, GroupMap)):
-            order = f" ORDER BY {', '.join(_name(c) for c in (*op.kernel.keys, *op.kernel.order_by))}" if isinstance(op.kernel, GroupMap) else ""
-            found.append((op, _with(ctes, f"SELECT * FROM {_name(op.inputs[0])}{order}")))
+            found.append((op, _with(ctes, f"SELECT * FROM {_name(op.inputs[0])}{_groups_together(op.kernel)}")))
         elif op.kind != "sink":
             ctes[op.name] = select(op, workload)
     last = pipeline.output if pipeline.output.kind != "sink" else pipeline[pipeline.output.inputs[0]]
-    found.append((last, _with({k: v for k, v in ctes.items() if k != last.name}, ctes.get(last.name, f"SELECT * FROM {_name(last.name)}"))))
-    return found
+    answer = ctes.pop(last.name, f"SELECT * FROM {_name(last.name)}")
+    return [*found, (last, _with(ctes, answer))]
+
+
+def _groups_together(kernel: MapBatches | GroupMap) -> str:
+    if isinstance(kernel, MapBatches):
+        return ""
+    return f" ORDER BY {', '.join(map(_name, (*kernel.keys, *kernel.order_by)))}"
 
 
 def _with(ctes: Mapping[str, str], query: str) -> str:
@@ -172,7 +177,8 @@ def _source(table: TableData) -> str:
     if table.format == "parquet":
         return f"read_parquet({files})"
     if table.format == "csv":
-        return f"read_csv({files}, header = true, columns = {columns}, quote = '\"', escape = '\"', auto_detect = false, delim = ',', nullstr = '\\N')"
+        dialect = "header = true, delim = ',', quote = '\"', escape = '\"', nullstr = '\\N', auto_detect = false"
+        return f"read_csv({files}, columns = {columns}, {dialect})"
     if table.format == "json":
         return f"read_json({files}, format = 'newline_delimited', columns = {columns})"
     return _name(f"file_{table.name}")
@@ -187,7 +193,12 @@ class DuckDBEngine:
 
     name = "duckdb"
     options = (
-        Option(name="preserve_insertion_order", default=False, doc="keep the order of files where no sort asks for one", choices=(True, False)),
+        Option(
+            name="preserve_insertion_order",
+            default=False,
+            doc="keep the order of files where no sort asks for one",
+            choices=(True, False),
+        ),
     )
     capabilities = Capabilities(
         gaps={"declared": DECLARED, "remote": "DuckDB is a library inside one process"},

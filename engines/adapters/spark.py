@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-
-from windtunnel.cluster import ClusterSpec
 from windtunnel.engines.adapters.common import DECLARED, ForeignSession, output_is_files
 from windtunnel.engines.api import Capabilities, Option, resolve_options
-from windtunnel.engines.arrow import BatchFunction, arrow_schema, call, call_groups, whole_groups
+from windtunnel.engines.arrow import BatchFunction, call, call_groups, whole_groups
+
+from windtunnel.cluster import ClusterSpec
 from windtunnel.errors import InputError, MissingEngine, RunFailed, Unsupported
 from windtunnel.expr import to_sql
 from windtunnel.java import LEAST_VERSION, WAY_OUT, Java, find_java, java_version
@@ -328,7 +328,9 @@ class SparkEngine:
 
     name = "spark"
     options = (
-        Option(name="bridge", default="arrow", doc="how kernels get their rows", choices=("arrow", "pandas", "arrow_udf", "rows")),
+        Option(
+            name="bridge", default="arrow", doc="how kernels get their rows", choices=("arrow", "pandas", "arrow_udf", "rows")
+        ),
         Option(name="partitions", default=None, doc="shuffle partitions; default the number of CPUs"),
         Option(name="adaptive", default=True, doc="adaptive query execution", choices=(True, False)),
         Option(name="java_options", default="", doc="further options of the JVM"),

@@ -26,7 +26,9 @@ from windtunnel.workload import BoundWorkload
 
 WORLD_OPTIONS = (
     Option(name="block_bytes", default="32MiB", doc="a task's output is cut into blocks of about this size"),
-    Option(name="store_bytes", default=None, doc="shared-memory budget; default 30 % of the cluster's memory (as Ray's object store)"),
+    Option(
+        name="store_bytes", default=None, doc="shared-memory budget; default 30 % of the cluster's memory (as Ray's object store)"
+    ),
     Option(name="partitions", default=None, doc="tasks after an exchange; default the number of CPUs"),
     Option(name="fuse", default=True, doc="run narrow operators with equal resources in one task", choices=(True, False)),
     Option(name="spill_dir", default=None, doc="folder for spilled blocks; default the system's temporary folder"),
@@ -137,6 +139,4 @@ class StreamingEngine:
     def open(self, cluster: ClusterSpec, options: Mapping[str, Any]) -> LocalSession:
         """Start the workers."""
         chosen = resolve_options(self.name, self.options, options)
-        return LocalSession(
-            cluster, chosen, lambda: Streaming(**{o.name: chosen[o.name] for o in STREAMING_OPTIONS})
-        )
+        return LocalSession(cluster, chosen, lambda: Streaming(**{o.name: chosen[o.name] for o in STREAMING_OPTIONS}))

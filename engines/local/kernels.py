@@ -412,7 +412,8 @@ def hash_rows(batch: pa.RecordBatch, keys: tuple[str, ...]) -> np.ndarray[Any, n
 
     frame = pl.from_arrow(pa.table({k: batch.column(k) for k in keys}))
     assert isinstance(frame, pl.DataFrame)
-    return frame.hash_rows(seed=7).to_numpy()
+    hashes: np.ndarray[Any, np.dtype[np.uint64]] = frame.hash_rows(seed=7).to_numpy()
+    return hashes
 
 
 def _range_ids(batch: pa.RecordBatch, spec: physical.Partitioner, bounds: pa.Table) -> np.ndarray[Any, np.dtype[np.int64]]:
@@ -427,5 +428,7 @@ def _sortable(column: Any) -> np.ndarray[Any, Any]:
     kind = column.type
     if pa.types.is_temporal(kind):
         column = pc.cast(column, pa.int32() if kind.bit_width == 32 else pa.int64())
-    values: np.ndarray[Any, Any] = column.to_numpy() if isinstance(column, pa.ChunkedArray) else column.to_numpy(zero_copy_only=False)
+    values: np.ndarray[Any, Any] = (
+        column.to_numpy() if isinstance(column, pa.ChunkedArray) else column.to_numpy(zero_copy_only=False)
+    )
     return values

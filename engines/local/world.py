@@ -129,7 +129,9 @@ class LocalWorld:
             if len(self._processes) < count:
                 raise RunFailed("a worker process ended while it started; its message is on standard error")
 
-    def run(self, job: Job, model: ExecutionModel, recorder: Recorder, output: Path, *, block_bytes: int) -> list[tuple[str, bool]]:
+    def run(
+        self, job: Job, model: ExecutionModel, recorder: Recorder, output: Path, *, block_bytes: int
+    ) -> list[tuple[str, bool]]:
         """Run a job to its end; paths of the result's blocks in order. Raises RunFailed."""
         self._reset(job, recorder)
         message = JobMessage(
@@ -328,7 +330,16 @@ class LocalWorld:
             self._span(kind, operator or stage.operators[-1], start, end, process, partition, attempt, rows, size)
 
     def _span(
-        self, kind: str, operator: str, start: float, end: float, process: Process, partition: int, attempt: int, rows: int, size: int
+        self,
+        kind: str,
+        operator: str,
+        start: float,
+        end: float,
+        process: Process,
+        partition: int,
+        attempt: int,
+        rows: int,
+        size: int,
     ) -> None:
         spans = self._recorder.spans
         row = (kind, operator, partition, process.number, attempt, start - self._start, end - self._start, rows, size)

@@ -214,9 +214,7 @@ class Ledger:
         worker.tasks.append(task.id)
         task.worker = worker.id
         self.running += 1
-        return Launch(
-            task.id, task.stage, task.partition, worker.id, task.attempt, task.blocks, task.split, sides, task.emitted
-        )
+        return Launch(task.id, task.stage, task.partition, worker.id, task.attempt, task.blocks, task.split, sides, task.emitted)
 
     def emitted(self, block: Block) -> None:
         """A task emitted ``block``."""

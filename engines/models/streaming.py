@@ -79,11 +79,11 @@ class Streaming:
         for stage in job.stages:
             actions += self._first_actors(stage)
             if stage.state.kind == "actor" and not ledger.actors[stage.index]:
-                return [Fail(f"no room for one actor of {stage.name!r}: other actors hold the cluster's CPUs and devices", stage.name)]
+                return [
+                    Fail(f"no room for one actor of {stage.name!r}: other actors hold the cluster's CPUs and devices", stage.name)
+                ]
             if all(i.mode == "broadcast" for i in stage.inputs):  # a source, which may wait for its side inputs
-                self._ready[stage.index].extend(
-                    ledger.new_task(stage.index, p, (p,)) for p in range(stage.partitions or 0)
-                )
+                self._ready[stage.index].extend(ledger.new_task(stage.index, p, (p,)) for p in range(stage.partitions or 0))
         actions += ledger.start_pool(view)
         return actions + self._settle()
 
@@ -122,9 +122,7 @@ class Streaming:
                 if needed.mode != "forward" and (self._ancestors(needed.stage) | {needed.stage}) & kin and needed.stage != index:
                     if reader in readers or self._joins_later(reader, index):
                         return False
-        return bool(readers) and all(
-            i.mode == "forward" for r in readers for i in self._job.stages[r].inputs if i.stage == index
-        )
+        return bool(readers) and all(i.mode == "forward" for r in readers for i in self._job.stages[r].inputs if i.stage == index)
 
     def _joins_later(self, reader: int, index: int) -> bool:
         """Whether ``reader`` takes, over forward edges only, what stage ``index`` emits."""

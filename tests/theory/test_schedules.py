@@ -7,12 +7,12 @@ import math
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from tests.sim.jobs import FREE, cluster, simulate, source, step, two_stages
 from windtunnel.engines.models.bulk import Bulk
 from windtunnel.engines.models.streaming import Streaming
 from windtunnel.sim.bounds import lower_bound
 from windtunnel.sim.costs import EngineCost
+
+from tests.sim.jobs import FREE, cluster, simulate, source, step, two_stages
 
 DURATIONS = st.lists(st.floats(0.001, 5.0), min_size=1, max_size=25)
 

@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from windtunnel.workloads.catalogue import list_workloads
 
 from tests.workloads import plan_interpreter
 from windtunnel.errors import WrongResult
 from windtunnel.registry import WORKLOADS, load_workload
 from windtunnel.workload import BoundWorkload
-from windtunnel.workloads.catalogue import list_workloads
 
 SCALE = 0.01
 ORDERED = ("tpch_q1", "tpch_q3", "tpch_q5", "tpch_q12", "tpch_q18", "distributed_sort")
@@ -92,9 +92,7 @@ def test_other_formats_agree_with_the_reference(name: str, format: str, data_roo
     ("name", "changed"),
     [("logs_udf", {"slow_ms": 20.0}), ("sessionization", {"gap_s": 30.0}), ("skewed_groupby", {"skew": 0.0})],
 )
-def test_parameters_reach_kernel_and_reference(
-    name: str, changed: dict[str, float], data_root: Path, run: Runner
-) -> None:
+def test_parameters_reach_kernel_and_reference(name: str, changed: dict[str, float], data_root: Path, run: Runner) -> None:
     bound = load_workload(name, scale=SCALE, partitions=3, **changed).bind(data_root)
     output = plan_interpreter.run(bound)
     bound.verify(output)
@@ -106,9 +104,7 @@ def test_parameters_reach_kernel_and_reference(
 def test_digests_are_the_same_in_another_process() -> None:
     code = "from windtunnel.registry import *; print([load_workload(n).digest() for n in WORKLOADS])"
     environment = os.environ | {"PYTHONHASHSEED": "12345"}
-    printed = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
-    ).stdout
+    printed = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True).stdout
     digests = [load_workload(n).digest() for n in WORKLOADS]
     assert printed.strip() == repr(digests)
     assert len(set(digests)) == len(digests)

@@ -7,10 +7,10 @@ import decimal
 
 import pyarrow as pa
 import pytest
+from windtunnel.workloads.compare import compare_tables
 
 from windtunnel.errors import WrongResult
 from windtunnel.plan import SortKey
-from windtunnel.workloads.compare import compare_tables
 
 BASE = pa.table({"k": ["a", "b", "c", "d"], "n": [4, 3, 3, 1], "x": [1.0, 2.0, 3.0, 1e12]})
 BY_N = (SortKey(column="n", descending=True),)
@@ -30,9 +30,7 @@ def test_noise_of_float_sums_is_forgiven_more_is_not() -> None:
         compare_tables(_with("x", [1.0, 2.0 + 1e-7, 3.0, 1e12]), BASE)
 
 
-@pytest.mark.parametrize(
-    ("name", "values"), [("n", [4, 3, 3, 2]), ("k", ["a", "b", "c", "e"]), ("x", [1.0, 2.0, None, 1e12])]
-)
+@pytest.mark.parametrize(("name", "values"), [("n", [4, 3, 3, 2]), ("k", ["a", "b", "c", "e"]), ("x", [1.0, 2.0, None, 1e12])])
 @pytest.mark.parametrize("ordered", [False, True])
 def test_a_changed_value_is_named(name: str, values: list[object], ordered: bool) -> None:
     with pytest.raises(WrongResult, match=f"column '{name}' differs in 1 of 4 rows"):
@@ -79,13 +77,9 @@ def test_any_of_the_rows_tied_at_the_limit_may_be_there() -> None:
     compare_tables(BASE.take(pa.array([0, 2])), BASE, ordered=True, keys=BY_N, limit=2)
     compare_tables(BASE.take(pa.array([0, 1])), BASE, ordered=True, keys=BY_N, limit=2)
     with pytest.raises(WrongResult, match="among rows tied at the limit"):
-        compare_tables(
-            pa.table({"k": ["a", "z"], "n": [4, 3], "x": [1.0, 2.0]}), BASE, ordered=True, keys=BY_N, limit=2
-        )
+        compare_tables(pa.table({"k": ["a", "z"], "n": [4, 3], "x": [1.0, 2.0]}), BASE, ordered=True, keys=BY_N, limit=2)
     with pytest.raises(WrongResult, match="column 'k' differs"):
-        compare_tables(
-            pa.table({"k": ["z", "b"], "n": [4, 3], "x": [1.0, 2.0]}), BASE, ordered=True, keys=BY_N, limit=2
-        )
+        compare_tables(pa.table({"k": ["z", "b"], "n": [4, 3], "x": [1.0, 2.0]}), BASE, ordered=True, keys=BY_N, limit=2)
 
 
 def test_a_row_tied_at_the_limit_counts_once() -> None:

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from windtunnel.workloads import datasets, synthetic
+from windtunnel.workloads.storage import cut, even_sizes, materialise
 
 from tests.workloads import plan_interpreter
 from windtunnel.errors import InputError
 from windtunnel.registry import load_workload
 from windtunnel.workload import DatasetSpec, Format, TableData
-from windtunnel.workloads import datasets, synthetic
-from windtunnel.workloads.storage import cut, even_sizes, materialise
 
 SPEC = DatasetSpec(name="flights", generator="windtunnel.workloads.datasets:flights", rows=1000, partitions=3)
 GENERATORS = ("flights", "logs", "events", "records", "clicks")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pyarrow as pa
 import pytest
-
 from windtunnel.workloads.kernels.records import (
     CANCELLED,
     FLIGHTS_SCHEMA,
@@ -92,9 +91,7 @@ def _clicks(*rows: tuple[int, int, int]) -> pa.RecordBatch:
 
 
 def test_sessions_break_after_the_gap_and_between_users() -> None:
-    out = sessionize(
-        _clicks((1, 0, 5), (1, 10, 6), (1, 21, 7), (2, 22, 8), (2, 32, 9), (3, 32, 1)), gap_s=10
-    ).to_pylist()
+    out = sessionize(_clicks((1, 0, 5), (1, 10, 6), (1, 21, 7), (2, 22, 8), (2, 32, 9), (3, 32, 1)), gap_s=10).to_pylist()
     assert [tuple(row.values()) for row in out] == [
         (1, 0, 0, 10_000, 2, 11),
         (1, 1, 21_000, 0, 1, 7),

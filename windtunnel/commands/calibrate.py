@@ -14,11 +14,19 @@ from windtunnel.commands.common import json_option, print_json, results_folder, 
 @click.option("--scale", type=float, help="Scale factor of the data.  [default: that of the workload]")
 @click.option("--partitions", type=int, help="Files that a large table is cut into.")
 @click.option("--cpus", type=click.IntRange(min=1), help="CPUs to calibrate for.  [default: all]")
-@click.option("--out", type=click.Path(path_type=Path), default=Path("calibration.json"), show_default=True, help="File to write.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=Path("calibration.json"), show_default=True, help="File to write."
+)
 @click.option("--results", type=click.Path(path_type=Path), help="Folder for the records of the measurements.")
 @json_option
 def calibrate(
-    workloads: tuple[str, ...], scale: float | None, partitions: int | None, cpus: int | None, out: Path, results: Path | None, as_json: bool
+    workloads: tuple[str, ...],
+    scale: float | None,
+    partitions: int | None,
+    cpus: int | None,
+    out: Path,
+    results: Path | None,
+    as_json: bool,
 ) -> int:
     """Measure kernels and overheads on this machine and write the costs for `simulate --calibration`."""
     from windtunnel.canonical import to_plain

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from windtunnel.record import RunRecord
     from windtunnel.scenario_tables import EngineChoice
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document on standard output, nothing else there.")
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON document on standard output, nothing else there."
+)
 
 
 def print_json(document: object) -> None:

@@ -23,7 +23,9 @@ MORE_ENGINES = ("dask", "spark")
 @click.option("--all", "everything", is_flag=True, help="Also the engines that take long to start: dask and spark.")
 @click.option("--scale", type=float, default=0.1, show_default=True, help="Scale factor of the data.")
 @click.option("-n", "--repetitions", type=click.IntRange(min=1), default=3, show_default=True, help="Measured runs a cell.")
-@click.option("--results", type=click.Path(path_type=Path), default=Path("results/demo"), show_default=True, help="Results folder.")
+@click.option(
+    "--results", type=click.Path(path_type=Path), default=Path("results/demo"), show_default=True, help="Results folder."
+)
 @json_option
 def demo(everything: bool, scale: float, repetitions: int, results: Path, as_json: bool) -> int:
     """Compare ETL on TPC-H data across engines, for real and simulated; ends with an HTML report."""
@@ -66,7 +68,9 @@ def experiments(everything: bool, scale: float, repetitions: int, calibration: P
     simulated = tuple(EngineChoice(name=f"sim:{n}", label=f"sim:{n}", options=options) for n in ("bulk", "streaming"))
     workloads = tuple(WorkloadChoice(name=w, parameters={"scale": scale}) for w in WORKLOADS)
     common: dict[str, Any] = {"workloads": workloads, "cluster": ClusterSpec.here(), "repetitions": repetitions}
-    return Experiment(name="demo", engines=present, **common), Experiment(name="demo simulated", engines=simulated, aa=False, **common)
+    return Experiment(name="demo", engines=present, **common), Experiment(
+        name="demo simulated", engines=simulated, aa=False, **common
+    )
 
 
 def _calibrate(simulated: Experiment, store: Any) -> None:

@@ -58,7 +58,9 @@ def read_folders(folders: tuple[Path, ...]) -> tuple[RunRecord, ...]:
     for folder in folders:
         found = Store(folder).records()
         if not found:
-            raise InputError(f"there are no records in {str(folder)!r}; a results folder holds runs/*.json, made by `windtunnel run`")
+            raise InputError(
+                f"there are no records in {str(folder)!r}; a results folder holds runs/*.json, made by `windtunnel run`"
+            )
         records += found
     return tuple(records)
 

@@ -90,7 +90,8 @@ def _from_options(asked: dict[str, object]) -> Experiment:
 
     workloads, engines = _names(asked["workloads"]), _names(asked["engines"])
     if not workloads or not engines:
-        raise InputError("say what to run: a scenario file, or --workload and --engine; `windtunnel workloads` and `windtunnel engines` list them")
+        where = "`windtunnel workloads` and `windtunnel engines` list them"
+        raise InputError(f"say what to run: a scenario file, or --workload and --engine; {where}")
     parameters = {k: asked[k] for k in ("scale", "partitions") if asked[k] is not None}
     options = engine_options(_names(asked["options"]), engines)
     memory = None if asked["memory"] is None else parse_bytes(asked["memory"])

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from windtunnel.experiment import Experiment
     from windtunnel.record import RunRecord
     from windtunnel.scenario import Scenario
+    from windtunnel.scenario_tables import EngineChoice
 
 
 @click.command()
@@ -67,7 +68,7 @@ def scenario_experiment(scenario: Scenario, *, simulated: bool, calibration: Pat
     )  # fmt: skip
 
 
-def _engines(scenario: Scenario, simulated: bool, calibration: Path | None) -> tuple:  # type: ignore[type-arg]
+def _engines(scenario: Scenario, simulated: bool, calibration: Path | None) -> tuple[EngineChoice, ...]:
     from dataclasses import replace
 
     if not simulated:
@@ -109,7 +110,8 @@ def _print_table(name: str, records: tuple[RunRecord, ...]) -> None:
 
     swept = list(dict.fromkeys(key for r in records for key in r.sweep))
     table = Table(title=Text(name))
-    for head in ("engine", *(k.rpartition(".")[2] for k in swept), "seed", "makespan", "lower bound", "CPU", "GPU", "peak memory", "spilled"):
+    measured = ("seed", "makespan", "lower bound", "CPU", "GPU", "peak memory", "spilled")
+    for head in ("engine", *(k.rpartition(".")[2] for k in swept), *measured):
         table.add_column(Text(head))
     for record in records:
         run = run_document(record)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from windtunnel.plan import Aggregate, GroupMap, Measure, Operator, Pipeline, Sink, Sort, SortKey
-from windtunnel.workload import Format, Workload
 from windtunnel.workloads.etl.build import dataset, scan, workload
 from windtunnel.workloads.kernels.sessions import SCHEMA
+
+from windtunnel.plan import Aggregate, GroupMap, Measure, Operator, Pipeline, Sink, Sort, SortKey
+from windtunnel.workload import Format, Workload
 
 
 def skewed_groupby(

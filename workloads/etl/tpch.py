@@ -97,9 +97,7 @@ def _workload(number: int, plan: _Plan, description: str, dataset: DatasetSpec) 
     ordered = any(op.kind == "sort" for op in pipeline.operators)
     oracle = Oracle(check="windtunnel.workloads.oracles:check_sql", ordered=ordered)
     text = f"TPC-H Q{number}: {description}"
-    return Workload(
-        name=f"tpch_q{number}", kind="etl", pipeline=pipeline, dataset=dataset, oracle=oracle, description=text
-    )
+    return Workload(name=f"tpch_q{number}", kind="etl", pipeline=pipeline, dataset=dataset, oracle=oracle, description=text)
 
 
 # The data generator knows no seed: `seed` is accepted so that all workloads are built alike.
@@ -122,9 +120,7 @@ def q1(*, scale: float = 0.1, partitions: int = 4, seed: int = 7, format: Format
         _measure("count_order", "count"),
     )  # fmt: skip
     plan.sort(summary, "l_returnflag l_linestatus")
-    return _workload(
-        1, plan, "pricing summary, a scan with eight aggregates in four groups", _data(scale, partitions, format)
-    )
+    return _workload(1, plan, "pricing summary, a scan with eight aggregates in four groups", _data(scale, partitions, format))
 
 
 def q3(*, scale: float = 0.1, partitions: int = 4, seed: int = 7, format: Format = "parquet") -> Workload:
@@ -141,9 +137,7 @@ def q3(*, scale: float = 0.1, partitions: int = 4, seed: int = 7, format: Format
     sums = plan.aggregate("aggregate", joined, "l_orderkey o_orderdate o_shippriority", _sum("revenue"))
     shaped = plan.project("shape", sums, "l_orderkey revenue o_orderdate o_shippriority")
     plan.sort(shaped, "-revenue o_orderdate", limit=10)
-    return _workload(
-        3, plan, "shipping priority, two joins and the ten best of many groups", _data(scale, partitions, format)
-    )
+    return _workload(3, plan, "shipping priority, two joins and the ten best of many groups", _data(scale, partitions, format))
 
 
 def q5(*, scale: float = 0.1, partitions: int = 4, seed: int = 7, format: Format = "parquet") -> Workload:
@@ -182,9 +176,7 @@ def q6(*, scale: float = 0.1, partitions: int = 4, seed: int = 7, format: Format
     items = plan.scan("lineitem", "l_extendedprice l_discount l_quantity l_shipdate", predicate)
     revenue = plan.project("price", items, "revenue", revenue=col("l_extendedprice") * col("l_discount"))
     plan.aggregate("aggregate", revenue, "", _sum("revenue"))
-    return _workload(
-        6, plan, "forecast revenue change, a selective scan into one number", _data(scale, partitions, format)
-    )
+    return _workload(6, plan, "forecast revenue change, a selective scan into one number", _data(scale, partitions, format))
 
 
 def q12(*, scale: float = 0.1, partitions: int = 4, seed: int = 7, format: Format = "parquet") -> Workload:
@@ -201,13 +193,9 @@ def q12(*, scale: float = 0.1, partitions: int = 4, seed: int = 7, format: Forma
     items = plan.scan("lineitem", "l_orderkey l_shipmode l_shipdate l_commitdate l_receiptdate", predicate)
     items = plan.project("item_columns", items, "l_orderkey l_shipmode")
     joined = plan.join("orders_items", orders, items, "o_orderkey=l_orderkey")
-    sums = plan.aggregate(
-        "aggregate", joined, "l_shipmode", _sum("high_line_count", "high"), _sum("low_line_count", "low")
-    )
+    sums = plan.aggregate("aggregate", joined, "l_shipmode", _sum("high_line_count", "high"), _sum("low_line_count", "low"))
     plan.sort(sums, "l_shipmode")
-    return _workload(
-        12, plan, "shipping modes, a large table joined with a filtered one", _data(scale, partitions, format)
-    )
+    return _workload(12, plan, "shipping modes, a large table joined with a filtered one", _data(scale, partitions, format))
 
 
 def q18(*, scale: float = 0.1, partitions: int = 4, seed: int = 7, format: Format = "parquet") -> Workload:
