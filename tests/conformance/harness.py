@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from windtunnel.cell import read_output
+from windtunnel.engines.api import Outcome
 from windtunnel.record import Recorder
 from windtunnel.registry import ENGINES, missing_modules
 from windtunnel.workload import Workload
@@ -31,8 +32,13 @@ def answer(session: Any, workload: Workload, data_root: Path, output: Path) -> p
     """Run once; the verified table."""
     bound = workload.bind(data_root)
     session.prepare(bound)
-    outcome = session.run(bound, Recorder(), output)
+    table = answer_of(session.run(bound, Recorder(), output))
+    bound.verify(table)
+    return table
+
+
+def answer_of(outcome: Outcome) -> pa.Table:
+    """The table of an outcome, read from its files when a sink wrote it."""
     table = outcome.table if outcome.table is not None else read_output(outcome.path)
     assert table is not None
-    bound.verify(table)
     return table
