@@ -1,1 +1,1 @@
-"""Terminal, Markdown, HTML and trace output."""
+"""A comparison as something to look at: terminal, Markdown, HTML, Chrome trace. Renderers format; they compute nothing."""

@@ -1,0 +1,113 @@
+"""Numbers of one run, read off its record: pure functions, no rounding. A run that did not end well has none.
+
+`windtunnel.document` defines what scenarios promise (first output, utilization, cost); here are the ones that only reports show.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from windtunnel.document import first_output_s, price_per_hour
+from windtunnel.record import RunRecord
+
+#: what a worker may spend its time on, in the order in which reports show it
+KINDS = (
+    "load", "query", "fetch", "deserialize", "compute", "serialize", "emit", "spill", "queue", "barrier", "blocked", "launch",
+    "session", "request",
+)  # fmt: skip
+POINTS = 120  # points of a curve
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """A quantity over the time of a run: seconds since its start, values in the unit that the name of the curve says."""
+
+    times_s: tuple[float, ...]
+    values: tuple[float, ...]
+
+
+def worker_seconds(record: RunRecord) -> dict[str, float]:
+    """Seconds of each kind of span, summed over workers, in the order of `KINDS`."""
+    spans = record.spans
+    table = pa.table({"kind": spans["kind"].cast("string"), "seconds": pc.subtract(spans["end_s"], spans["start_s"])})
+    sums = table.group_by("kind").aggregate([("seconds", "sum")])
+    found = dict(zip(sums["kind"].to_pylist(), sums["seconds_sum"].to_pylist(), strict=True))
+    return {kind: float(found[kind]) for kind in KINDS if kind in found}
+
+
+def first_output(record: RunRecord) -> float | None:
+    """Seconds until the last operator first put something out."""
+    return first_output_s(record) if record.status == "ok" else None
+
+
+def rows_per_second(record: RunRecord) -> float | None:
+    """Rows of the source tables over the makespan: 0 for a source of unknown size is None."""
+    rows = source_rows(record)
+    return rows / record.makespan_s if record.makespan_s and rows else None
+
+
+def source_rows(record: RunRecord) -> int | None:
+    """Rows that the data set declares."""
+    rows = record.workload_spec["dataset"].get("rows")
+    return int(rows) if rows else None
+
+
+def cost_usd(record: RunRecord) -> float | None:
+    """List price of the cluster for the time of the run; None where the cluster has no price."""
+    price = price_per_hour(record)
+    return price * record.makespan_s / 3600 if record.makespan_s and price else None
+
+
+def counter(record: RunRecord, name: str) -> int | None:
+    """A counter of a good run; absent counts as 0 where the engine counts blocks at all."""
+    if record.status != "ok" or "blocks" not in record.counters:
+        return None
+    return round(record.counters.get(name, 0))
+
+
+def sampled(record: RunRecord, name: str) -> Curve:
+    """Samples of a name, thinned to `POINTS` by the largest value of each interval (peaks survive)."""
+    samples = record.samples
+    chosen = samples.filter(pc.equal(samples["name"].cast("string"), name))
+    return _thinned(chosen["time_s"].to_numpy(), chosen["value"].to_numpy())
+
+
+def _thinned(times: np.ndarray, values: np.ndarray) -> Curve:
+    order = np.argsort(times, kind="stable")
+    times, values = times[order], values[order]
+    if len(times) <= POINTS:
+        return Curve(tuple(times.tolist()), tuple(values.tolist()))
+    starts = np.unique(np.linspace(0, len(times), POINTS, endpoint=False).astype(int))
+    return Curve(tuple(times[starts].tolist()), tuple(np.maximum.reduceat(values, starts).tolist()))
+
+
+def throughput(record: RunRecord) -> Curve:
+    """Rows a second that source operators finished, over time: each span's rows spread evenly over it."""
+    sources = [op["name"] for op in record.workload_spec["pipeline"]["operators"] if not op["inputs"]]
+    names, kinds = record.spans["operator"].cast("string"), record.spans["kind"].cast("string")
+    chosen = record.spans.filter(pc.and_(pc.is_in(names, value_set=pa.array(sources, pa.string())), pc.equal(kinds, "compute")))
+    end = record.makespan_s or 0.0
+    if chosen.num_rows == 0 or end <= 0:
+        return Curve((), ())
+    return _spread(chosen["start_s"].to_numpy(), chosen["end_s"].to_numpy(), chosen["rows"].to_numpy(), end)
+
+
+def _spread(starts: np.ndarray, ends: np.ndarray, rows: np.ndarray, end: float) -> Curve:
+    edges = np.linspace(0.0, end, POINTS // 2 + 1)
+    width = edges[1] - edges[0]
+    total = np.zeros(len(edges) - 1)
+    for start, stop, count in zip(starts, np.maximum(ends, starts + 1e-9), rows, strict=True):
+        overlap = np.clip(np.minimum(edges[1:], stop) - np.maximum(edges[:-1], start), 0.0, None)
+        total += overlap / (stop - start) * count
+    return Curve(tuple((edges[:-1] + width / 2).tolist()), tuple((total / width).tolist()))
+
+
+def middle(records: Sequence[RunRecord]) -> RunRecord:
+    """Of good runs the one whose makespan is the (lower) median."""
+    ordered = sorted(records, key=lambda r: (r.makespan_s or 0.0, r.run_id))
+    return ordered[(len(ordered) - 1) // 2]

@@ -1,0 +1,63 @@
+"""The comparison as one HTML file: no script, no network, no outside file; a content policy in the page forbids them.
+
+Records are untrusted: the template escapes all it shows (Jinja2 autoescape), and the drawings escape their own texts.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from windtunnel.reports.compare import Comparison
+from windtunnel.reports.metrics import KINDS
+from windtunnel.reports.render import charts, words
+from windtunnel.reports.timeline import Timeline
+from windtunnel.units import format_bytes, format_seconds
+
+
+def render(comparison: Comparison) -> str:
+    """The page. Equal comparisons give equal bytes."""
+    from markupsafe import Markup
+
+    used = {bar.kind for t in comparison.timelines for lane in t.lanes for bar in lane.bars}
+    return _template().render(
+        comparison=comparison,
+        words=words,
+        heads=words.HEADS,
+        chart=lambda name, *args: Markup(getattr(charts, name)(*args)),  # noqa: S704 - charts escape their texts
+        kinds=[k for k in KINDS if k in used],
+        parity=[(p.real_s, p.simulated_s) for p in comparison.fidelity.points],
+        seconds=format_seconds,
+        bytes=format_bytes,
+        shares=_shares,
+        plain=_plain,
+        style=Markup(_resource("report.css")),  # noqa: S704 - our own file
+    )
+
+
+@cache
+def _template() -> Any:
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
+    return environment.from_string(_resource("report.html.j2"))
+
+
+def _resource(name: str) -> str:
+    return files("windtunnel.reports.render").joinpath(name).read_text(encoding="utf-8")
+
+
+def _shares(timeline: Timeline) -> list[tuple[str, str]]:
+    """Where the workers' time went: (kind, seconds and share)."""
+    total = sum(timeline.worker_seconds.values()) or 1.0
+    return [(kind, f"{format_seconds(s)} ({s / total:.0%})") for kind, s in timeline.worker_seconds.items()]
+
+
+def _plain(value: Any) -> str:
+    """A value of an option or an environment as short text."""
+    if isinstance(value, dict):
+        return ", ".join(f"{k} {_plain(v)}" for k, v in sorted(value.items())) or "–"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(_plain, value)) or "–"
+    return "default" if value is None else str(value)

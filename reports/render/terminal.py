@@ -1,0 +1,62 @@
+"""The comparison on a terminal: verdicts first, a table a group, effects, errors of the simulation. Plain text through a pipe."""
+
+from __future__ import annotations
+
+import sys
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from windtunnel.reports.compare import Comparison, Effect, Group, Row
+from windtunnel.reports.render import words
+
+PLAIN_WIDTH = 160  # where nobody says how wide the output may be
+_RIGHT = ("makespan", "95 % interval", "runs", "against", "peak memory", "spilled", "start")
+
+
+def print_comparison(comparison: Comparison, console: Console | None = None) -> None:
+    """Print it to ``console`` (standard output)."""
+    out = console or Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH, highlight=False)
+    for warning in comparison.warnings:
+        out.print(Text(f"warning: {warning}", style="yellow"))
+    out.print(Text("Verdict", style="bold"))
+    for sentence in comparison.verdicts:
+        out.print(Text(f"  {sentence}"))
+    for group in comparison.groups:
+        out.print()
+        out.print(_table(group))
+        out.print(Text(words.noise(group), style="dim"))
+    if comparison.effects:
+        out.print()
+        out.print(_effects(comparison.effects))
+    if comparison.fidelity.points or comparison.fidelity.unmeasured:
+        out.print()
+        out.print(Text("Simulated against real", style="bold"))
+        out.print(Text(f"  {words.fidelity_sentence(comparison.fidelity)}"))
+
+
+def _table(group: Group) -> Table:
+    table = Table(title=Text(group.title, style="bold"), title_justify="left", header_style="bold", box=None, pad_edge=False)
+    for head in words.HEADS:
+        table.add_column(Text(head), justify="right" if head in _RIGHT else "left", overflow="fold")
+    for row in group.rows:
+        table.add_row(*(Text(cell) for cell in words.cells(row)), style=_style(row))
+    return table
+
+
+def _style(row: Row) -> str:
+    if row.status != "ok":
+        return "red"
+    return "dim" if row.aa or row.clock == "virtual" else ""
+
+
+def _effects(effects: tuple[Effect, ...]) -> Table:
+    title = Text("Model effect and engine effect (makespan against bulk, everything else equal)", style="bold")
+    table = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
+    for head in ("effect", "workload", "engine", "ratio", "shows"):
+        table.add_column(Text(head), justify="right" if head == "ratio" else "left")
+    for effect in sorted(effects, key=lambda e: e.kind != "model"):
+        cells = (effect.kind, effect.workload, effect.label, words.ratio_interval(effect.ratio), effect.verdict)
+        table.add_row(*(Text(c) for c in cells))
+    return table

@@ -1,0 +1,88 @@
+"""How all renderers write numbers and rows, so that a figure reads the same everywhere."""
+
+from __future__ import annotations
+
+from windtunnel.reports.compare import Group, Row
+from windtunnel.reports.fidelity import Fidelity
+from windtunnel.reports.stats import Estimate
+from windtunnel.units import format_bytes, format_seconds
+
+HEADS = ("engine", "makespan", "95 % interval", "runs", "against", "peak memory", "spilled", "start", "note")
+
+
+def cells(row: Row) -> tuple[str, ...]:
+    """A row of a group's table, in the order of `HEADS`."""
+    if row.makespan_s is None:
+        return (row.label, row.status, "", "0", "", "", "", "", row.reason or "")
+    return (
+        row.label,
+        format_seconds(row.makespan_s.value),
+        interval(row.makespan_s),
+        str(row.n),
+        against(row),
+        format_bytes(row.peak_memory_bytes),
+        "–" if row.spilled_bytes is None else format_bytes(row.spilled_bytes),
+        format_seconds(row.open_s),
+        note(row),
+    )
+
+
+def interval(estimate: Estimate) -> str:
+    """ "1.1 s – 1.3 s", or nothing with too few runs."""
+    if estimate.low is None or estimate.high is None:
+        return "too few runs"
+    return f"{format_seconds(estimate.low)} – {format_seconds(estimate.high)}"
+
+
+def against(row: Row) -> str:
+    """The ratio to the baseline: "1.24× sim:bulk", or "baseline"."""
+    if row.against is None or row.verdict == "baseline":
+        return row.verdict if row.verdict == "baseline" else ""
+    return f"{ratio(row.against)} {row.baseline}"
+
+
+def ratio(estimate: Estimate) -> str:
+    """ "1.24×" """
+    return f"{estimate.value:.2f}×" if estimate.value < 10 else f"{estimate.value:.3g}×"
+
+
+def ratio_interval(estimate: Estimate) -> str:
+    """ "1.24× (1.20 – 1.31)" """
+    if estimate.low is None or estimate.high is None:
+        return ratio(estimate)
+    return f"{ratio(estimate)} ({estimate.low:.2f} – {estimate.high:.2f})"
+
+
+def note(row: Row) -> str:
+    """What else a reader must know of a row."""
+    parts = []
+    if row.status != "ok":
+        parts.append(f"{row.status}: {row.reason}")
+    if row.verdict not in ("baseline", "no result"):
+        parts.append(row.verdict)
+    if row.clock == "virtual":
+        parts.append("no measurement" if row.sim_error is None else f"{row.sim_error:+.1%} against the measurement")
+    elif not row.verified:
+        parts.append("not verified")
+    return ", ".join(parts)
+
+
+def noise(group: Group) -> str:
+    """The noise floor in words."""
+    if group.noise is None:
+        return "no A/A arm with enough runs: the noise floor is not known"
+    return f"noise floor ±{group.noise:.1%} (A/A arm): nothing below it is called a difference"
+
+
+def fidelity_sentence(found: Fidelity) -> str:
+    """How far the simulation is off, in one sentence."""
+    if not found.points:
+        return "No simulated run has a measurement beside it."
+    assert found.median_error is not None and found.worst_error is not None
+    order = (
+        f"; of {found.orders} pairs of engines that differ for real, {found.orders_agree} come in the same order simulated"
+        if found.orders
+        else ""
+    )
+    many = f"{len(found.points)} simulated configuration{'s' if len(found.points) > 1 else ''}"
+    return f"{many} with a measurement: median error {found.median_error:.1%}, worst {found.worst_error:.1%}{order}."
