@@ -16,9 +16,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from windtunnel.sim.laws import StageLaw, Work
+
 from windtunnel.cluster import ClusterSpec
 from windtunnel.model import Job, Stage
-from windtunnel.sim.laws import StageLaw, Work
 
 
 @dataclass(slots=True)

@@ -13,16 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
 from windtunnel.engines.physical import program
-from windtunnel.errors import InputError
-from windtunnel.model import Stage
-from windtunnel.plan import Join, Scan, Sink
-from windtunnel.record import RunRecord
 from windtunnel.sim.costs import Calibration, EngineCost, OperatorCost, Residual
 from windtunnel.sim.hardware.cpu import slowdown_at
 from windtunnel.sim.laws import EXCHANGE, SINK
 from windtunnel.sim.observe import ObservedRun, ObservedTask, observe
+
+from windtunnel.errors import InputError
+from windtunnel.model import Stage
+from windtunnel.plan import Join, Scan, Sink
+from windtunnel.record import RunRecord
 from windtunnel.workload import Workload
 
 Array = np.ndarray[Any, np.dtype[np.float64]]

@@ -10,20 +10,21 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import windtunnel
-from windtunnel.cluster import ClusterSpec
 from windtunnel.engines.api import Capabilities, Option, Outcome, resolve_options
 from windtunnel.engines.models.bulk import Bulk
 from windtunnel.engines.models.streaming import Streaming
 from windtunnel.engines.physical import compile_job
-from windtunnel.errors import InputError
-from windtunnel.model import ExecutionModel, Job
-from windtunnel.plan import Synthetic
-from windtunnel.record import Recorder
 from windtunnel.sim.bounds import lower_bound
 from windtunnel.sim.costs import Calibration
 from windtunnel.sim.laws import StageLaw, stage_laws
 from windtunnel.sim.world import SimWorld
+
+import windtunnel
+from windtunnel.cluster import ClusterSpec
+from windtunnel.errors import InputError
+from windtunnel.model import ExecutionModel, Job
+from windtunnel.plan import Synthetic
+from windtunnel.record import Recorder
 from windtunnel.units import parse_bytes
 from windtunnel.workload import BoundWorkload
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from windtunnel.sim.tasks import Node, Quick, SampledValue, StageRun, TaskRun, Worker
+
 from windtunnel.model import Block, Launch, Note
 from windtunnel.record import Recorder
-from windtunnel.sim.tasks import Node, Quick, SampledValue, StageRun, TaskRun, Worker
 
 if TYPE_CHECKING:
     from windtunnel.sim.laws import Work

@@ -22,9 +22,10 @@ from windtunnel.engines.physical import (
     TopN,
     program,
 )
+from windtunnel.sim.costs import Calibration
+
 from windtunnel.model import Job, Stage
 from windtunnel.plan import Cost, GroupMap, Join, Limit, Scan, Sink, Sort, Synthetic
-from windtunnel.sim.costs import Calibration
 from windtunnel.workload import BoundWorkload, TableData
 
 WorkClass = Literal["cpu", "sleep", "device"]

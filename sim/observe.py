@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from windtunnel.engines.physical import compile_job, program
+
 from windtunnel.model import Job, Stage
 from windtunnel.plan import Scan, Sink
 from windtunnel.record import RunRecord

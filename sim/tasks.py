@@ -8,9 +8,6 @@ from typing import Any
 
 import numpy as np
 from simpy.core import Environment
-
-from windtunnel.cluster import NodeSpec
-from windtunnel.model import Launch, Stage
 from windtunnel.sim.costs import EngineCost
 from windtunnel.sim.hardware.cpu import Shared, Timer, cpu_rate, is_flat
 from windtunnel.sim.hardware.disk import Disk
@@ -19,6 +16,9 @@ from windtunnel.sim.hardware.memory import Memory
 from windtunnel.sim.hardware.serialization import Path
 from windtunnel.sim.hardware.store import ObjectStore
 from windtunnel.sim.laws import Emission, StageLaw, Work, WorkClass, cut
+
+from windtunnel.cluster import NodeSpec
+from windtunnel.model import Launch, Stage
 
 
 class Node:
@@ -62,8 +62,22 @@ class TaskRun:
     """A task under way on the general path: phases by work class and emission, one after the other."""
 
     __slots__ = (
-        "at", "blocks", "emission", "factors", "fetched_s", "launch", "memory", "pending", "plan", "phase", "phases", "spill_s",
-        "stage", "started_s", "work", "worker",
+        "at",
+        "blocks",
+        "emission",
+        "factors",
+        "fetched_s",
+        "launch",
+        "memory",
+        "pending",
+        "phase",
+        "phases",
+        "plan",
+        "spill_s",
+        "stage",
+        "started_s",
+        "work",
+        "worker",
     )  # fmt: skip
 
     def __init__(self, stage: StageRun, launch: Launch, worker: Worker) -> None:
@@ -112,8 +126,25 @@ class StageRun:
     """A stage with its law: works out tasks, remembers equal ones, draws durations."""
 
     __slots__ = (
-        "_normals", "_plans", "_seed", "_works", "block_bytes", "classes", "cost", "fetch", "emit", "index", "law", "memory_bytes",
-        "name", "nothing", "operators", "quick", "seconds", "spec", "weight",
+        "_normals",
+        "_plans",
+        "_seed",
+        "_works",
+        "block_bytes",
+        "classes",
+        "cost",
+        "emit",
+        "fetch",
+        "index",
+        "law",
+        "memory_bytes",
+        "name",
+        "nothing",
+        "operators",
+        "quick",
+        "seconds",
+        "spec",
+        "weight",
     )  # fmt: skip
 
     def __init__(self, spec: Stage, law: StageLaw, cost: EngineCost, block_bytes: int, seed: int) -> None:

@@ -12,6 +12,13 @@ from collections import deque
 from collections.abc import Sequence
 
 from simpy.core import Environment
+from windtunnel.sim.costs import EngineCost
+from windtunnel.sim.hardware.cpu import Timer
+from windtunnel.sim.hardware.gpu import check_device_memory
+from windtunnel.sim.hardware.network import Network
+from windtunnel.sim.journal import Journal
+from windtunnel.sim.laws import StageLaw
+from windtunnel.sim.tasks import Node, Quick, StageRun, TaskRun, Worker
 
 from windtunnel.cluster import ClusterSpec
 from windtunnel.errors import RunFailed
@@ -37,13 +44,6 @@ from windtunnel.model import (
     WorkerLost,
 )
 from windtunnel.record import Recorder
-from windtunnel.sim.costs import EngineCost
-from windtunnel.sim.hardware.cpu import Timer
-from windtunnel.sim.hardware.gpu import check_device_memory
-from windtunnel.sim.hardware.network import Network
-from windtunnel.sim.journal import Journal
-from windtunnel.sim.laws import StageLaw
-from windtunnel.sim.tasks import Node, Quick, StageRun, TaskRun, Worker
 
 STORE_FRACTION = 0.3  # of usable memory, as the embedded engines
 WIDE_FETCH = 8  # sources above which the up links of a fetch count as no bottleneck
@@ -335,8 +335,7 @@ class SimWorld:
             return
         node.memory.used -= quick.memory  # the output's bytes stay, now in the store
         store.used += quick.bytes
-        if store.used > store.peak:
-            store.peak = store.used
+        store.peak = max(store.peak, store.used)
         self.stored_bytes += quick.bytes
         blocks = self._blocks
         number = len(blocks)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from simpy.core import Environment
+from windtunnel.sim.hardware.cpu import Done, Shared
 
 from windtunnel.cluster import DiskSpec
 from windtunnel.errors import OutOfMemory
-from windtunnel.sim.hardware.cpu import Done, Shared
 from windtunnel.units import format_bytes
 
 

@@ -11,7 +11,6 @@ from heapq import heappop, heappush
 from typing import Any
 
 from simpy.core import Environment
-
 from windtunnel.sim.hardware.cpu import Done, Timer
 
 

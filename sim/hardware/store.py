@@ -21,8 +21,7 @@ class ObjectStore:
             self.spilled += size
             return False
         self.used += size
-        if self.used > self.peak:
-            self.peak = self.used
+        self.peak = max(self.peak, self.used)
         self.memory.take(size, "a block in the object store")
         return True
 

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+from windtunnel.engines.api import Outcome
 
 from windtunnel.cell import read_output
-from windtunnel.engines.api import Outcome
 from windtunnel.record import Recorder
 from windtunnel.registry import ENGINES, missing_modules
 from windtunnel.workload import Workload

@@ -17,12 +17,12 @@ from typing import Any
 import psutil
 import pyarrow.parquet as pq
 import pytest
-
-from tests.conformance.harness import answer_of
-from windtunnel.cluster import ClusterSpec
 from windtunnel.engines.local.engine import LocalSession
 from windtunnel.engines.local.store import create_session, memory_folder
 from windtunnel.engines.physical import compile_job, program
+
+from tests.conformance.harness import answer_of
+from windtunnel.cluster import ClusterSpec
 from windtunnel.errors import InputError, RunFailed
 from windtunnel.model import Action, Event, ExecutionModel, Job, Launch, View
 from windtunnel.plan import MapBatches, Pipeline, Sink
@@ -220,7 +220,7 @@ def test_a_killed_driver_leaves_no_process_and_no_memory(name: str, data_root: P
     assert workers
     driver.kill()
     driver.wait()
-    gone, alive = psutil.wait_procs(workers, timeout=10)
+    _, alive = psutil.wait_procs(workers, timeout=10)
     assert not alive
     deadline = time.monotonic() + 5
     while time.monotonic() < deadline and list(memory_folder().glob(f"windtunnel-{driver.pid}-*")):

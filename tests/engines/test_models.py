@@ -8,10 +8,10 @@ from collections.abc import Callable
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from tests.engines.random_world import RandomWorld
 from windtunnel.engines.models.bulk import Bulk
 from windtunnel.engines.models.streaming import Streaming
+
+from tests.engines.random_world import RandomWorld
 from windtunnel.model import (
     Block,
     BlockReady,
