@@ -234,7 +234,8 @@ def _stage_law(stage: Stage, bound: BoundWorkload, calibration: Calibration) -> 
         else:
             laws.append(_measured(step, stage, bound.workload.name, calibration))
         real = real or not isinstance(step.phase, (Synthetic, Scan)) or bool(source and step.table and step.table.paths)
-    shares = (1.0 / stage.output_partitions,) * stage.output_partitions
+    count = stage.output_partitions
+    shares = (1.0 / count,) * count if count else ()
     exchange = None
     if stage.output_partitions > 1 and (real or not steps) and calibration.has(bound.workload.name, stage.operators[-1], EXCHANGE):
         cost = calibration.operator(bound.workload.name, stage.operators[-1], EXCHANGE)
@@ -262,7 +263,8 @@ def _measured(step: Step, stage: Stage, workload: str, calibration: Calibration)
     return StepLaw(
         operator=step.operator, cost=Cost(per_row_s=cost.per_row_s, per_byte_s=cost.per_byte_s, per_batch_s=cost.fixed_s, cv=cost.cv),
         rows_factor=cost.rows_factor, rows_exponent=cost.rows_exponent, row_bytes_out=cost.row_bytes_out,
-        max_rows=_most_rows(step), batch_rows=_ONE_CALL, flow_rows=step.batch_rows or _ONE_CALL, work_class=_work_class(stage), at_end=isinstance(step.phase, _AT_END),
+        max_rows=_most_rows(step), batch_rows=_ONE_CALL, flow_rows=step.batch_rows or _ONE_CALL, work_class=_work_class(stage),
+        at_end=isinstance(step.phase, _AT_END),
     )  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from windtunnel.units import format_bytes, format_seconds
 WIDTH = 900
 _LABEL = 170  # room for names on the left
 _ROW, _LANE = 30, 17
+FEW = 8  # points of a curve that are marked, since a line may not show them
 
 
 def svg(height: float, title: str, body: str) -> str:
@@ -134,6 +135,9 @@ def curve(found: Curve, end: float, title: str, unit: str) -> str:
     body = _axis(end, _LABEL, WIDTH - 14, 4, height)
     body += _text(_LABEL - 10, 14, _amount(max(found.values), unit), "tick", "end") + _text(_LABEL - 10, height, "0", "tick", "end")
     body += _text(0, height / 2, title, "name") + f'<polyline points="{points}" class="curve"/>'
+    if len(found.times_s) <= FEW:
+        places = (p.split(",") for p in points.split())
+        body += "".join(f'<circle cx="{x}" cy="{y}" r="3" class="median real"/>' for x, y in places)
     return svg(height + 20, f"{title} over time, at most {_amount(max(found.values), unit)}", body)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from windtunnel.commands.common import json_option, print_json, results_folder, say
+from windtunnel.commands.common import json_option, print_json, progress, results_folder, say, today
 
 
 @click.command()
@@ -30,15 +30,16 @@ def calibrate(
 ) -> int:
     """Measure kernels and overheads on this machine and write the costs for `simulate --calibration`."""
     from windtunnel.canonical import to_plain
+    from windtunnel.cellspec import WorkloadChoice
     from windtunnel.cluster import ClusterSpec
-    from windtunnel.registry import load_workload
     from windtunnel.sim.calibrate import calibrate_workloads
     from windtunnel.store import Store
 
     parameters = {k: v for k, v in (("scale", scale), ("partitions", partitions)) if v is not None}
-    chosen = tuple(load_workload(name, **parameters) for name in dict.fromkeys(workloads))
+    chosen = tuple(WorkloadChoice(name=name, parameters=parameters) for name in dict.fromkeys(workloads))
     store = Store(results_folder(results, "calibration"))
-    calibration = calibrate_workloads(chosen, ClusterSpec.here(cpus=cpus), store, out, say)
+    with progress() as show:
+        calibration = calibrate_workloads(chosen, ClusterSpec.here(cpus=cpus), store, out, show, date=today())
     if as_json:
         print_json(to_plain(calibration))
     say(f"written: {out}")

@@ -84,6 +84,11 @@ def results_folder(given: Path | None, name: str) -> Path:
     return given or Path("results") / f"{slug[:60]}-{datetime.now():%Y%m%d-%H%M%S-%f}"
 
 
+def today() -> str:
+    """The date, for provenance."""
+    return f"{datetime.now():%Y-%m-%d}"
+
+
 def engine_options(texts: Sequence[str], engines: Sequence[str]) -> dict[str, dict[str, Any]]:
     """``ENGINE.KEY=VALUE`` texts as options by engine; the value is read as TOML, else as plain text."""
     found: dict[str, dict[str, Any]] = {name: {} for name in engines}

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from windtunnel.commands.common import exit_code, json_option, print_json, progress, say
+from windtunnel.commands.common import exit_code, json_option, print_json, progress, say, today
 
 if TYPE_CHECKING:
     from windtunnel.experiment import Experiment
     from windtunnel.record import RunRecord
+    from windtunnel.store import Store
 
 WORKLOADS = ("tpch_q1", "tpch_q5", "flights_udf")
 ENGINES = ("bulk", "streaming", "duckdb", "polars")
@@ -35,10 +36,10 @@ def demo(everything: bool, scale: float, repetitions: int, results: Path, as_jso
     from windtunnel.store import Store
 
     store = Store(results / f"{datetime.now():%Y%m%d-%H%M%S}")
-    real, simulated = experiments(everything, scale, repetitions, store.root / "calibration.json")
+    real, simulated = experiments(everything, scale, repetitions, store.root / "calibration" / "calibration.json")
     with progress() as show:
         records = real.run(store, progress=show)
-    _calibrate(simulated, store)
+    _calibrate(simulated, Store(store.root / "calibration"))
     with progress() as show:
         records += simulated.run(store, progress=show)
     comparison = build(records)
@@ -73,14 +74,17 @@ def experiments(everything: bool, scale: float, repetitions: int, calibration: P
     )
 
 
-def _calibrate(simulated: Experiment, store: Any) -> None:
+def _calibrate(simulated: Experiment, store: Store) -> None:
+    """At half the scale: what the report shows is a prediction, not a fit of its own runs."""
+    from dataclasses import replace
+
     from windtunnel.sim.calibrate import calibrate_workloads
 
-    say("calibrating: each kernel alone, and the overheads of the local world")
-    workloads = tuple(choice.load() for choice in simulated.workloads)
+    say("calibrating at half the scale: what kernels cost, and the overheads of the local world")
+    halves = (replace(c, parameters={**c.parameters, "scale": c.parameters["scale"] / 2}) for c in simulated.workloads)
     out = Path(str(simulated.engines[0].options["calibration"]))
-    out.parent.mkdir(parents=True, exist_ok=True)
-    calibrate_workloads(workloads, simulated.cluster, store, out, say)
+    with progress() as show:
+        calibrate_workloads(tuple(halves), simulated.cluster, store, out, show, date=today())
 
 
 def _document(records: tuple[RunRecord, ...], results: Path) -> dict[str, Any]:
