@@ -29,6 +29,8 @@ class Point:
 
     workload: str
     scale: float
+    cpus: int
+    partitions: int
     engine: str
     label: str
     real_s: float
@@ -67,7 +69,7 @@ def fidelity(records: Sequence[RunRecord]) -> Fidelity:
             continue
         made, took = [_makespan(r) for r in runs], [_makespan(r) for r in match]
         error = float(np.median(made) / np.median(took) - 1)
-        points.append(Point(key[0], key[1], runs[0].engine, label, float(np.median(took)), float(np.median(made)), error))
+        points.append(_point(runs[0], float(np.median(took)), float(np.median(made)), error))
         keys[_name(key, label)] = error
         pairs.setdefault(key, []).append((took, made))
     errors = [abs(p.error) for p in points]
@@ -81,6 +83,12 @@ def fidelity(records: Sequence[RunRecord]) -> Fidelity:
         unmeasured=tuple(unmeasured),
         keys=keys,
     )
+
+
+def _point(record: RunRecord, real_s: float, simulated_s: float, error: float) -> Point:
+    cpus = sum(n["count"] * n["cpus"] for n in record.cluster_spec["nodes"])
+    partitions = int(record.workload_spec["dataset"]["partitions"])
+    return Point(record.workload, record.scale, cpus, partitions, record.engine, record.label, real_s, simulated_s, error)
 
 
 def _by_configuration(records: Sequence[RunRecord], clock: str) -> dict[tuple[Key, str], list[RunRecord]]:
