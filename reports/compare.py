@@ -12,15 +12,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from windtunnel.reports import stats
+from windtunnel.reports.fidelity import Fidelity, fidelity
+from windtunnel.reports.metrics import cost_usd, counter, first_output, middle, rows_per_second
+from windtunnel.reports.timeline import Timeline, timeline
 
 from windtunnel.canonical import canonical_json
 from windtunnel.environment import host_key
 from windtunnel.errors import InputError, NotComparable
 from windtunnel.record import RunRecord
-from windtunnel.reports import stats
-from windtunnel.reports.fidelity import Fidelity, fidelity
-from windtunnel.reports.metrics import cost_usd, counter, first_output, middle, rows_per_second
-from windtunnel.reports.timeline import Timeline, timeline
 
 AA_MARK = " (A/A)"
 BASELINES = ("bulk", "sim:bulk")
@@ -175,7 +175,9 @@ def _group(records: Sequence[RunRecord], found: Fidelity) -> Group:
     by_label = _by_label(records)
     noise = _noise(by_label)
     rows = tuple(_row(part, by_label, noise, found) for part in by_label.values())
-    ordered = tuple(sorted(rows, key=lambda r: (r.clock != "wall", r.makespan_s is None, r.makespan_s.value if r.makespan_s else 0.0)))
+    ordered = tuple(
+        sorted(rows, key=lambda r: (r.clock != "wall", r.makespan_s is None, r.makespan_s.value if r.makespan_s else 0.0))
+    )
     first = records[0]
     return Group(
         workload=first.workload,
@@ -220,20 +222,36 @@ def _row(
 ) -> Row:
     good = [r for r in part if r.status == "ok"]
     bad = next((r for r in part if r.status != "ok"), None)
+    verified = bool(good) and all(r.verified for r in good)
     first, runs = part[0], _makespans(part)
     base = _baseline(by_label, first.clock)
     against = stats.ratio(runs, _makespans(by_label[first.clock, base])) if runs and base else None
-    is_base = first.label == base
+    shown = stats.verdict(against, noise if first.clock == "wall" else None) if against else "no result"
     return Row(
-        label=first.label, engine=first.engine, version=first.engine_version, clock=first.clock, n=len(runs),
-        status=bad.status if bad else "ok", reason=bad.reason if bad else None, verified=bool(good) and all(r.verified for r in good),
-        makespan_s=stats.median(runs) if runs else None, runs_s=runs, against=against,
-        verdict="baseline" if is_base else stats.verdict(against, noise if first.clock == "wall" else None) if against else "no result",
-        baseline=base, sim_error=found.error_of(first), open_s=_median(r.open_s for r in good), prepare_s=_median(r.prepare_s for r in good),
-        first_output_s=_median(first_output(r) for r in good), rows_per_s=_median(rows_per_second(r) for r in good),
-        peak_memory_bytes=_median(r.peak_memory_bytes for r in good), spilled_bytes=_median(counter(r, "spilled_bytes") for r in good),
-        cost_usd=_median(cost_usd(r) for r in good), options=first.options, aa=first.label.endswith(AA_MARK),
-    )  # fmt: skip
+        label=first.label,
+        engine=first.engine,
+        version=first.engine_version,
+        clock=first.clock,
+        n=len(runs),
+        status=bad.status if bad else "ok",
+        reason=bad.reason if bad else None,
+        verified=verified,
+        makespan_s=stats.median(runs) if runs else None,
+        runs_s=runs,
+        against=against,
+        verdict="baseline" if first.label == base else shown,
+        baseline=base,
+        sim_error=found.error_of(first),
+        open_s=_median(r.open_s for r in good),
+        prepare_s=_median(r.prepare_s for r in good),
+        first_output_s=_median(first_output(r) for r in good),
+        rows_per_s=_median(rows_per_second(r) for r in good),
+        peak_memory_bytes=_median(r.peak_memory_bytes for r in good),
+        spilled_bytes=_median(counter(r, "spilled_bytes") for r in good),
+        cost_usd=_median(cost_usd(r) for r in good),
+        options=first.options,
+        aa=first.label.endswith(AA_MARK),
+    )
 
 
 def _median(values: Iterable[float | None]) -> float | None:

@@ -12,10 +12,10 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
+from windtunnel.reports import stats
 
 from windtunnel.canonical import canonical_json
 from windtunnel.record import RunRecord
-from windtunnel.reports import stats
 
 _SIM = "sim:"
 _WORLD_ONLY = ("calibration", "seed", "spans", "spill_dir")  # options that say nothing of what runs

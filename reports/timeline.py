@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import pyarrow.compute as pc
+from windtunnel.reports.metrics import Curve, sampled, throughput, worker_seconds
 
 from windtunnel.record import RunRecord
-from windtunnel.reports.metrics import Curve, sampled, throughput, worker_seconds
 
 PIXELS = 1_000  # horizontal resolution that bars are merged to
 MOST_LANES = 24

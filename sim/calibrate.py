@@ -44,7 +44,9 @@ class Samples:
     scale: list[float] = field(default_factory=list)
     run: list[int] = field(default_factory=list)
 
-    def add(self, rows: float, size: float, seconds: float, overlap: float, rows_out: float, bytes_out: float, scale: float, run: int) -> None:
+    def add(
+        self, rows: float, size: float, seconds: float, overlap: float, rows_out: float, bytes_out: float, scale: float, run: int
+    ) -> None:
         """One task."""
         values = (rows, size, seconds, overlap, rows_out, bytes_out, scale, run)
         for column, value in zip(self.__slots__, values, strict=True):
@@ -72,7 +74,9 @@ def calibrate(
         fitted = {key: _fit(s, law) for key, s in samples.items()}
         law = _co_run_law(samples, fitted)
     operators = tuple(_operator(key, samples[key], fitted[key], law) for key in sorted(samples))
-    engines = tuple(_engine(name, [r for r in runs if r.record.engine == name], law) for name in sorted({r.record.engine for r in runs}))
+    engines = tuple(
+        _engine(name, [r for r in runs if r.record.engine == name], law) for name in sorted({r.record.engine for r in runs})
+    )
     return Calibration(
         operators=operators, engines=engines, residuals=_residuals(runs, samples, fitted, law),
         provenance={**provenance, "records": len(usable), "environment": usable[0].environment},
@@ -162,7 +166,8 @@ def _multipliers(samples: Samples, law: tuple[tuple[float, float], ...]) -> Arra
 
 
 def _predicted(samples: Samples, cost: Array) -> Array:
-    return cost[0] + cost[1] * samples.array("rows") + cost[2] * samples.array("bytes")
+    predicted: Array = cost[0] + cost[1] * samples.array("rows") + cost[2] * samples.array("bytes")
+    return predicted
 
 
 def _co_run_law(samples: Mapping[Key, Samples], fitted: Mapping[Key, Array]) -> tuple[tuple[float, float], ...]:
@@ -214,7 +219,9 @@ def _operator(key: Key, samples: Samples, cost: Array, law: tuple[tuple[float, f
     workload, operator, phase = key
     predicted = _predicted(samples, cost) * _multipliers(samples, law)
     error = np.abs(samples.array("seconds") - predicted) / np.maximum(samples.array("seconds"), _FLOOR_S)
-    factor, exponent = _scan_rows(samples) if phase == Scan.__name__ else rows_law(samples.array("rows"), samples.array("rows_out"))
+    factor, exponent = (
+        _scan_rows(samples) if phase == Scan.__name__ else rows_law(samples.array("rows"), samples.array("rows_out"))
+    )
     total = sum(samples.rows_out)
     return OperatorCost(
         workload=workload, operator=operator, phase=phase, fixed_s=float(cost[0]), per_row_s=float(cost[1]),
@@ -315,7 +322,11 @@ def _residuals(
         np.add.at(expected, s.run, _predicted(s, fitted[key]) * _multipliers(s, law))
     return tuple(
         Residual(
-            cell=run.record.run_id, engine=run.record.engine, measured_s=float(m), fitted_s=float(e), error=float(abs(e - m) / m) if m else 0.0
+            cell=run.record.run_id,
+            engine=run.record.engine,
+            measured_s=float(m),
+            fitted_s=float(e),
+            error=float(abs(e - m) / m) if m else 0.0,
         )
         for run, m, e in zip(runs, measured, expected, strict=True)
     )
@@ -348,6 +359,8 @@ def calibrate_workloads(
             cluster=replace(cluster, nodes=(replace(node, cpus=cpus),)), data_root=data_root or default_data_root(),
         )  # fmt: skip
         records += experiment.run(store, resume=True, progress=progress)
-    result = calibrate(records, provenance={"date": date, "workloads": [c.name for c in choices]}, workloads={c.name: c.load() for c in choices})
+    result = calibrate(
+        records, provenance={"date": date, "workloads": [c.name for c in choices]}, workloads={c.name: c.load() for c in choices}
+    )
     result.save(out)
     return result

@@ -73,7 +73,9 @@ class EngineCost:
     slowdown: tuple[tuple[float, float], ...] = ()
 
     def __post_init__(self) -> None:
-        if any(m < 1.0 for _, m in self.slowdown) or any(a[0] >= b[0] for a, b in zip(self.slowdown, self.slowdown[1:], strict=False)):
+        if any(m < 1.0 for _, m in self.slowdown) or any(
+            a[0] >= b[0] for a, b in zip(self.slowdown, self.slowdown[1:], strict=False)
+        ):
             raise InputError(f"slowdown of engine {self.engine!r} needs rising worker counts and multipliers of 1 or more")
 
 
@@ -135,7 +137,9 @@ class Calibration:
         try:
             plain = json.loads(path.read_text())
         except OSError as error:
-            raise InputError(f"calibration {path} cannot be read: {error.strerror}; make one with `windtunnel calibrate`") from error
+            raise InputError(
+                f"calibration {path} cannot be read: {error.strerror}; make one with `windtunnel calibrate`"
+            ) from error
         except ValueError as error:
             raise InputError(f"calibration {path} is not JSON: {error}") from error
         if not isinstance(plain, dict) or plain.get("schema") != SCHEMA:

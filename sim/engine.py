@@ -35,7 +35,9 @@ WORLD_OPTIONS = (
     Option(name="store_bytes", default=None, doc="object store of all nodes; default 30 % of their memory"),
     Option(name="partitions", default=None, doc="tasks after an exchange; default the number of CPUs"),
     Option(name="fuse", default=True, doc="run narrow operators with equal resources in one task", choices=(True, False)),
-    Option(name="spans", default=None, doc="record spans; default all of few tasks and a sample of many", choices=(None, True, False)),
+    Option(
+        name="spans", default=None, doc="record spans; default all of few tasks and a sample of many", choices=(None, True, False)
+    ),
 )
 BULK_OPTIONS = (Option(name="prefetch", default=True, doc="queue one task behind a worker's running one", choices=(True, False)),)
 STREAMING_OPTIONS = (
@@ -54,9 +56,7 @@ _FEATURES = {
 class SimSession:
     """An open simulated engine; a run leaves nothing behind but its record."""
 
-    def __init__(
-        self, name: str, cluster: ClusterSpec, options: Mapping[str, Any], model: Callable[[], ExecutionModel]
-    ) -> None:
+    def __init__(self, name: str, cluster: ClusterSpec, options: Mapping[str, Any], model: Callable[[], ExecutionModel]) -> None:
         self._name, self._cluster, self._options, self._model = name, cluster, options, model
         self._calibration = Calibration.load(Path(options["calibration"])) if options["calibration"] else Calibration()
         self._partitions = int(options["partitions"] or max(1, cluster.cpus))
@@ -65,7 +65,11 @@ class SimSession:
 
     def prepare(self, workload: BoundWorkload) -> None:
         """Plan the physical job and look up what its stages cost. Raises InputError for kernels never measured."""
-        real = [op.name for op in workload.pipeline.operators if not isinstance(op.kernel, Synthetic) and op.kind not in ("scan", "sink")]
+        real = [
+            op.name
+            for op in workload.pipeline.operators
+            if not isinstance(op.kernel, Synthetic) and op.kind not in ("scan", "sink")
+        ]
         if real and not self._options["calibration"]:
             raise InputError(
                 f"sim:{self._name} needs the measured cost of operator {real[0]!r} of workload {workload.workload.name!r}; run "
@@ -126,6 +130,4 @@ class SimStreamingEngine:
     def open(self, cluster: ClusterSpec, options: Mapping[str, Any]) -> SimSession:
         """Check the options."""
         chosen = resolve_options(self.name, self.options, options)
-        return SimSession(
-            "streaming", cluster, chosen, lambda: Streaming(**{o.name: chosen[o.name] for o in STREAMING_OPTIONS})
-        )
+        return SimSession("streaming", cluster, chosen, lambda: Streaming(**{o.name: chosen[o.name] for o in STREAMING_OPTIONS}))

@@ -80,7 +80,15 @@ class Journal:
         self._write(run.stage, run.launch, run.worker.ready_s, run.started_s, run.fetched_s, end, run.work, run.factors)
 
     def _write(
-        self, stage: StageRun, launch: Launch, ready: float, start: float, fetched: float, end: float, work: Work, factors: Sequence[float]
+        self,
+        stage: StageRun,
+        launch: Launch,
+        ready: float,
+        start: float,
+        fetched: float,
+        end: float,
+        work: Work,
+        factors: Sequence[float],
     ) -> None:
         """Queue, fetch, one compute a step, emit. The work is stretched to fill its time."""
         spans, key = self.recorder.spans, (launch.partition, launch.worker, launch.attempt)

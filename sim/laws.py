@@ -140,7 +140,9 @@ class Emission:
     blocks: tuple[tuple[int, int, int], ...]
 
 
-def cut(rows: int, row_bytes: float, batches: int, block_bytes: int, shares: Sequence[float], first: int = 0) -> tuple[Emission, ...]:
+def cut(
+    rows: int, row_bytes: float, batches: int, block_bytes: int, shares: Sequence[float], first: int = 0
+) -> tuple[Emission, ...]:
     """How a task's output leaves it, as the embedded workers do it.
 
     Output batches gather in a buffer until the next one would pass ``block_bytes``; a batch beyond the limit is sliced. A
@@ -237,9 +239,16 @@ def _stage_law(stage: Stage, bound: BoundWorkload, calibration: Calibration) -> 
     count = stage.output_partitions
     shares = (1.0 / count,) * count if count else ()
     exchange = None
-    if stage.output_partitions > 1 and (real or not steps) and calibration.has(bound.workload.name, stage.operators[-1], EXCHANGE):
+    if (
+        stage.output_partitions > 1
+        and (real or not steps)
+        and calibration.has(bound.workload.name, stage.operators[-1], EXCHANGE)
+    ):
         cost = calibration.operator(bound.workload.name, stage.operators[-1], EXCHANGE)
-        exchange = StepLaw(operator=stage.operators[-1], cost=Cost(per_batch_s=cost.fixed_s, per_row_s=cost.per_row_s, per_byte_s=cost.per_byte_s))
+        exchange = StepLaw(
+            operator=stage.operators[-1],
+            cost=Cost(per_batch_s=cost.fixed_s, per_row_s=cost.per_row_s, per_byte_s=cost.per_byte_s),
+        )
     partitioner = program(stage).partitioner
     turns = partitioner is not None and partitioner.kind == "hash"
     return StageLaw(steps=tuple(laws), source=source, shares=shares, exchange=exchange, turns=turns)
@@ -282,8 +291,8 @@ def _scan(step: Step, bound: BoundWorkload, calibration: Calibration) -> tuple[l
     table = step.table
     assert table is not None
     if table.format == "generated":
-        width = max(1, table.bytes // max(1, table.rows))
-        return [], tuple((rows, rows * width) for rows in table.partition_rows)
+        size = max(1, table.bytes // max(1, table.rows))
+        return [], tuple((rows, rows * size) for rows in table.partition_rows)
     cost = calibration.operator(bound.workload.name, step.operator, "Scan")
     total = cost.rows_factor * bound.workload.dataset.scale**cost.rows_exponent
     width = cost.row_bytes_out or 0.0

@@ -118,7 +118,8 @@ def _stand_in(workload: Workload) -> BoundWorkload:
 
     names = [op.kernel.table for op in workload.pipeline.operators if isinstance(op.kernel, Scan)]
     tables = [
-        TableData(name=n, format="parquet", paths=("-",), rows=1, bytes=1, schema=(), partition_rows=(1,)) for n in dict.fromkeys(names)
+        TableData(name=n, format="parquet", paths=("-",), rows=1, bytes=1, schema=(), partition_rows=(1,))
+        for n in dict.fromkeys(names)
     ]
     return BoundWorkload(workload=workload, tables=tuple(tables), folder=Path())
 

@@ -250,7 +250,9 @@ class StageRun:
             factors.append(float(np.exp(self._normal(i, attempt)[max(partition, 0)] * variance**0.5 - variance / 2)))
         return tuple(factors)
 
-    def phases(self, run: TaskRun, node: NodeSpec, blocks_in: int, bytes_in: int, blocks_out: int, bytes_out: int) -> list[tuple[WorkClass, float]]:
+    def phases(
+        self, run: TaskRun, node: NodeSpec, blocks_in: int, bytes_in: int, blocks_out: int, bytes_out: int
+    ) -> list[tuple[WorkClass, float]]:
         """Seconds by work class, in order, with the worker's overheads as CPU time."""
         factors = run.factors or (1.0,) * len(run.work.steps)
         overhead = self.cost.task_s + self.fetch.seconds(blocks_in, bytes_in) + self.emit.seconds(blocks_out, bytes_out)

@@ -506,7 +506,6 @@ class SimWorld:
         self._end(run.worker, run.launch, run.blocks)
 
 
-
 def _store_limits(memory: list[int], total: int | None) -> list[int]:
     """The object store's bytes on each node: its share of ``total`` by memory."""
     if total is None:

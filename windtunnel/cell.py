@@ -37,6 +37,8 @@ from windtunnel.store import Store
 from windtunnel.strict import one_line
 from windtunnel.workload import BoundWorkload
 
+WARMUPS = 3  # runs before the measured ones; one that takes long is enough
+WARMUP_S = 10.0
 GRACE_S = 10.0  # for a session to close after its parent died
 Report = Callable[[RunRecord, float, float], None]
 
@@ -51,7 +53,7 @@ def run_cell(spec: CellSpec, report: Report) -> None:
             if not cell.session((repetition,), {"seed": spec.run_seed(repetition)}):
                 return
     else:
-        cell.session(((-1,) if spec.warmup else ()) + spec.repetitions, {})
+        cell.session(spec.repetitions, {}, warmups=WARMUPS if spec.warmup else 0)
 
 
 class _Cell:
@@ -65,8 +67,8 @@ class _Cell:
         self._open_s: float | None = None
         self._prepare_s: float | None = None
 
-    def session(self, repetitions: tuple[int, ...], extra: dict[str, Any]) -> bool:
-        """Open, prepare, run the repetitions, close. False after a failure: the rest of the cell would say no more."""
+    def session(self, repetitions: tuple[int, ...], extra: dict[str, Any], warmups: int = 0) -> bool:
+        """Open, prepare, warm up, run the repetitions, close. False after a failure: the rest of the cell would say no more."""
         begun = time.monotonic()
         try:
             engine = _engine(self._spec.engine.name)
@@ -80,7 +82,17 @@ class _Cell:
                 _, self._prepare_s = _timed(session.prepare, self._bound)
             except Exception as error:
                 return self._failed(next((r for r in repetitions if r >= 0), 0), error, begun)
-            return all(self._run(session, repetition) for repetition in repetitions)
+            return self._warm_up(session, warmups) and all(self._run(session, repetition) for repetition in repetitions)
+
+    def _warm_up(self, session: Any, most: int) -> bool:
+        """Libraries load, pages are touched, JVMs compile: the first runs of a process are slower than those that follow."""
+        begun = time.monotonic()
+        for number in range(1, most + 1):
+            if not self._run(session, -number):
+                return False
+            if time.monotonic() - begun > WARMUP_S:
+                break
+        return True
 
     def _run(self, session: Any, repetition: int) -> bool:
         recorder = Recorder()

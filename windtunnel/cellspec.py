@@ -80,8 +80,8 @@ class CellSpec:
         return self.seed + max(0, repetition) if self.clock == "virtual" else self.seed
 
     def run_id(self, repetition: int) -> str:
-        """The id of a run; -1 is the warm-up of this cell's round."""
-        number = f"w{self.round}" if repetition < 0 else f"r{repetition}"
+        """The id of a run; -1, -2, … are the warm-ups of this cell's round."""
+        number = f"w{self.round}.{-repetition}" if repetition < 0 else f"r{repetition}"
         return f"{self.cell}-{self.clock}-s{self.run_seed(repetition)}-{number}"
 
     def to_json(self) -> str:

@@ -116,7 +116,7 @@ class RunRecord:
     """What ran and how it ended; `spans` and `samples` are the raw tables.
 
     ``makespan_s`` is the measured duration of the run call; None unless ``status`` is ok. ``repetition`` counts from 0;
-    -1 is the warm-up (stored with ``warmup`` true and left out of every statistic). ``label`` tells apart two
+    -1, -2, … are warm-ups (stored with ``warmup`` true and left out of every statistic). ``label`` tells apart two
     configurations of an engine (and the A/A arm). ``cell`` identifies the experiment's cell, ``workload_spec`` and
     ``cluster_spec`` are canonical JSON objects; ``environment`` says where it ran.
     """

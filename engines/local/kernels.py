@@ -399,6 +399,8 @@ def split(
     else:
         assert bounds is not None
         ids = _range_ids(batch, spec, bounds)
+    if spec.partitions <= 2**16:
+        ids = ids.astype(np.uint16)  # NumPy sorts 16-bit integers by radix, ten times faster
     order = np.argsort(ids, kind="stable")
     counts = np.bincount(ids.astype(np.int64), minlength=spec.partitions)
     ordered = batch.take(pa.array(order))

@@ -12,6 +12,7 @@ from math import floor, log10
 from windtunnel.reports.compare import Row
 from windtunnel.reports.metrics import Curve
 from windtunnel.reports.timeline import Bar, Lane, Timeline
+
 from windtunnel.units import format_bytes, format_seconds
 
 WIDTH = 900
@@ -79,7 +80,9 @@ def _interval_row(row: Row, y: float, scale: float) -> str:
     if row.makespan_s.low is not None and row.makespan_s.high is not None:
         low, high = _LABEL + row.makespan_s.low * scale, _LABEL + row.makespan_s.high * scale
         parts.append(f'<line x1="{low:.1f}" y1="{y:g}" x2="{high:.1f}" y2="{y:g}" class="interval {mark}"/>')
-    parts.append(_diamond(middle, y, mark) if mark == "sim" else f'<circle cx="{middle:.1f}" cy="{y:g}" r="6" class="median {mark}"/>')
+    parts.append(
+        _diamond(middle, y, mark) if mark == "sim" else f'<circle cx="{middle:.1f}" cy="{y:g}" r="6" class="median {mark}"/>'
+    )
     parts.append(_text(WIDTH - 80, y + 4, format_seconds(row.makespan_s.value), "value"))
     return "".join(parts)
 
@@ -130,10 +133,13 @@ def curve(found: Curve, end: float, title: str, unit: str) -> str:
     height, highest = 110.0, max(found.values) * 1.1 or 1.0
     scale_x, scale_y = (WIDTH - 14 - _LABEL) / end, (height - 8) / highest
     points = " ".join(
-        f"{_LABEL + min(t, end) * scale_x:.1f},{height - v * scale_y:.1f}" for t, v in zip(found.times_s, found.values, strict=True)
+        f"{_LABEL + min(t, end) * scale_x:.1f},{height - v * scale_y:.1f}"
+        for t, v in zip(found.times_s, found.values, strict=True)
     )
     body = _axis(end, _LABEL, WIDTH - 14, 4, height)
-    body += _text(_LABEL - 10, 14, _amount(max(found.values), unit), "tick", "end") + _text(_LABEL - 10, height, "0", "tick", "end")
+    body += _text(_LABEL - 10, 14, _amount(max(found.values), unit), "tick", "end") + _text(
+        _LABEL - 10, height, "0", "tick", "end"
+    )
     body += _text(0, height / 2, title, "name") + f'<polyline points="{points}" class="curve"/>'
     if len(found.times_s) <= FEW:
         places = (p.split(",") for p in points.split())

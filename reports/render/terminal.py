@@ -7,7 +7,6 @@ import sys
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
-
 from windtunnel.reports.compare import Comparison, Effect, Group, Row
 from windtunnel.reports.render import words
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from windtunnel.reports.compare import Group, Row
 from windtunnel.reports.fidelity import Fidelity
 from windtunnel.reports.stats import Estimate
+
 from windtunnel.units import format_bytes, format_seconds
 
 HEADS = ("engine", "makespan", "95 % interval", "runs", "against", "peak memory", "spilled", "start", "note")

@@ -18,22 +18,22 @@ Rate = Callable[[float], float]
 Done = Callable[[Any], None]
 
 
-class Timer(Event):
+class Timer(Event):  # type: ignore[misc]  # SimPy comes without types
     """A reusable SimPy event with one callback: armed again after it fired, never allocated again."""
 
     __slots__ = ("_again", "arg", "serial")
 
     def __init__(self, env: Environment, callback: Callable[[Any], None], arg: Any = None, serial: int = 0) -> None:
-        self.env = env
-        self._ok = True
-        self._value = None
+        self.env = env  # type: ignore[misc]  # slots of the base class
+        self._ok = True  # type: ignore[misc]
+        self._value = None  # type: ignore[misc]
         self._again = [callback]
         self.arg = arg
         self.serial = serial
 
     def arm(self, delay: float) -> None:
         """Fire after ``delay`` seconds; only while not armed."""
-        self.callbacks = self._again
+        self.callbacks = self._again  # type: ignore[misc]
         env = self.env
         # What env.schedule does, without its call: this line runs for every event there is.
         heappush(env._queue, (env._now + delay if delay > 0.0 else env._now, NORMAL, next(env._eid), self))

@@ -33,7 +33,9 @@ class Disk:
         self.used += size
         self.written_bytes += size
         if self.used > self._capacity:
-            raise OutOfMemory(f"the disk is full: {format_bytes(self.used)} of blocks on a disk of {format_bytes(self._capacity)}")
+            raise OutOfMemory(
+                f"the disk is full: {format_bytes(self.used)} of blocks on a disk of {format_bytes(self._capacity)}"
+            )
         self._writes.add(float(size), 1.0, done, arg)
 
 

@@ -45,7 +45,10 @@ def two_stages(
         ),
     )  # fmt: skip
     shares = (1.0 / partitions,) * partitions if partitions else ()
-    return Job(stages=stages), (StageLaw(steps=(first,), source=((rows, size),) * tasks, shares=shares), StageLaw(steps=(second,)))
+    return Job(stages=stages), (
+        StageLaw(steps=(first,), source=((rows, size),) * tasks, shares=shares),
+        StageLaw(steps=(second,)),
+    )
 
 
 def cluster(cpus: int = 1, nodes: int = 1, memory: int = 2**34, **more: Any) -> ClusterSpec:

@@ -108,6 +108,8 @@ def test_no_run_beats_the_bound(
     tasks: int, cpus: int, nodes: int, partitions: int, per_row: float, per_batch: float, model: type | None
 ) -> None:
     where = cluster(cpus, nodes)
-    job = two_stages(tasks, step("a", per_row=per_row), step("b", per_batch=per_batch, batch_rows=2), rows=3, partitions=partitions)
+    job = two_stages(
+        tasks, step("a", per_row=per_row), step("b", per_batch=per_batch, batch_rows=2), rows=3, partitions=partitions
+    )
     made = simulate(where, job, model() if model else None).makespan_s
     assert made >= lower_bound(*job, where) * (1 - 1e-9)

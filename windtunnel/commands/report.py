@@ -11,6 +11,7 @@ from windtunnel.commands.common import json_option, print_json, say
 
 if TYPE_CHECKING:
     from windtunnel.record import RunRecord
+    from windtunnel.reports.compare import Comparison
 
 
 @click.command()
@@ -65,7 +66,7 @@ def read_folders(folders: tuple[Path, ...]) -> tuple[RunRecord, ...]:
     return tuple(records)
 
 
-def write_html(comparison: object, path: Path) -> None:
+def write_html(comparison: Comparison, path: Path) -> None:
     """One self-contained page."""
     from windtunnel.reports.render.html import render
 
