@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from windtunnel.reports import stats
+
 from windtunnel.canonical import canonical_json
 from windtunnel.record import RunRecord
-from windtunnel.reports import stats
 
 AA_MARK = " (A/A)"
 BASELINES = ("bulk", "sim:bulk")

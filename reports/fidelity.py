@@ -1,26 +1,25 @@
 """Simulated against real: the error of every simulated number that has a measurement, and whether the order of engines holds.
 
 A simulated configuration ``sim:X`` belongs to the real ``X`` when workload, data, cluster and shared options are equal. The
-error is the simulated median over the real one, minus 1. Pure; it knows records only.
+error is the simulated median over the real one, minus 1; the real median is over all equal runs, the A/A arm's too. Pure; it
+knows records only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 from windtunnel.reports import stats
+from windtunnel.reports.arms import by_group, by_label, good, makespans, noise_floors, titles
 
-from windtunnel.canonical import canonical_json
 from windtunnel.record import RunRecord
 
 _SIM = "sim:"
 _WORLD_ONLY = ("calibration", "seed", "spans", "spill_dir")  # options that say nothing of what runs
-
-Key = tuple[str, float, str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +39,10 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Fidelity:
-    """All points; ``orders_agree`` of ``orders`` pairs of engines whose real difference passes the noise come in the same order."""
+    """All points; ``orders_agree`` of ``orders`` pairs of engines whose real difference passes the noise come in the same order.
+
+    ``unmeasured`` names simulated configurations without a measurement; ``errors`` holds the error of each simulated cell.
+    """
 
     points: tuple[Point, ...]
     median_error: float | None
@@ -48,94 +50,81 @@ class Fidelity:
     orders: int
     orders_agree: int
     unmeasured: tuple[str, ...]
-    keys: dict[str, float]
+    errors: dict[str, float]
 
-    def error_of(self, record: RunRecord) -> float | None:
-        """The error of a simulated record's configuration."""
-        return self.keys.get(_name(_key(record), record.label)) if record.clock == "virtual" else None
+
+@dataclass(frozen=True, slots=True)
+class _Pair:
+    """Runs of one configuration in both worlds."""
+
+    simulated: list[RunRecord]
+    real: list[RunRecord]
+
+    @property
+    def point(self) -> Point:
+        record = self.simulated[0]
+        made, took = float(np.median(makespans(self.simulated))), float(np.median(makespans(self.real)))
+        cpus = sum(n["count"] * n["cpus"] for n in record.cluster_spec["nodes"])
+        partitions = int(record.workload_spec["dataset"]["partitions"])
+        return Point(
+            record.workload, record.scale, cpus, partitions, record.engine, record.label, took, made, made / took - 1
+        )  # fmt: skip
 
 
 def fidelity(records: Sequence[RunRecord]) -> Fidelity:
-    """Every simulated configuration with its error."""
-    simulated, real = _by_configuration(records, "virtual"), _by_configuration(records, "wall")
-    points: list[Point] = []
-    keys: dict[str, float] = {}
+    """Every simulated configuration with its error; warm-ups and bad runs are no measurement."""
+    groups = by_group(r for r in records if not r.warmup)
+    names, floors = titles(groups), noise_floors(groups)
+    pairs: list[_Pair] = []
     unmeasured: list[str] = []
-    pairs: dict[Key, list[tuple[list[float], list[float]]]] = {}
-    for (key, label), runs in simulated.items():
-        match = _measured(key, runs[0], real)
-        if match is None:
-            unmeasured.append(f"{label} on {key[0]} at scale {key[1]:g}")
-            continue
-        made, took = [_makespan(r) for r in runs], [_makespan(r) for r in match]
-        error = float(np.median(made) / np.median(took) - 1)
-        points.append(_point(runs[0], float(np.median(took)), float(np.median(made)), error))
-        keys[_name(key, label)] = error
-        pairs.setdefault(key, []).append((took, made))
-    errors = [abs(p.error) for p in points]
-    agree, of = _orders(pairs)
+    agree = of = 0
+    for key, part in groups.items():
+        found, missing = _pairs(part)
+        pairs += found
+        unmeasured += [f"{label} on {names[key]}" for label in missing]
+        same, shown = _orders(found, floors[key])
+        agree, of = agree + same, of + shown
+    sizes = [abs(p.point.error) for p in pairs]
     return Fidelity(
-        points=tuple(points),
-        median_error=float(np.median(errors)) if errors else None,
-        worst_error=max(errors) if errors else None,
+        points=tuple(p.point for p in pairs),
+        median_error=float(np.median(sizes)) if sizes else None,
+        worst_error=max(sizes, default=None),
         orders=of,
         orders_agree=agree,
         unmeasured=tuple(unmeasured),
-        keys=keys,
+        errors={r.cell: p.point.error for p in pairs for r in p.simulated},
     )
 
 
-def _point(record: RunRecord, real_s: float, simulated_s: float, error: float) -> Point:
-    cpus = sum(n["count"] * n["cpus"] for n in record.cluster_spec["nodes"])
-    partitions = int(record.workload_spec["dataset"]["partitions"])
-    return Point(record.workload, record.scale, cpus, partitions, record.engine, record.label, real_s, simulated_s, error)
+def _pairs(records: Sequence[RunRecord]) -> tuple[list[_Pair], list[str]]:
+    """Pairs of a group, and labels of simulated configurations without a measurement."""
+    fine = [r for r in good(records) if r.makespan_s]
+    found: list[_Pair] = []
+    missing: list[str] = []
+    for (clock, label), simulated in by_label(fine).items():
+        if clock == "virtual":
+            real = [r for r in fine if r.clock == "wall" and _same(simulated[0], r)]
+            found += [_Pair(simulated, real)] if real else []
+            missing += [] if real else [label]
+    return found, missing
 
 
-def _by_configuration(records: Sequence[RunRecord], clock: str) -> dict[tuple[Key, str], list[RunRecord]]:
-    found: dict[tuple[Key, str], list[RunRecord]] = {}
-    for r in records:
-        if r.clock == clock and r.status == "ok" and r.makespan_s:
-            found.setdefault((_key(r), r.label), []).append(r)
-    return found
+def _same(simulated: RunRecord, real: RunRecord) -> bool:
+    """Whether a real run is of the simulated engine, with equal options as far as both have them."""
+    return real.engine == simulated.engine.removeprefix(_SIM) and _same_options(simulated.options, real.options)
 
 
-def _key(record: RunRecord) -> Key:
-    return (record.workload, record.scale, canonical_json(record.cluster_spec), canonical_json(record.workload_spec))
+def _same_options(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
+    return all(a[name] == b[name] for name in a.keys() & b.keys() - set(_WORLD_ONLY))
 
 
-def _name(key: Key, label: str) -> str:
-    return canonical_json([*key, label])
-
-
-def _makespan(record: RunRecord) -> float:
-    assert record.makespan_s is not None
-    return record.makespan_s
-
-
-def _measured(key: Key, simulated: RunRecord, real: dict[tuple[Key, str], list[RunRecord]]) -> list[RunRecord] | None:
-    """All real runs of the same configuration, its A/A arm too."""
-    engine = simulated.engine.removeprefix(_SIM)
-    runs = [
-        r
-        for (other, _), part in real.items()
-        if other == key and part[0].engine == engine and _same_options(simulated.options, part[0].options)
-        for r in part
-    ]
-    return runs or None
-
-
-def _same_options(a: dict[str, Any], b: dict[str, Any]) -> bool:
-    shared = [k for k in a if k in b and k not in _WORLD_ONLY]
-    return all(a[k] == b[k] for k in shared)
-
-
-def _orders(pairs: dict[Key, list[tuple[list[float], list[float]]]]) -> tuple[int, int]:
-    """(pairs in the same order, pairs whose real difference is shown)."""
+def _orders(pairs: Sequence[_Pair], noise: float | None) -> tuple[int, int]:
+    """(pairs of engines in the same order, pairs whose real difference is shown)."""
     agree = of = 0
-    for configurations in pairs.values():
-        for (real_a, made_a), (real_b, made_b) in combinations(configurations, 2):
-            shown = stats.verdict(stats.ratio(real_a, real_b), None)
-            if shown in ("faster", "slower"):
-                of += 1
-                agree += (np.median(made_a) < np.median(made_b)) == (shown == "faster")
+    for a, b in combinations(pairs, 2):
+        found = stats.ratio_of(makespans(a.real), makespans(b.real))
+        shown = stats.verdict(found, noise) if found else ""
+        if shown in ("faster", "slower"):
+            of += 1
+            agree += (a.point.simulated_s < b.point.simulated_s) == (shown == "faster")
     return agree, of

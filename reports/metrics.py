@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from windtunnel.document import first_output_s, price_per_hour
+from windtunnel.document import first_output_s, price_per_hour, utilization
 from windtunnel.record import RunRecord
 
 #: what a worker may spend its time on, in the order in which reports show it
@@ -41,12 +41,12 @@ def worker_seconds(record: RunRecord) -> dict[str, float]:
 
 
 def first_output(record: RunRecord) -> float | None:
-    """Seconds until the last operator first put something out."""
-    return first_output_s(record) if record.status == "ok" else None
+    """Seconds until the last operator first put something out; None for engines that show none of their insides."""
+    return first_output_s(record) if _open_inside(record) else None
 
 
 def rows_per_second(record: RunRecord) -> float | None:
-    """Rows of the source tables over the makespan: 0 for a source of unknown size is None."""
+    """Rows of the source tables over the makespan; None for a source of unknown size."""
     rows = source_rows(record)
     return rows / record.makespan_s if record.makespan_s and rows else None
 
@@ -63,11 +63,30 @@ def cost_usd(record: RunRecord) -> float | None:
     return price * record.makespan_s / 3600 if record.makespan_s and price else None
 
 
-def counter(record: RunRecord, name: str) -> int | None:
-    """A counter of a good run; absent counts as 0 where the engine counts blocks at all."""
-    if record.status != "ok" or "blocks" not in record.counters:
+def spilled_bytes(record: RunRecord) -> int | None:
+    """Bytes written to disk for want of memory; None for engines that do not count their tasks, and so not their spills."""
+    if record.status != "ok" or not {"tasks", "spilled_bytes"} & record.counters.keys():
         return None
-    return round(record.counters.get(name, 0))
+    return round(record.counters.get("spilled_bytes", 0))
+
+
+def cpu_utilization(record: RunRecord) -> float | None:
+    """Busy share of the CPUs by the record's own spans; None for engines that show none of their insides."""
+    return utilization(record, "cpus") if _open_inside(record) else None
+
+
+def seconds_of(record: RunRecord, *kinds: str) -> float | None:
+    """Seconds of some kinds of spans, summed over workers or stages; None for engines that show none of their insides."""
+    if not _open_inside(record):
+        return None
+    found = worker_seconds(record)
+    return sum(found.get(kind, 0.0) for kind in kinds)
+
+
+def _open_inside(record: RunRecord) -> bool:
+    """Whether every task of a good run left its spans."""
+    left_out = record.counters.get("spans_left_out") or record.counters.get("spans_dropped")
+    return record.status == "ok" and not left_out and "compute" in worker_seconds(record)
 
 
 def sampled(record: RunRecord, name: str) -> Curve:

@@ -4,9 +4,10 @@ Pure functions of numbers; the random resampling is seeded, so that equal runs g
 
 * The interval of a median is the percentile bootstrap (B. Efron, R. Tibshirani, "An Introduction to the Bootstrap", 1993,
   ch. 13) with 2,000 resamples at 95 %. With five runs or fewer it is nearly their range; below three there is none.
-* A ratio is one median over another; its interval resamples both sides.
+* A ratio is one median over another; its interval resamples both sides, each with dice of its own.
 * The noise floor of a workload is how far from 1 the ratio of two equal arms (A/A) may lie: the farther end of its interval,
   as the larger over the smaller, minus 1, so that half and twice are equally far.
+* A ratio shows a difference when its whole interval lies farther from 1 than the noise floor.
 """
 
 from __future__ import annotations
@@ -49,6 +50,18 @@ def ratio(values: Sequence[float], base: Sequence[float]) -> Estimate:
     return Estimate(centre, *_interval(_resampled(values, 0) / _resampled(base, 1)))
 
 
+def ratio_of(values: Sequence[float], base: Sequence[float]) -> Estimate | None:
+    """The `ratio`; None when a side is empty or holds a duration that is not above 0."""
+    return ratio(values, base) if values and base and min(*values, *base) > 0 else None
+
+
+def inverse(found: Estimate) -> Estimate:
+    """1 over an estimate above 0, so that "0.5×" and "2×" tell the same interval."""
+    if found.low is None or found.high is None:
+        return Estimate(1 / found.value, None, None)
+    return Estimate(1 / found.value, 1 / found.high, 1 / found.low)
+
+
 def _resampled(values: Sequence[float], stream: int) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
     """Medians of resamples with replacement."""
     dice = np.random.default_rng([7, stream])
@@ -67,8 +80,8 @@ def _interval(medians: np.ndarray[tuple[int], np.dtype[np.float64]]) -> tuple[fl
 
 def noise_floor(arm: Sequence[float], again: Sequence[float]) -> float | None:
     """How far from 1 the ratio of two equal arms reaches, as a fraction; None with too few runs."""
-    found = ratio(again, arm)
-    if found.low is None or found.high is None:
+    found = ratio_of(again, arm)
+    if found is None or found.low is None or found.high is None:
         return None
     return max(_distance(found.low), _distance(found.high))
 

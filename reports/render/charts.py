@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from html import escape
 from math import floor, log10
 
-from windtunnel.reports.compare import Row
 from windtunnel.reports.metrics import Curve
+from windtunnel.reports.rows import Row
 from windtunnel.reports.timeline import Bar, Lane, Timeline
 
 from windtunnel.units import format_bytes, format_seconds

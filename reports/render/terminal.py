@@ -7,8 +7,9 @@ import sys
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
-from windtunnel.reports.compare import Comparison, Effect, Group, Row
+from windtunnel.reports.compare import Comparison, Effect, Group
 from windtunnel.reports.render import words
+from windtunnel.reports.rows import Row
 
 PLAIN_WIDTH = 160  # where nobody says how wide the output may be
 _RIGHT = ("makespan", "95 % interval", "runs", "against", "peak memory", "spilled", "start")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from windtunnel.reports.compare import Group, Row
+from windtunnel.reports.compare import Group
 from windtunnel.reports.fidelity import Fidelity
+from windtunnel.reports.rows import Row
 from windtunnel.reports.stats import Estimate
+from windtunnel.reports.verdicts import percent
 
 from windtunnel.units import format_bytes, format_seconds
 
@@ -14,7 +16,7 @@ HEADS = ("engine", "makespan", "95 % interval", "runs", "against", "peak memory"
 def cells(row: Row) -> tuple[str, ...]:
     """A row of a group's table, in the order of `HEADS`."""
     if row.makespan_s is None:
-        return (row.label, row.status, "", "0", "", "", "", "", row.reason or "")
+        return (row.label, row.status, "", "0", "", "", "", "", failure(row))
     return (
         row.label,
         format_seconds(row.makespan_s.value),
@@ -26,6 +28,12 @@ def cells(row: Row) -> tuple[str, ...]:
         format_seconds(row.open_s),
         note(row),
     )
+
+
+def failure(row: Row) -> str:
+    """How the bad runs ended, and why the first of them did: "2 failed, 1 timeout: no space left"."""
+    ended = ", ".join(f"{count} {status}" for status, count in row.statuses.items() if status != "ok")
+    return f"{ended}: {row.reason or 'no reason given'}"
 
 
 def interval(estimate: Estimate) -> str:
@@ -58,7 +66,7 @@ def note(row: Row) -> str:
     """What else a reader must know of a row."""
     parts = []
     if row.status != "ok":
-        parts.append(f"{row.status}: {row.reason}")
+        parts.append(failure(row))
     if row.verdict not in ("baseline", "no result"):
         parts.append(row.verdict)
     if row.clock == "virtual":
@@ -70,20 +78,27 @@ def note(row: Row) -> str:
 
 def noise(group: Group) -> str:
     """The noise floor in words."""
+    if all(row.clock == "virtual" for row in group.rows):
+        return "simulated runs: their interval comes from the seeds, there is no measuring noise"
     if group.noise is None:
         return "no A/A arm with enough runs: the noise floor is not known"
-    return f"noise floor ±{group.noise:.1%} (A/A arm): nothing below it is called a difference"
+    return f"noise floor {percent(group.noise)}: so far apart may two equal arms (A/A) lie; no smaller difference is called one"
 
 
 def fidelity_sentence(found: Fidelity) -> str:
     """How far the simulation is off, in one sentence."""
+    alone = f"{_many(len(found.unmeasured))} without a measurement" if found.unmeasured else ""
     if not found.points:
-        return "No simulated run has a measurement beside it."
+        return f"No simulated run has a measurement beside it{': ' + alone if alone else ''}."
     assert found.median_error is not None and found.worst_error is not None
-    order = (
-        f"; of {found.orders} pairs of engines that differ for real, {found.orders_agree} come in the same order simulated"
-        if found.orders
-        else ""
-    )
-    many = f"{len(found.points)} simulated configuration{'s' if len(found.points) > 1 else ''}"
-    return f"{many} with a measurement: median error {found.median_error:.1%}, worst {found.worst_error:.1%}{order}."
+    parts = [
+        f"{_many(len(found.points))} with a measurement: median error {found.median_error:.1%}, worst {found.worst_error:.1%}"
+    ]
+    if found.orders:
+        pairs = f"{found.orders} pair{'s' if found.orders > 1 else ''} of engines that differ for real"
+        parts.append(f"of {pairs}, {found.orders_agree} come in the same order simulated")
+    return "; ".join(parts + ([alone] if alone else [])) + "."
+
+
+def _many(count: int) -> str:
+    return f"{count} simulated configuration{'s' if count > 1 else ''}"

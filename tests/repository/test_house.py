@@ -1,0 +1,182 @@
+"""The house itself: who may import whom, what the wheel holds, which files are whose."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+ROOMS = ("windtunnel", "workloads", "engines", "sim", "reports")
+
+#: room → rooms it may import; the command line (`windtunnel/cli.py`, `windtunnel/commands`) may import all
+ARROWS = {
+    "windtunnel": (),
+    "workloads": ("windtunnel",),
+    "engines": ("windtunnel", "workloads"),
+    "sim": ("windtunnel", "engines"),
+    "reports": ("windtunnel",),
+}
+
+#: modules of a room that another may not import
+HIDDEN = {"sim": ("windtunnel.engines.adapters", "windtunnel.engines.local")}
+
+#: heavy library → the only file that imports it
+HEAVY = {
+    "pyspark": "engines/adapters/spark.py", "dask": "engines/adapters/dask.py", "distributed": "engines/adapters/dask.py",
+    "simpy": "sim/",
+}  # fmt: skip
+
+
+def sources() -> Iterator[Path]:
+    """All Python files of the five rooms."""
+    for room in ROOMS:
+        yield from sorted((ROOT / room).rglob("*.py"))
+
+
+def imports(path: Path, *, top_only: bool = False) -> Iterator[str]:
+    """Absolute names that a file imports, with `from a import b` as a.b; those for type checkers alone left out."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    skipped = {id(n) for node in ast.walk(tree) if isinstance(node, ast.If) and _is_typing(node) for n in ast.walk(node)}
+    nodes = tree.body if top_only else list(ast.walk(tree))
+    for node in nodes:
+        if id(node) in skipped:
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def _is_typing(node: ast.If) -> bool:
+    return isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+
+
+def room_of(path: Path) -> str:
+    """The room of a file; the command line is a room of its own."""
+    parts = path.relative_to(ROOT).parts
+    return "cli" if parts[:2] in (("windtunnel", "commands"), ("windtunnel", "cli.py")) else parts[0]
+
+
+def room_of_import(name: str) -> str | None:
+    """The room that an import reaches."""
+    parts = name.split(".")
+    if parts[0] != "windtunnel":
+        return None
+    return parts[1] if len(parts) > 1 and parts[1] in ROOMS[1:] else "windtunnel"
+
+
+def test_arrows_point_inwards() -> None:
+    wrong = []
+    for path in sources():
+        room = room_of(path)
+        for name in imports(path):
+            target = room_of_import(name)
+            if room == "cli" or target in (None, room) or target in ARROWS[room]:
+                continue
+            wrong.append(f"{path.relative_to(ROOT)} imports {name}")
+    assert not wrong
+
+
+def test_the_simulated_world_knows_no_engine() -> None:
+    for room, hidden in HIDDEN.items():
+        for path in (ROOT / room).rglob("*.py"):
+            assert not [n for n in imports(path) if n.startswith(hidden)], path
+
+
+def test_heavy_libraries_are_imported_in_one_place() -> None:
+    for path in sources():
+        where = str(path.relative_to(ROOT))
+        for name in imports(path):
+            home = HEAVY.get(name.split(".")[0])
+            assert home is None or where.startswith(home), f"{where} imports {name}"
+
+
+def test_adapters_import_their_library_inside() -> None:
+    for path in (ROOT / "engines" / "adapters").glob("*.py"):
+        library = {"duckdb": "duckdb", "polars": "polars", "dask": "dask", "spark": "pyspark"}.get(path.stem)
+        if library is not None:
+            assert not [n for n in imports(path, top_only=True) if n.split(".")[0] == library], path
+
+
+def test_modules_import_each_other_in_no_circle() -> None:
+    graph = {_module(p): {m for n in imports(p, top_only=True) if (m := _target(n)) is not None} for p in sources()}
+    done: set[str] = set()
+
+    def visit(module: str, trail: tuple[str, ...]) -> None:
+        assert module not in trail, " → ".join((*trail, module))
+        if module in done:
+            return
+        for target in sorted(graph.get(module, ())):
+            visit(target, (*trail, module))
+        done.add(module)
+
+    for module in graph:
+        visit(module, ())
+
+
+def _module(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    name = ".".join(parts if parts[0] == "windtunnel" else ("windtunnel", *parts))
+    return name.removesuffix(".__init__")
+
+
+def _target(name: str) -> str | None:
+    """The module that an import reaches: a package's name stands for its ``__init__``."""
+    known = {_module(p) for p in sources()}
+    if name in known:
+        return name
+    parent = name.rpartition(".")[0]
+    return parent if parent in known else None
+
+
+def test_every_module_says_what_it_owns() -> None:
+    for path in sources():
+        assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))), path
+
+
+def test_files_and_functions_stay_readable() -> None:
+    for path in sources():
+        text = path.read_text(encoding="utf-8")
+        assert text.count("\n") <= 525, f"{path} has grown: split it"
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                assert (node.end_lineno or 0) - node.lineno <= 70, f"{path}: {node.name} is too long"
+
+
+def test_results_are_never_unpickled() -> None:
+    for path in sources():
+        if "pickle" in {n.split(".")[0] for n in imports(path)}:
+            assert path.parent.name == "local", f"{path}: only a worker's own pipe carries pickles"
+
+
+def test_every_room_is_typed() -> None:
+    for room in ROOMS:
+        assert (ROOT / room / "py.typed").is_file(), room
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_what_git_holds(tmp_path: Path) -> None:
+    listed = subprocess.run(["git", "ls-files", "--cached", "--others", "--exclude-standard", *ROOMS], cwd=ROOT, capture_output=True, text=True, check=False)
+    if listed.returncode != 0 or not listed.stdout:
+        pytest.skip("not a git checkout")
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)]
+    subprocess.run(command, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    names = {n for n in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in n}
+    expected = {p if p.startswith("windtunnel/") else f"windtunnel/{p}" for p in listed.stdout.split()}
+    assert names == expected
+
+
+def test_the_command_line_starts_without_heavy_libraries() -> None:
+    code = (
+        "import sys; from windtunnel.cli import main; main(['--help']); "
+        "print([m for m in ('pyarrow', 'duckdb', 'polars', 'simpy', 'numpy', 'pandas') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.rstrip().endswith("[]"), done.stdout[-200:]
