@@ -11,7 +11,14 @@ NODE = {
     "name": "here", "count": 1, "cpus": 2, "memory_bytes": 2**32, "memory_limit_bytes": None, "price_per_hour_usd": 0.0,
     "gpus": {"count": 0},
 }  # fmt: skip
-HOST = {"cpu_model": "test", "cpus_usable": 2, "memory_bytes": 2**32, "kernel": "6", "python": "3.11", "libraries": {"duckdb": "1"}}
+HOST = {
+    "cpu_model": "test",
+    "cpus_usable": 2,
+    "memory_bytes": 2**32,
+    "kernel": "6",
+    "python": "3.11",
+    "libraries": {"duckdb": "1"},
+}
 
 
 def record(engine: str, makespan_s: float | None, repetition: int = 0, **changes: Any) -> RunRecord:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from windtunnel.reports import stats
 
 DURATIONS = st.lists(st.floats(0.001, 1000), min_size=3, max_size=12)
@@ -67,9 +66,7 @@ def test_statistics_are_the_same_every_time(values: list[float]) -> None:
         (stats.Estimate(0.5, 0.45, 0.55), 1.0, "no difference shown"),
     ],
 )
-def test_a_difference_needs_an_interval_beyond_one_and_the_noise(
-    found: stats.Estimate, noise: float, expected: str
-) -> None:
+def test_a_difference_needs_an_interval_beyond_one_and_the_noise(found: stats.Estimate, noise: float, expected: str) -> None:
     assert stats.verdict(found, noise) == expected
 
 
