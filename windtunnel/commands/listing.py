@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict
 from typing import Any
 
@@ -9,12 +10,21 @@ import click
 
 from windtunnel.commands.common import json_option, print_json
 
+PLAIN_WIDTH = 160  # where nobody says how wide the output may be
+
+
+markdown_option = click.option("--markdown", is_flag=True, help="Print the tables of the documentation.")
+
 
 @click.command()
+@markdown_option
 @json_option
-def engines(as_json: bool) -> int:
+def engines(markdown: bool, as_json: bool) -> int:
     """List the engines, whether they can run here, and their options."""
     rows = [_engine(name) for name in _engine_names()]
+    if markdown:
+        click.echo(engines_markdown(rows), nl=False)
+        return 0
     if as_json:
         print_json({"schema": 1, "engines": rows})
         return 0
@@ -45,12 +55,44 @@ def _engine(name: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def engines_markdown(rows: list[dict[str, Any]]) -> str:
+    """A section an engine: what it does and how, what it cannot, its options."""
+    parts = []
+    for row in rows:
+        parts += [f"## {row['name']}", ""]
+        parts += [f"- **{name}**: {text}" for name, text in row["features"].items()]
+        parts += [f"- **no {name}**: {text}" for name, text in row["gaps"].items()]
+        if row["options"]:
+            parts += ["", "| option | default | what it does |", "|---|---|---|"]
+            parts += [f"| `{o['name']}` | `{o['default']}` | {_sentence(o)} |" for o in row["options"]]
+        parts.append("")
+    return "\n".join(parts)
+
+
+def _sentence(option: dict[str, Any]) -> str:
+    choices = ", ".join(f"`{c}`" for c in option["choices"])
+    return f"{option['doc']}" + (f" ({choices})" if choices else "")
+
+
+def workloads_markdown() -> str:
+    """The catalogue as a table."""
+    from windtunnel.workloads.catalogue import list_workloads
+
+    lines = ["| workload | default scale | operators | what it computes |", "|---|---|---|---|"]
+    lines += [f"| `{i.name}` | {i.scale:g} | {i.operators} | {i.description} |" for i in list_workloads()]
+    return "\n".join(lines) + "\n"
+
+
 @click.command()
+@markdown_option
 @json_option
-def workloads(as_json: bool) -> int:
+def workloads(markdown: bool, as_json: bool) -> int:
     """List the workloads of the catalogue."""
     from windtunnel.workloads.catalogue import list_workloads
 
+    if markdown:
+        click.echo(workloads_markdown(), nl=False)
+        return 0
     infos = list_workloads()
     if as_json:
         print_json({"schema": 1, "workloads": [asdict(i) for i in infos]})
@@ -85,4 +127,4 @@ def _print(heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
     table = Table(*heads, box=box.SIMPLE_HEAD)
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
-    Console().print(table)
+    Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH).print(table)
