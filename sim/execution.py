@@ -1,0 +1,294 @@
+"""What the simulated world's workers do with a task: fetch, compute phase by phase, emit, spill. The other half of the world.
+
+`Execution` knows blocks, nodes and stages; it decides nothing and knows no model: what happens is told through `_send`. Tasks that
+need only one slot of one resource (`Quick`) take a short way through.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from simpy.core import Environment
+from windtunnel.sim.costs import EngineCost
+from windtunnel.sim.hardware.gpu import check_device_memory
+from windtunnel.sim.hardware.network import Network
+from windtunnel.sim.journal import Journal
+from windtunnel.sim.tasks import Node, Quick, StageRun, TaskRun, Worker
+
+from windtunnel.cluster import ClusterSpec, NodeSpec
+from windtunnel.model import Block, BlockReady, Event, Launch, MemoryPressure, NodeView, TaskDone
+
+STORE_FRACTION = 0.3  # of usable memory, as the embedded engines
+WIDE_FETCH = 8  # sources above which the up links of a fetch count as no bottleneck
+
+
+class Execution:
+    """Nodes, workers' tasks and blocks on the virtual clock of ``env``."""
+
+    def __init__(
+        self, cluster: ClusterSpec, stages: list[StageRun], journal: Journal, cost: EngineCost, store_bytes: int | None
+    ) -> None:
+        self.env = Environment()
+        specs: list[NodeSpec] = [group for group in cluster.nodes for _ in range(group.count)]
+        self.nodes = tuple(NodeView(i, s.cpus, s.gpus.count, s.usable_memory_bytes) for i, s in enumerate(specs))
+        limits = _store_limits([s.usable_memory_bytes for s in specs], store_bytes)
+        self.store_limit_bytes = sum(limits)
+        self.stored_bytes = 0
+        self.journal = journal
+        self._cost = cost
+        self._stages = stages
+        self._machines = [Node(self.env, i, s, limit, cost) for i, (s, limit) in enumerate(zip(specs, limits, strict=True))]
+        network = cluster.network
+        self._network = Network(self.env, [s.nic_bytes_per_s for s in specs], network.oversubscription, network.latency_s)
+        self._blocks: list[Block | None] = []
+        self._pressed = False
+
+    def _send(self, event: Event, service_s: float) -> None:
+        """A worker's message to the driver, who is busy with it for ``service_s``."""
+        raise NotImplementedError
+
+    def _release(self, ids: Sequence[int]) -> None:
+        for i in ids:
+            block = self._blocks[i]
+            if block is None:
+                continue
+            self._blocks[i] = None
+            node = self._machines[block.node]
+            if block.on_disk:
+                node.disk.used -= block.bytes
+            else:
+                node.store.free(block.bytes)
+                self.stored_bytes -= block.bytes
+        if self._pressed and self.stored_bytes < 0.9 * self.store_limit_bytes:
+            self._pressed = False
+        self.journal.stored.note(self.env._now, self.stored_bytes)
+
+    # -- tasks -------------------------------------------------------------------------------------------------------
+
+    def _begin(self, worker: Worker, launch: Launch, ready: float) -> None:
+        """The worker is free: it starts ``launch`` at ``ready`` (now or a moment later)."""
+        stage = self._stages[launch.stage]
+        now = self.env._now
+        worker.launch = launch
+        worker.ready_s = ready
+        node = worker.node
+        if stage.law.source and launch.attempt == 0 and node.flat_law and node.weight <= node.cpus:
+            if not stage.quick:
+                stage.prepare_quick(node.spec)
+            quick = stage.quick[launch.partition]
+            if quick is not None:
+                worker.started_s = start = ready if ready > now else now
+                memory = node.memory
+                memory.used += quick.memory + quick.bytes
+                if memory.used > memory.peak:
+                    memory.take(0, stage.name)
+                worker.arm(start - now + stage.seconds[launch.partition])
+                return
+        run = worker.run = TaskRun(stage, launch, worker)
+        if ready > now:
+            worker.arm(ready - now)
+        else:
+            self._fetch(run)
+
+    def _on_worker(self, worker: Worker) -> None:
+        """A worker's own timer fired: a launch arrived, a phase ended, or a quick task is done."""
+        if not worker.alive:
+            return
+        run = worker.run
+        if run is None:
+            self._quick_done(worker)
+        elif run.phases:
+            self._phase_done(run)
+        else:
+            self._fetch(run)
+
+    def _quick_done(self, worker: Worker) -> None:
+        launch = worker.launch
+        assert launch is not None
+        stage = self._stages[launch.stage]
+        quick = stage.quick[launch.partition]
+        assert quick is not None
+        node = worker.node
+        store = node.store
+        index = node.index
+        if store.used + quick.bytes > store.limit:
+            self._quick_spills(worker, stage, quick)
+            return
+        node.memory.used -= quick.memory  # the output's bytes stay, now in the store
+        store.used += quick.bytes
+        store.peak = max(store.peak, store.used)
+        self.stored_bytes += quick.bytes
+        blocks = self._blocks
+        number = len(blocks)
+        done = [
+            Block(number + i, launch.stage, partition, launch.task, rows, size, index)
+            for i, (partition, rows, size) in enumerate(quick.blocks)
+        ]
+        blocks += done
+        self.journal.quick_done(worker, stage, quick, self.env._now)
+        self._end(worker, launch, done)
+
+    def _quick_spills(self, worker: Worker, stage: StageRun, quick: Quick) -> None:
+        """Its output does not fit in the store: go on as a general task that is about to emit."""
+        launch = worker.launch
+        assert launch is not None
+        run = worker.run = TaskRun(stage, launch, worker)
+        run.work, run.plan = quick.work, stage.plan(quick.work, launch.partition)
+        run.factors = stage.factors(quick.work, launch.partition, 0)
+        run.phases, run.phase = [("sleep", stage.seconds[launch.partition])], 1
+        run.started_s = run.fetched_s = worker.started_s
+        run.memory = quick.memory + quick.bytes
+        self._emit(run)
+
+    def _end(self, worker: Worker, launch: Launch, blocks: list[Block]) -> None:
+        worker.launch = worker.run = None
+        now = self.env._now
+        if now >= self.journal.stored.next_s:
+            self.journal.stored.note(now, self.stored_bytes)
+        self._send(TaskDone(launch.task, blocks), self._cost.done_s)
+        if worker.queue and worker.launch is None and worker.alive:
+            ready, following = worker.queue.popleft()
+            self._begin(worker, following, ready)
+
+    # -- tasks on the general path -----------------------------------------------------------------------------------
+
+    def _fetch(self, run: TaskRun) -> None:
+        """Bring the inputs here: over the network from other nodes, from disk where they were spilled."""
+        run.started_s = run.worker.started_s = self.env._now
+        node, launch = run.worker.node, run.launch
+        remote: dict[int, int] = {}
+        from_disk: dict[int, int] = {}
+        rows = size = 0
+        for i in launch.blocks:
+            block = self._blocks[i]
+            assert block is not None, f"task {launch.task} reads block {i}, which was released"
+            rows += block.rows
+            size += block.bytes
+            self._locate(block, node, remote, from_disk)
+        for side in launch.sides:
+            for i in side:
+                block = self._blocks[i]
+                assert block is not None, f"task {launch.task} reads block {i}, which was released"
+                if i not in node.cached:
+                    node.cached.add(i)
+                    self._locate(block, node, remote, from_disk)
+        self._work_out(run, rows, size)
+        copied = sum(remote.values())
+        run.memory += copied
+        node.memory.take(run.memory, run.stage.name)
+        run.pending = 1
+        for source, count in sorted(from_disk.items()):
+            run.pending += 1
+            self._machines[source].disk.read(count, self._fetched, run)
+        wide = len(remote) > WIDE_FETCH
+        for source, count in [(-1, copied)] if wide else sorted(remote.items()):
+            run.pending += 1
+            self._network.transfer(source, node.index, count, self._fetched, run)
+        self._fetched(run)
+
+    def _locate(self, block: Block, node: Node, remote: dict[int, int], from_disk: dict[int, int]) -> None:
+        if block.on_disk:
+            from_disk[block.node] = from_disk.get(block.node, 0) + block.bytes
+        if block.node != node.index:
+            remote[block.node] = remote.get(block.node, 0) + block.bytes
+
+    def _work_out(self, run: TaskRun, rows: int, size: int) -> None:
+        stage, launch, node = run.stage, run.launch, run.worker.node
+        if stage.law.source:
+            rows, size = stage.law.source[launch.partition]
+        inputs = len(launch.blocks)
+        run.work = stage.work(rows, size, max(inputs, 1))
+        run.plan = stage.plan(run.work, launch.partition)
+        run.factors = stage.factors(run.work, launch.partition, launch.attempt)
+        out = [sum(b for _, _, b in e.blocks) for e in run.plan]
+        count = sum(len(e.blocks) for e in run.plan)
+        run.phases = stage.phases(run, node.spec, inputs, 0 if stage.law.source else size, count, sum(out))
+        if "device" in stage.classes:
+            batch = size / max(run.work.batches, 1) + max(out)
+            check_device_memory(node.spec.gpus, stage.spec.state.memory_bytes, batch, stage.name)
+        run.memory = stage.memory_bytes + max(out)
+
+    def _fetched(self, run: TaskRun) -> None:
+        run.pending -= 1
+        if run.pending == 0 and run.worker.alive:
+            run.fetched_s = self.env._now
+            self._phase(run)
+
+    def _phase(self, run: TaskRun) -> None:
+        """Begin the phase at hand of the emission at hand."""
+        work_class, seconds = run.phases[run.phase]
+        before = run.plan[run.emission - 1].fraction if run.emission else 0.0
+        seconds *= run.plan[run.emission].fraction - before
+        node = run.worker.node
+        if work_class == "cpu" and not (node.flat_law and node.weight <= node.spec.cpus):
+            node.cpu.add(seconds, run.stage.weight, self._phase_done, run)
+        else:
+            run.worker.arm(seconds)
+
+    def _phase_done(self, run: TaskRun) -> None:
+        if not run.worker.alive:
+            return
+        run.phase += 1
+        if run.phase < len(run.phases):
+            self._phase(run)
+        else:
+            self._emit(run)
+
+    def _emit(self, run: TaskRun) -> None:
+        """Store the blocks of the emission at hand; one that does not fit is written to disk first."""
+        launch, node = run.launch, run.worker.node
+        last = run.emission == len(run.plan) - 1
+        pieces = run.plan[run.emission].blocks
+        at = run.at - sum(len(e.blocks) for e in run.plan[: run.emission])
+        for partition, rows, size in pieces[at:]:
+            run.at += 1
+            if run.at <= launch.skip_blocks:
+                continue
+            if not node.store.put(size):
+                self._spill(run, Block(-1, launch.stage, partition, launch.task, rows, size, node.index, True))
+                return
+            self.stored_bytes += size
+            self._made(run, Block(-1, launch.stage, partition, launch.task, rows, size, node.index), last)
+        self.journal.stored.note(self.env._now, self.stored_bytes)
+        if last:
+            self._task_done(run)
+        else:
+            run.emission += 1
+            run.phase = 0
+            self._phase(run)
+
+    def _made(self, run: TaskRun, block: Block, last: bool) -> None:
+        block.id = len(self._blocks)
+        self._blocks.append(block)
+        if last:
+            run.blocks.append(block)
+        else:
+            self._send(BlockReady(block), self._cost.block_s)
+
+    def _spill(self, run: TaskRun, block: Block) -> None:
+        begin = self.env._now
+        if not self._pressed:
+            self._pressed = True
+            self._send(MemoryPressure(self.stored_bytes, self.store_limit_bytes), self._cost.block_s)
+
+        def written(_: object) -> None:
+            if not run.worker.alive:
+                return
+            run.spill_s += self.env._now - begin
+            self.journal.spilled(run, block, begin, self.env._now)
+            self._made(run, block, run.emission == len(run.plan) - 1)
+            self._emit(run)
+
+        run.worker.node.disk.write(block.bytes, written, None)
+
+    def _task_done(self, run: TaskRun) -> None:
+        run.worker.node.memory.give(run.memory)
+        self.journal.task_done(run, self.env._now)
+        self._end(run.worker, run.launch, run.blocks)
+
+
+def _store_limits(memory: list[int], total: int | None) -> list[int]:
+    """The object store's bytes on each node: its share of ``total`` by memory."""
+    if total is None:
+        return [int(STORE_FRACTION * m) for m in memory]
+    return [total * m // sum(memory) for m in memory]
