@@ -29,7 +29,7 @@ def by_group(records: Iterable[RunRecord]) -> dict[Key, list[RunRecord]]:
     """Records of each group; groups by name and scale, runs in the order in which they were made."""
     found: dict[Key, list[RunRecord]] = {}
     for record in sorted(
-        records, key=lambda r: (r.workload, r.scale, key_of(r), r.clock, r.label, r.cell, r.repetition, r.run_id)
+        records, key=lambda r: (r.workload, r.scale, key_of(r), r.clock != "wall", r.label, r.cell, r.repetition, r.run_id)
     ):
         found.setdefault(key_of(record), []).append(record)
     return found

@@ -41,19 +41,26 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """How one choice changes the makespan, everything else equal. ``kind``: model (same local world) or engine (against bulk)."""
+    """How one choice changes the makespan, everything else equal. ``kind``: model (same local world) or engine (against bulk).
+
+    ``noise``: the noise floor of the group, as a fraction.
+    """
 
     kind: str
     workload: str
     label: str
     against: str
     ratio: stats.Estimate
+    noise: float | None
     verdict: str
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """All that a report shows; plain data, without tables of spans. ``not_comparable``: why its real runs may not be compared."""
+    """All that a report shows; plain data, without tables of spans.
+
+    ``not_comparable``: why its runs may not be set against each other; these reasons lead the ``warnings``, too.
+    """
 
     title: str
     verdicts: tuple[str, ...]
@@ -89,7 +96,7 @@ def build(records: Iterable[RunRecord], *, strict: bool = False) -> Comparison:
         effects=tuple(sorted((e for g in groups for e in _effects(g)), key=lambda e: e.kind != "model")),
         fidelity=fidelity(measured),
         not_comparable=differences,
-        warnings=warnings(measured),
+        warnings=(*(f"not comparable: {reason}" for reason in differences), *warnings(measured)),
         environments=_distinct(place(r) for part in parts.values() for r in part if r.clock == "wall"),
         clusters=_distinct(r.cluster_spec for part in parts.values() for r in part),
         timelines=thinned([t for key, part in parts.items() for t in _timelines(names[key], part)]),
@@ -129,7 +136,7 @@ def _effects(group: Group) -> Iterator[Effect]:
         found = stats.ratio_of(row.runs_s, base.runs_s) if base else None
         if base and found and row is not base:
             kind = "model" if row.engine in ("bulk", "streaming") else "engine"
-            yield Effect(kind, group.title, row.label, base.label, found, stats.verdict(found, group.noise))
+            yield Effect(kind, group.title, row.label, base.label, found, group.noise, stats.verdict(found, group.noise))
 
 
 def _timelines(title: str, records: Sequence[RunRecord]) -> Iterator[Timeline]:

@@ -35,7 +35,8 @@ def _hosts(real: Sequence[RunRecord]) -> tuple[str, ...]:
     hosts = {host_key(r.environment): r.environment for r in real}
     if len(hosts) < 2:
         return ()
-    return (f"the real runs come from {len(hosts)} places that differ in {listed(_differing(list(hosts.values())))}",)
+    what = listed(_differing(list(hosts.values())))
+    return (f"the real runs come from {len(hosts)} different hosts or sets of library versions, which differ in {what}",)
 
 
 def _differing(environments: Sequence[dict[str, Any]]) -> list[str]:

@@ -24,7 +24,7 @@ _WORLD_ONLY = ("calibration", "seed", "spans", "spill_dir")  # options that say 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A simulated configuration beside its measurement: medians of the makespan, and the error as a fraction."""
+    """A simulated configuration beside its measurement: medians of the makespan, the error as a fraction, its group's title."""
 
     workload: str
     scale: float
@@ -35,6 +35,7 @@ class Point:
     real_s: float
     simulated_s: float
     error: float
+    title: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +56,9 @@ class Fidelity:
 
 @dataclass(frozen=True, slots=True)
 class _Pair:
-    """Runs of one configuration in both worlds."""
+    """Runs of one configuration in both worlds; ``title`` is their group's."""
 
+    title: str
     simulated: list[RunRecord]
     real: list[RunRecord]
 
@@ -67,8 +69,17 @@ class _Pair:
         cpus = sum(n["count"] * n["cpus"] for n in record.cluster_spec["nodes"])
         partitions = int(record.workload_spec["dataset"]["partitions"])
         return Point(
-            record.workload, record.scale, cpus, partitions, record.engine, record.label, took, made, made / took - 1
-        )  # fmt: skip
+            workload=record.workload,
+            scale=record.scale,
+            cpus=cpus,
+            partitions=partitions,
+            engine=record.engine,
+            label=record.label,
+            real_s=took,
+            simulated_s=made,
+            error=made / took - 1,
+            title=self.title,
+        )
 
 
 def fidelity(records: Sequence[RunRecord]) -> Fidelity:
@@ -79,7 +90,7 @@ def fidelity(records: Sequence[RunRecord]) -> Fidelity:
     unmeasured: list[str] = []
     agree = of = 0
     for key, part in groups.items():
-        found, missing = _pairs(part)
+        found, missing = _pairs(names[key], part)
         pairs += found
         unmeasured += [f"{label} on {names[key]}" for label in missing]
         same, shown = _orders(found, floors[key])
@@ -96,7 +107,7 @@ def fidelity(records: Sequence[RunRecord]) -> Fidelity:
     )
 
 
-def _pairs(records: Sequence[RunRecord]) -> tuple[list[_Pair], list[str]]:
+def _pairs(title: str, records: Sequence[RunRecord]) -> tuple[list[_Pair], list[str]]:
     """Pairs of a group, and labels of simulated configurations without a measurement."""
     fine = [r for r in good(records) if r.makespan_s]
     found: list[_Pair] = []
@@ -104,7 +115,7 @@ def _pairs(records: Sequence[RunRecord]) -> tuple[list[_Pair], list[str]]:
     for (clock, label), simulated in by_label(fine).items():
         if clock == "virtual":
             real = [r for r in fine if r.clock == "wall" and _same(simulated[0], r)]
-            found += [_Pair(simulated, real)] if real else []
+            found += [_Pair(title, simulated, real)] if real else []
             missing += [] if real else [label]
     return found, missing
 

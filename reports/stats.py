@@ -3,7 +3,7 @@
 Pure functions of numbers; the random resampling is seeded, so that equal runs give equal reports. The module knows no record.
 
 * The interval of a median is the percentile bootstrap (B. Efron, R. Tibshirani, "An Introduction to the Bootstrap", 1993,
-  ch. 13) with 2,000 resamples at 95 %. With five runs or fewer it is nearly their range; below three there is none.
+  ch. 13) with 2,000 resamples at 95%. With five runs or fewer it is nearly their range; below three there is none.
 * A ratio is one median over another; its interval resamples both sides, each with dice of its own.
 * The noise floor of a workload is how far from 1 the ratio of two equal arms (A/A) may lie: the farther end of its interval,
   as the larger over the smaller, minus 1, so that half and twice are equally far.
@@ -27,7 +27,7 @@ Verdict = Literal["faster", "slower", "no difference shown", "too few runs"]
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A value and its 95 % interval; both ends None when there were too few runs."""
+    """A value and its 95% interval; both ends None when there were too few runs."""
 
     value: float
     low: float | None

@@ -39,13 +39,18 @@ def _standing(able: Sequence[Row], noise: float | None) -> str:
     """Who leads, and by how much; rows come fastest first."""
     if not able:
         return "no engine has a result"
+    if len(able) == 1:
+        return f"{able[0].label} took {_seconds(able[0])}"
+    few = [r for r in able if r.n < stats.LEAST_RUNS]
+    enough = [r for r in able if r.n >= stats.LEAST_RUNS]
+    if len(enough) < 2:
+        return f"{able[0].label} has the lowest median, {_seconds(able[0])}, of too few runs to tell a difference"
+    return "; ".join([_leader(enough, noise), *(f"too few runs of {r.label} ({_seconds(r)})" for r in few)])
+
+
+def _leader(able: Sequence[Row], noise: float | None) -> str:
     best, others = able[0], able[1:]
-    if not others:
-        return f"{best.label} took {_seconds(best)}"
-    shown = {r.label: _verdict(best, r, noise) for r in others}
-    if "too few runs" in shown.values():
-        return f"{best.label} has the lowest median, {_seconds(best)}, of too few runs to tell a difference"
-    ties = [r for r in others if shown[r.label] != "faster"]
+    ties = [r for r in others if _verdict(best, r, noise) != "faster"]
     if ties:
         return _tie([best, *ties], [r for r in others if r not in ties], noise)
     return f"{best.label} is fastest, {_seconds(best)}: {_factors(best, others)}"
@@ -81,8 +86,8 @@ def factor(fast: Row, slow: Row) -> str:
 
 
 def number(value: float) -> str:
-    """Two significant digits below 100, else whole: 1.03 stays 1.03, since 1.0 would hide it."""
-    return f"{value:.2f}" if value < 2 else f"{value:.1f}" if value < 100 else f"{value:.0f}"
+    """Three significant digits: 1.03 stays 1.03, since 1.0 would hide it."""
+    return f"{value:.3g}" if value < 1_000 else f"{value:.0f}"
 
 
 def percent(fraction: float) -> str:

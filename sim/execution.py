@@ -116,14 +116,15 @@ class Execution:
             return
         node.memory.used -= quick.memory  # the output's bytes stay, now in the store
         store.used += quick.bytes
-        store.peak = max(store.peak, store.used)
+        if store.used > store.peak:
+            store.peak = store.used
         self.stored_bytes += quick.bytes
         blocks = self._blocks
         number = len(blocks)
-        done = [
-            Block(number + i, launch.stage, partition, launch.task, rows, size, index)
-            for i, (partition, rows, size) in enumerate(quick.blocks)
-        ]
+        done = []
+        for partition, rows, size in quick.blocks:
+            done.append(Block(number, launch.stage, partition, launch.task, rows, size, index))
+            number += 1
         blocks += done
         self.journal.quick_done(worker, stage, quick, self.env._now)
         self._end(worker, launch, done)

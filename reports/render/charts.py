@@ -5,10 +5,11 @@ Every text goes through `escape`; every drawing has a title for readers that see
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from html import escape
 from math import floor, log10
 
+from windtunnel.reports.compare import Effect
 from windtunnel.reports.metrics import Curve
 from windtunnel.reports.rows import Row
 from windtunnel.reports.timeline import Bar, Lane, Timeline
@@ -18,13 +19,14 @@ from windtunnel.units import format_bytes, format_seconds
 WIDTH = 900
 _LABEL = 170  # room for names on the left
 _ROW, _LANE = 30, 17
+HATCHED = {"barrier": 45, "blocked": -45, "spill": 90}  # kinds of waiting, and how their stripes are turned
 FEW = 8  # points of a curve that are marked, since a line may not show them
 
 
-def svg(height: float, title: str, body: str) -> str:
-    """A drawing `WIDTH` wide that shrinks with its place."""
+def svg(height: float, title: str, body: str, width: float = WIDTH) -> str:
+    """A drawing that shrinks with its place."""
     return (
-        f'<svg viewBox="0 0 {WIDTH} {height:g}" role="img" aria-label="{escape(title)}" '
+        f'<svg viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{escape(title)}" '
         f'preserveAspectRatio="xMinYMin meet"><title>{escape(title)}</title>{body}</svg>'
     )
 
@@ -43,14 +45,14 @@ def _text(x: float, y: float, text: str, kind: str = "", anchor: str = "start") 
     return f'<text x="{x:.1f}" y="{y:.1f}" class="{kind}" text-anchor="{anchor}">{escape(text)}</text>'
 
 
-def _axis(highest: float, left: float, right: float, top: float, bottom: float, tell: str = "seconds") -> str:
-    """Vertical lines with their values below."""
+def _axis(end_s: float, left: float, right: float, top: float, bottom: float, count: int = 5) -> str:
+    """Vertical lines with their seconds below."""
     parts = []
-    for value in ticks(highest):
-        x = left + value / highest * (right - left) if highest else left
-        name = format_seconds(value) if tell == "seconds" else f"{value:g}"
+    for value in ticks(end_s, count):
+        x = left + value / end_s * (right - left) if end_s else left
         parts.append(f'<line x1="{x:.1f}" y1="{top:g}" x2="{x:.1f}" y2="{bottom:g}" class="grid"/>')
-        parts.append(_text(x, bottom + 14, name, "tick", "middle"))
+        anchor = "start" if value == 0 else "end" if x > right - 20 else "middle"
+        parts.append(_text(x, bottom + 14, format_seconds(value), "tick", anchor))
     return "".join(parts)
 
 
@@ -58,24 +60,24 @@ def _axis(highest: float, left: float, right: float, top: float, bottom: float, 
 
 
 def intervals(rows: Sequence[Row], title: str) -> str:
-    """Median, interval and single runs of each configuration, from 0."""
-    shown = [r for r in rows if r.makespan_s is not None]
-    if not shown:
+    """Median, interval and single runs of each configuration, from 0; without a result, how it ended."""
+    highest = max((r.slowest_s or 0.0 for r in rows), default=0.0) * 1.05
+    if highest <= 0:
         return ""
-    highest = max(max(r.runs_s) for r in shown) * 1.05
-    bottom = 8 + len(shown) * _ROW
+    bottom = 8 + len(rows) * _ROW
     scale = (WIDTH - _LABEL - 90) / highest
     body = _axis(highest, _LABEL, WIDTH - 90, 4, bottom)
-    for number, row in enumerate(shown):
+    for number, row in enumerate(rows):
         body += _interval_row(row, 8 + number * _ROW + _ROW / 2, scale)
     return svg(bottom + 22, title, body)
 
 
 def _interval_row(row: Row, y: float, scale: float) -> str:
-    assert row.makespan_s is not None
     mark = "sim" if row.clock == "virtual" else "aa" if row.aa else "real"
-    middle = _LABEL + row.makespan_s.value * scale
     parts = [_text(_LABEL - 10, y + 4, _short(row.label, 22), "name", "end")]
+    if row.makespan_s is None:
+        return parts[0] + _text(_LABEL + 8, y + 4, f"✕ {row.status.replace('_', ' ')}", "ended")
+    middle = _LABEL + row.makespan_s.value * scale
     parts += [f'<circle cx="{_LABEL + v * scale:.1f}" cy="{y:g}" r="2.5" class="run {mark}"/>' for v in row.runs_s]
     if row.makespan_s.low is not None and row.makespan_s.high is not None:
         low, high = _LABEL + row.makespan_s.low * scale, _LABEL + row.makespan_s.high * scale
@@ -123,43 +125,111 @@ def _bar(bar: Bar, y: float, scale: float) -> str:
     )
 
 
+def patterns() -> str:
+    """Hatches of the kinds of waiting, so that colour is not all that tells them from work."""
+    lines = "".join(
+        f'<pattern id="hatch-{kind}" width="6" height="6" patternUnits="userSpaceOnUse" patternTransform="rotate({turn})">'
+        f'<rect width="6" height="6" class="p-{kind}"/><line x1="0" y1="0" x2="0" y2="6" class="stripe"/></pattern>'
+        for kind, turn in HATCHED.items()
+    )
+    return f'<svg width="0" height="0" aria-hidden="true" class="patterns"><defs>{lines}</defs></svg>'
+
+
 # -- curves -----------------------------------------------------------------------------------------------------------
 
 
 def curve(found: Curve, end: float, title: str, unit: str) -> str:
-    """A quantity over the time of a run; ``unit`` is "bytes", "cores" or "rows"."""
+    """A quantity over the time of a run, half a page wide; ``unit`` is "bytes", "cores" or "rows"."""
     if not found.times_s or end <= 0:
         return ""
-    height, highest = 110.0, max(found.values) * 1.1 or 1.0
-    scale_x, scale_y = (WIDTH - 14 - _LABEL) / end, (height - 8) / highest
-    points = " ".join(
-        f"{_LABEL + min(t, end) * scale_x:.1f},{height - v * scale_y:.1f}"
-        for t, v in zip(found.times_s, found.values, strict=True)
-    )
-    body = _axis(end, _LABEL, WIDTH - 14, 4, height)
-    body += _text(_LABEL - 10, 14, _amount(max(found.values), unit), "tick", "end") + _text(
-        _LABEL - 10, height, "0", "tick", "end"
-    )
-    body += _text(0, height / 2, title, "name") + f'<polyline points="{points}" class="curve"/>'
-    if len(found.times_s) <= FEW:
-        places = (p.split(",") for p in points.split())
-        body += "".join(f'<circle cx="{x}" cy="{y}" r="3" class="median real"/>' for x, y in places)
-    return svg(height + 20, f"{title} over time, at most {_amount(max(found.values), unit)}", body)
+    left, right, top, bottom, peak = 6.0, 424.0, 30.0, 120.0, max(found.values)
+    scale_x, scale_y = (right - left) / end, (bottom - top) / (peak or 1.0)
+    places = [
+        (left + min(max(t, 0.0), end) * scale_x, bottom - v * scale_y) for t, v in zip(found.times_s, found.values, strict=True)
+    ]
+    points = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
+    body = _axis(end, left, right, top, bottom, 4)
+    body += f'<line x1="{left}" y1="{bottom}" x2="{right}" y2="{bottom}" class="frame"/>'
+    body += _text(left, 16, title, "name") + _text(right, 16, f"at most {_amount(peak, unit)}", "tick", "end")
+    area = f"{places[0][0]:.1f},{bottom:g} {points} {places[-1][0]:.1f},{bottom:g}"
+    body += f'<polygon points="{area}" class="area"/><polyline points="{points}" class="curve"/>'
+    if len(places) <= FEW:
+        body += "".join(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.5" class="median real"/>' for x, y in places)
+    return svg(bottom + 20, f"{title} over time, at most {_amount(peak, unit)}", body, 430)
 
 
 def _amount(value: float, unit: str) -> str:
     if unit == "bytes":
         return format_bytes(value)
     if unit == "rows":
-        return f"{value / 1e6:.3g} M/s" if value >= 1e6 else f"{value / 1e3:.3g} k/s" if value >= 1e3 else f"{value:.3g}/s"
+        return (
+            f"{value / 1e6:.3g} M rows/s"
+            if value >= 1e6
+            else f"{value / 1e3:.3g} k rows/s"
+            if value >= 1e3
+            else f"{value:.3g} rows/s"
+        )
     return f"{value:.2g} cores"
+
+
+# -- effects ----------------------------------------------------------------------------------------------------------
+
+
+def effects(found: Sequence[Effect]) -> str:
+    """Ratios of makespans with their intervals on a logarithmic axis; model effects are squares, engine effects dots."""
+    if not found:
+        return ""
+    floors = [1 + e.noise for e in found if e.noise]
+    ends = [v for e in found for v in (e.ratio.value, e.ratio.low, e.ratio.high) if v is not None]
+    ends += [1.0, *floors, *(1 / f for f in floors)]
+    low, high = log10(min(ends) / 1.15), log10(max(ends) * 1.15)
+    left, right, bottom = 290.0, WIDTH - 30.0, 8.0 + len(found) * _ROW
+
+    def place(value: float) -> float:
+        return left + (log10(value) - low) / (high - low) * (right - left)
+
+    body = "".join(_floor(e.noise, 8 + n * _ROW, place) for n, e in enumerate(found) if e.noise)
+    body += "".join(
+        f'<line x1="{place(v):.1f}" y1="4" x2="{place(v):.1f}" y2="{bottom:g}" class="{"one" if v == 1 else "grid"}"/>'
+        + _text(place(v), bottom + 14, f"{v:g}×", "tick", "middle")
+        for v in _ratios(10**low, 10**high)
+    )
+    for number, effect in enumerate(found):
+        body += _effect(effect, 8 + (number + 0.5) * _ROW, left - 12, place)
+    return svg(bottom + 22, "makespan against bulk: below 1 is faster", body)
+
+
+def _floor(noise: float, y: float, place: Callable[[float], float]) -> str:
+    """The band in which two equal arms may lie."""
+    low, high = place(1 / (1 + noise)), place(1 + noise)
+    return f'<rect x="{low:.1f}" y="{y + 3:g}" width="{high - low:.1f}" height="{_ROW - 6}" class="floor"/>'
+
+
+def _ratios(low: float, high: float) -> list[float]:
+    """1 and round ratios within bounds: few where the bounds are far apart."""
+    steps = (1,) if high / low > 1e3 else (1, 2, 5) if high / low > 4 else (1, 1.25, 1.5, 2, 3, 4, 5, 6, 8)
+    values = {round(step * 10.0**power, 9) for power in range(floor(log10(low)) - 1, floor(log10(high)) + 1) for step in steps}
+    return sorted(v for v in values | {1.0} if low <= v <= high)
+
+
+def _effect(effect: Effect, y: float, right: float, place: Callable[[float], float]) -> str:
+    x, low, high = place(effect.ratio.value), effect.ratio.low, effect.ratio.high
+    kind = "sim" if effect.kind == "model" else "real"
+    parts = [_text(right, y + 4, _short(f"{effect.label} · {effect.workload}", 44), "name", "end")]
+    if low is not None and high is not None:
+        parts.append(f'<line x1="{place(low):.1f}" y1="{y:g}" x2="{place(high):.1f}" y2="{y:g}" class="interval {kind}"/>')
+    if effect.kind == "model":
+        parts.append(f'<rect x="{x - 5.5:.1f}" y="{y - 5.5:g}" width="11" height="11" class="median sim"/>')
+    else:
+        parts.append(f'<circle cx="{x:.1f}" cy="{y:g}" r="6" class="median real"/>')
+    return "".join(parts)
 
 
 # -- simulated against real -------------------------------------------------------------------------------------------
 
 
 def parity(pairs: Sequence[tuple[float, float]]) -> str:
-    """Simulated over real durations on logarithmic axes; on the diagonal they are equal, the band is ±25 %."""
+    """Simulated over real durations on logarithmic axes; on the diagonal they are equal, the band is ±25%."""
     if not pairs:
         return ""
     low = min(min(p) for p in pairs) / 1.5
@@ -184,4 +254,4 @@ def parity(pairs: Sequence[tuple[float, float]]) -> str:
         body += _text(x, top + size + 16, format_seconds(value), "tick", "middle")
         body += _text(left - 8, y + 4, format_seconds(value), "tick", "end")
     body += _text(left + size / 2, top + size + 34, "measured", "name", "middle") + _text(0, top + size / 2, "simulated", "name")
-    return svg(top + size + 42, "simulated over measured makespans", body).replace(f"0 0 {WIDTH} ", "0 0 420 ", 1)
+    return svg(top + size + 42, "simulated over measured makespans", body, 420)

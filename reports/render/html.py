@@ -12,7 +12,6 @@ from typing import Any
 from windtunnel.reports.compare import Comparison
 from windtunnel.reports.metrics import KINDS
 from windtunnel.reports.render import charts, words
-from windtunnel.reports.timeline import Timeline
 
 from windtunnel.units import format_bytes, format_seconds
 
@@ -31,7 +30,6 @@ def render(comparison: Comparison) -> str:
         parity=[(p.real_s, p.simulated_s) for p in comparison.fidelity.points],
         seconds=format_seconds,
         bytes=format_bytes,
-        shares=_shares,
         plain=_plain,
         style=Markup(_resource("report.css")),
     )
@@ -48,12 +46,6 @@ def _template() -> Any:
 
 def _resource(name: str) -> str:
     return files("windtunnel.reports.render").joinpath(name).read_text(encoding="utf-8")
-
-
-def _shares(timeline: Timeline) -> list[tuple[str, str]]:
-    """Where the workers' time went: (kind, seconds and share)."""
-    total = sum(timeline.worker_seconds.values()) or 1.0
-    return [(kind, f"{format_seconds(s)} ({s / total:.0%})") for kind, s in timeline.worker_seconds.items()]
 
 
 def _plain(value: Any) -> str:

@@ -17,13 +17,10 @@ def render(comparison: Comparison) -> str:
         parts += ["", f"## {_plain(group.title)}", "", *_table(words.HEADS, (words.cells(r) for r in group.rows))]
         parts += ["", words.noise(group)]
     if comparison.effects:
-        rows = (
-            (e.kind, e.workload, e.label, words.ratio_interval(e.ratio), e.verdict)
-            for e in sorted(comparison.effects, key=lambda e: e.kind != "model")
-        )
+        rows = ((e.kind, e.workload, e.label, words.ratio_interval(e.ratio), e.verdict) for e in comparison.effects)
         parts += ["", "## Model effect and engine effect", "", "Makespan against bulk, everything else equal.", ""]
         parts += _table(("effect", "workload", "engine", "ratio", "shows"), rows)
-    if comparison.fidelity.points:
+    if comparison.fidelity.points or comparison.fidelity.unmeasured:
         parts += ["", "## Simulated against real", "", words.fidelity_sentence(comparison.fidelity)]
     return "\n".join(parts) + "\n"
 

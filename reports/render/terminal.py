@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from rich.console import Console
@@ -12,14 +13,15 @@ from windtunnel.reports.render import words
 from windtunnel.reports.rows import Row
 
 PLAIN_WIDTH = 160  # where nobody says how wide the output may be
-_RIGHT = ("makespan", "95 % interval", "runs", "against", "peak memory", "spilled", "start")
+_RIGHT = ("makespan", "95% interval", "runs", "against", "peak memory", "spilled", "start")
 
 
 def print_comparison(comparison: Comparison, console: Console | None = None) -> None:
     """Print it to ``console`` (standard output)."""
-    out = console or Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH, highlight=False)
-    for warning in comparison.warnings:
-        out.print(Text(f"warning: {warning}", style="yellow"))
+    out = console or _console()
+    forbidding = len(comparison.not_comparable)
+    for warning in comparison.warnings[:forbidding]:
+        out.print(Text(warning, style="bold red"))
     out.print(Text("Verdict", style="bold"))
     for sentence in comparison.verdicts:
         out.print(Text(f"  {sentence}"))
@@ -34,6 +36,14 @@ def print_comparison(comparison: Comparison, console: Console | None = None) -> 
         out.print()
         out.print(Text("Simulated against real", style="bold"))
         out.print(Text(f"  {words.fidelity_sentence(comparison.fidelity)}"))
+    for warning in comparison.warnings[forbidding:]:
+        out.print(Text(f"warning: {warning}", style="yellow"))
+
+
+def _console() -> Console:
+    """Plain text through a pipe and with NO_COLOR; rich alone would keep bold."""
+    plain = False if os.environ.get("NO_COLOR") else None
+    return Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH, highlight=False, force_terminal=plain)
 
 
 def _table(group: Group) -> Table:
@@ -56,7 +66,7 @@ def _effects(effects: tuple[Effect, ...]) -> Table:
     table = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
     for head in ("effect", "workload", "engine", "ratio", "shows"):
         table.add_column(Text(head), justify="right" if head == "ratio" else "left")
-    for effect in sorted(effects, key=lambda e: e.kind != "model"):
+    for effect in effects:
         cells = (effect.kind, effect.workload, effect.label, words.ratio_interval(effect.ratio), effect.verdict)
         table.add_row(*(Text(c) for c in cells))
     return table

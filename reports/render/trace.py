@@ -23,7 +23,7 @@ def chrome_trace(records: Iterable[RunRecord]) -> dict[str, Any]:
     for number, record in enumerate((r for r in records if not r.warmup), start=1):
         title = f"{record.workload} · {record.label} · {record.clock} · run {record.repetition}"
         events.append(_name("process_name", number, 0, title))
-        for thread, (name, spans) in enumerate(_threads(record), start=1):
+        for thread, (name, spans) in enumerate(_threads(record)):
             events.append(_name("thread_name", number, thread, name))
             events += (_complete(span, number, thread) for span in spans)
         events += _counters(record, number)

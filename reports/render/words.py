@@ -6,17 +6,24 @@ from windtunnel.reports.compare import Group
 from windtunnel.reports.fidelity import Fidelity
 from windtunnel.reports.rows import Row
 from windtunnel.reports.stats import Estimate
+from windtunnel.reports.timeline import STAGE_KINDS
 from windtunnel.reports.verdicts import percent
 
 from windtunnel.units import format_bytes, format_seconds
 
-HEADS = ("engine", "makespan", "95 % interval", "runs", "against", "peak memory", "spilled", "start", "note")
+HEADS = ("engine", "makespan", "95% interval", "runs", "against", "peak memory", "spilled", "start", "note")
+
+
+MORE_HEADS = (
+    "engine", "fastest – slowest", "of the best", "first output", "rows/s", "CPU use", "serialization", "barrier", "backpressure",
+    "cost",
+)  # fmt: skip
 
 
 def cells(row: Row) -> tuple[str, ...]:
     """A row of a group's table, in the order of `HEADS`."""
     if row.makespan_s is None:
-        return (row.label, row.status, "", "0", "", "", "", "", failure(row))
+        return (row.label, _plain(row.status), "", "0", "", "", "", "", failure(row))
     return (
         row.label,
         format_seconds(row.makespan_s.value),
@@ -30,10 +37,30 @@ def cells(row: Row) -> tuple[str, ...]:
     )
 
 
+def more_cells(row: Row) -> tuple[str, ...]:
+    """What the first table has no room for, in the order of `MORE_HEADS`."""
+    return (
+        row.label,
+        "–" if row.fastest_s is None else f"{format_seconds(row.fastest_s)} – {format_seconds(row.slowest_s)}",
+        "–" if row.of_best is None else ratio(row.of_best),
+        format_seconds(row.first_output_s),
+        "–" if row.rows_per_s is None else f"{row.rows_per_s:,.0f}",
+        "–" if row.cpu_utilization is None else f"{row.cpu_utilization:.0%}",
+        format_seconds(row.serialization_s),
+        format_seconds(row.barrier_s),
+        format_seconds(row.blocked_s),
+        "–" if row.cost_usd is None else f"${row.cost_usd:.4g}",
+    )
+
+
 def failure(row: Row) -> str:
     """How the bad runs ended, and why the first of them did: "2 failed, 1 timeout: no space left"."""
-    ended = ", ".join(f"{count} {status}" for status, count in row.statuses.items() if status != "ok")
+    ended = ", ".join(f"{count} {_plain(status)}" for status, count in row.statuses.items() if status != "ok")
     return f"{ended}: {row.reason or 'no reason given'}"
+
+
+def _plain(status: str) -> str:
+    return status.replace("_", " ")
 
 
 def interval(estimate: Estimate) -> str:
@@ -83,6 +110,29 @@ def noise(group: Group) -> str:
     if group.noise is None:
         return "no A/A arm with enough runs: the noise floor is not known"
     return f"noise floor {percent(group.noise)}: so far apart may two equal arms (A/A) lie; no smaller difference is called one"
+
+
+def fact(name: str) -> str:
+    """The name of a fact of the environment: "memory_bytes" → "memory"."""
+    return name.removesuffix("_bytes").replace("_", " ").replace("cpu", "CPU")
+
+
+def sentence(text: str) -> str:
+    """With a capital and a full stop."""
+    return f"{text[:1].upper()}{text[1:]}."
+
+
+def shares(worker_seconds: dict[str, float]) -> list[tuple[str, str]]:
+    """Where the time went: (kind, seconds and share of the workers' time); waits of stages have no share in it."""
+    total = sum(s for kind, s in worker_seconds.items() if kind not in STAGE_KINDS) or 1.0
+    return [
+        (kind, format_seconds(s) + (" of stages" if kind in STAGE_KINDS else f" ({_share(s / total)})"))
+        for kind, s in worker_seconds.items()
+    ]
+
+
+def _share(fraction: float) -> str:
+    return "<1%" if 0 < fraction < 0.005 else f"{fraction:.0%}"
 
 
 def fidelity_sentence(found: Fidelity) -> str:
