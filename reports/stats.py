@@ -92,12 +92,9 @@ def _distance(found: float) -> float:
 
 
 def verdict(found: Estimate, noise: float | None) -> Verdict:
-    """What a ratio of durations shows: "faster" only when its whole interval lies below 1 by more than the noise floor."""
+    """What a ratio of durations shows: "faster" only when its interval leaves 1 out and it lies beyond the noise floor."""
     if found.low is None or found.high is None:
         return "too few runs"
-    reach = 1 + (noise or 0.0)
-    if found.high * reach < 1:
-        return "faster"
-    if found.low > reach:
-        return "slower"
-    return "no difference shown"
+    if found.low <= 1 <= found.high or _distance(found.value) <= (noise or 0.0):
+        return "no difference shown"
+    return "faster" if found.value < 1 else "slower"

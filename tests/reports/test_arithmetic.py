@@ -32,17 +32,17 @@ def test_half_and_twice_are_equally_far_from_one() -> None:
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "noise", "expected"),
+    ("value", "low", "high", "noise", "expected"),
     [
-        (0.5, 0.8, 0.2, "faster"),  # 0.8 × 1.2 = 0.96
-        (0.5, 0.8, 0.25, "no difference shown"),  # 0.8 × 1.25 = 1
-        (0.5, 1.0, None, "no difference shown"),
-        (1.3, 2.0, 0.2, "slower"),
-        (1.2, 2.0, 0.2, "no difference shown"),
+        (0.7, 0.5, 0.8, 0.4, "faster"),  # 1 / 0.7 = 1.43
+        (0.7, 0.5, 0.8, 0.45, "no difference shown"),
+        (0.7, 0.5, 1.0, None, "no difference shown"),
+        (1.5, 1.1, 2.0, 0.4, "slower"),
+        (1.5, 1.1, 2.0, 0.5, "no difference shown"),
     ],
 )
-def test_the_near_end_of_the_interval_decides(low: float, high: float, noise: float | None, expected: str) -> None:
-    assert stats.verdict(Estimate(1.0, low, high), noise) == expected
+def test_interval_and_noise_floor_decide(value: float, low: float, high: float, noise: float | None, expected: str) -> None:
+    assert stats.verdict(Estimate(value, low, high), noise) == expected
 
 
 def test_inverse() -> None:
