@@ -138,6 +138,8 @@ def _fit(samples: Samples, law: tuple[tuple[float, float], ...]) -> Array:
     columns = np.stack([np.ones_like(y), samples.array("rows"), samples.array("bytes")], axis=1)
     if _redundant(columns[:, 1], columns[:, 2]):
         columns[:, 2] = 0.0
+    if _constant(columns[:, 1]):
+        columns[:, 0] = 0.0
     cost = non_negative_fit(columns, y)
     residual = np.abs(y - columns @ cost) / np.maximum(y, _FLOOR_S)
     keep = residual <= max(3 * float(np.median(residual)), 0.05)
@@ -159,6 +161,11 @@ def _redundant(rows: Array, size: Array) -> bool:
     """Whether bytes say no more than rows: every row is about as wide."""
     width = size[rows > 0] / rows[rows > 0]
     return len(width) == 0 or float(np.std(width)) <= 0.05 * float(np.mean(width))
+
+
+def _constant(rows: Array) -> bool:
+    """Whether all tasks had about as many rows: then fixed and per-row costs cannot be told apart, and rows carry the cost."""
+    return float(np.min(rows)) > 0 and float(np.std(rows)) <= 0.1 * float(np.mean(rows))
 
 
 def _multipliers(samples: Samples, law: tuple[tuple[float, float], ...]) -> Array:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,6 +74,8 @@ class EngineCost:
     slowdown: tuple[tuple[float, float], ...] = ()
 
     def __post_init__(self) -> None:
+        if any(getattr(self, f.name) < 0 for f in dataclasses.fields(self) if f.type in _NUMBERS):
+            raise InputError(f"overheads of engine {self.engine!r} must not be negative: {self}")
         if any(m < 1.0 for _, m in self.slowdown) or any(
             a[0] >= b[0] for a, b in zip(self.slowdown, self.slowdown[1:], strict=False)
         ):
@@ -128,14 +131,14 @@ class Calibration:
         path.parent.mkdir(parents=True, exist_ok=True)
         text = json.dumps({"schema": SCHEMA, **dataclasses.asdict(self)}, indent=1, sort_keys=True)
         temporary = path.with_name(path.name + ".tmp")
-        temporary.write_text(text + "\n")
+        temporary.write_text(text + "\n", encoding="utf-8")
         temporary.replace(path)
 
     @classmethod
     def load(cls, path: Path) -> Calibration:
         """Read JSON; InputError for a missing, broken or foreign file."""
         try:
-            plain = json.loads(path.read_text())
+            plain = json.loads(path.read_text(encoding="utf-8"))
         except OSError as error:
             raise InputError(
                 f"calibration {path} cannot be read: {error.strerror}; make one with `windtunnel calibrate`"
@@ -146,18 +149,40 @@ class Calibration:
             raise InputError(f"calibration {path} has not schema {SCHEMA}; make a new one with `windtunnel calibrate`")
         try:
             return cls._from_plain(plain)
-        except (TypeError, KeyError, ValueError) as error:
+        except (TypeError, KeyError, ValueError, InputError) as error:
             raise InputError(f"calibration {path} does not have the fields of schema {SCHEMA}: {error}") from error
 
     @classmethod
     def _from_plain(cls, plain: dict[str, Any]) -> Calibration:
-        engines = []
-        for entry in plain["engines"]:
-            points = tuple((float(x), float(y)) for x, y in entry.pop("slowdown"))
-            engines.append(EngineCost(**entry, slowdown=points))
+        if not isinstance(plain["provenance"], dict):
+            raise TypeError(f"provenance is not an object but {plain['provenance']!r:.60}")
         return cls(
-            operators=tuple(OperatorCost(**entry) for entry in plain["operators"]),
-            engines=tuple(engines),
-            residuals=tuple(Residual(**entry) for entry in plain["residuals"]),
+            operators=tuple(OperatorCost(**_checked(OperatorCost, entry)) for entry in plain["operators"]),
+            engines=tuple(EngineCost(**_checked(EngineCost, entry)) for entry in plain["engines"]),
+            residuals=tuple(Residual(**_checked(Residual, entry)) for entry in plain["residuals"]),
             provenance=plain["provenance"],
         )
+
+
+_NUMBERS = ("float", "int")  # types of fields, as written
+
+
+def _checked(kind: type[Any], entry: Any) -> dict[str, Any]:
+    """The fields of an entry of a file. Raises TypeError or ValueError where one is of another type or not finite."""
+    if not isinstance(entry, dict):
+        raise TypeError(f"{kind.__name__} is not an object but {entry!r:.60}")
+    values = dict(entry)
+    if "slowdown" in values:
+        values["slowdown"] = tuple((float(x), float(y)) for x, y in values["slowdown"])
+    for field in dataclasses.fields(kind):
+        value = values.get(field.name, "" if field.type == "str" else 0)
+        optional = value is None and "None" in str(field.type)
+        if field.type == "str" and not isinstance(value, str):
+            raise TypeError(f"{field.name} of {kind.__name__} is not a text but {value!r:.60}")
+        if str(field.type).startswith(_NUMBERS) and not optional and not _is_number(value):
+            raise TypeError(f"{field.name} of {kind.__name__} is not a finite number but {value!r:.60}")
+    return values
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -35,7 +36,7 @@ def no_leftovers() -> Iterator[None]:
 
 def _sessions() -> set[str]:
     shm = Path("/dev/shm")
-    return {p.name for p in shm.glob("windtunnel-*")} if shm.is_dir() else set()
+    return {p.name for p in shm.glob(f"windtunnel-{os.getpid()}-*")} if shm.is_dir() else set()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -75,16 +75,20 @@ def experiments(everything: bool, scale: float, repetitions: int, calibration: P
 
 
 def _calibrate(simulated: Experiment, store: Store) -> None:
-    """At half the scale: what the report shows is a prediction, not a fit of its own runs."""
+    """At a quarter and half of the scale: what the report shows is a prediction, not a fit of its own runs."""
     from dataclasses import replace
 
     from windtunnel.sim.calibrate import calibrate_workloads
 
-    say("calibrating at half the scale: what kernels cost, and the overheads of the local world")
-    halves = (replace(c, parameters={**c.parameters, "scale": c.parameters["scale"] / 2}) for c in simulated.workloads)
+    say("calibrating at smaller scales: what kernels cost, and the overheads of the local world")
+    smaller = (
+        replace(c, parameters={**c.parameters, "scale": c.parameters["scale"] * part})
+        for c in simulated.workloads
+        for part in (0.25, 0.5)
+    )
     out = Path(str(simulated.engines[0].options["calibration"]))
     with progress() as show:
-        calibrate_workloads(tuple(halves), simulated.cluster, store, out, show, date=today())
+        calibrate_workloads(tuple(smaller), simulated.cluster, store, out, show, date=today())
 
 
 def _document(records: tuple[RunRecord, ...], results: Path) -> dict[str, Any]:

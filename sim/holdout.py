@@ -1,0 +1,312 @@
+"""How far the simulated world is off on this machine: calibrate on half of a grid, predict the other half, compare.
+
+The grid is scale × workers × partitions, its halves alternate like the squares of a checkerboard: every predicted point has
+calibrated neighbours and none is fitted. Runs that a busy neighbour disturbed are left out; a cell with too few quiet runs is
+visited again, up to ``rounds`` times. ``python -m windtunnel.sim.holdout`` prints the table. The module judges; it fits nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import combinations, product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from windtunnel.sim.calibrate import calibrate
+from windtunnel.sim.quiet import QUIET_CORES, foreign_cores, is_quiet, quiet
+
+from windtunnel.cellspec import WorkloadChoice, default_data_root
+from windtunnel.cluster import ClusterSpec
+from windtunnel.experiment import Experiment, Progress
+from windtunnel.record import RunRecord
+from windtunnel.scenario_tables import EngineChoice
+from windtunnel.store import Store
+
+ENGINES = ("bulk", "streaming")
+ENOUGH = 4  # quiet runs of a cell that need no further round
+SEEDS = 5  # simulated runs of a point
+Cell = tuple[str, float, int, int, str]  # workload, scale, workers, partitions, engine
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grid:
+    """What is measured: every combination, ``repetitions`` runs a round, at most ``rounds`` rounds."""
+
+    workloads: tuple[str, ...]
+    scales: tuple[float, ...] = (0.05, 0.1, 0.2, 0.4)
+    workers: tuple[int, ...] = (1, 2)
+    partitions: tuple[int, ...] = (2, 4, 8)
+    repetitions: int = 5
+    rounds: int = 2
+
+    def halves(self) -> tuple[tuple[WorkloadChoice, ...], tuple[WorkloadChoice, ...]]:
+        """(to calibrate on, to predict): the black and the white squares."""
+        halves: tuple[list[WorkloadChoice], list[WorkloadChoice]] = ([], [])
+        places = product(enumerate(self.scales), enumerate(self.workers), enumerate(self.partitions))
+        for (i, scale), (j, workers), (k, partitions) in places:
+            for name in self.workloads:
+                choice = WorkloadChoice(
+                    name=name, parameters={"scale": scale, "partitions": partitions}, cluster=ClusterSpec.here(cpus=workers)
+                )
+                halves[(i + j + k) % 2].append(choice)
+        return tuple(halves[0]), tuple(halves[1])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Point:
+    """A predicted cell: medians in seconds, error = simulated over measured - 1, ``noise`` = relative error of the measured median.
+
+    ``quiet``: of ``runs`` measured runs so many were undisturbed (none: the quietest stand for the cell).
+    """
+
+    workload: str
+    scale: float
+    workers: int
+    partitions: int
+    engine: str
+    measured_s: float
+    simulated_s: float
+    error: float
+    noise: float
+    quiet: int
+    runs: int
+    foreign_cores: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """All points; ``disturbed`` ones never had a quiet run and count in no figure but their own.
+
+    ``orders_agree`` of ``orders`` places where the engines differ by more than the noise have them in the same order simulated.
+    ``floor``: median relative difference between two rounds of one cell, the noise from process to process.
+    """
+
+    points: tuple[Point, ...]
+    disturbed: tuple[Point, ...]
+    median_error: float | None
+    worst_error: float | None
+    orders: int
+    orders_agree: int
+    floor: float
+
+
+# -- measuring --------------------------------------------------------------------------------------------------------
+
+
+def measure(
+    grid: Grid, store: Store, data_root: Path, progress: Callable[[Progress], None] | None = None
+) -> tuple[RunRecord, ...]:
+    """Run what the store does not hold yet; cells with too few quiet runs are visited again."""
+    todo = [c for half in grid.halves() for c in half]
+    wanted = {cell_of_choice(c, e) for c in todo for e in ENGINES}
+    for rounds in range(1, grid.rounds + 1):
+        _experiment(todo, ENGINES, data_root, repetitions=grid.repetitions, rounds=rounds).run(
+            store, resume=True, progress=progress
+        )
+        found = [r for r in store.records(experiment="holdout", warmup=False) if cell_of(r) in wanted and r.status == "ok"]
+        todo = _unsettled(todo, found)
+        if not todo:
+            break
+    return tuple(found)
+
+
+def _experiment(choices: Sequence[WorkloadChoice], engines: Sequence[str], data_root: Path, **more: Any) -> Experiment:
+    chosen = tuple(EngineChoice(name=n, label=n, options=dict(more.get("options", {}))) for n in engines)
+    more.pop("options", None)
+    return Experiment(
+        name="holdout",
+        workloads=tuple(choices),
+        engines=chosen,
+        cluster=ClusterSpec.here(),
+        aa=False,
+        data_root=data_root,
+        **more,
+    )
+
+
+def _unsettled(choices: Sequence[WorkloadChoice], records: Sequence[RunRecord]) -> list[WorkloadChoice]:
+    """Choices whose engines lack quiet runs, each with those engines only."""
+    calm: dict[Cell, int] = {}
+    for record in records:
+        calm[cell_of(record)] = calm.get(cell_of(record), 0) + is_quiet(record)
+    left = []
+    for choice in choices:
+        names = [n for n in ENGINES if calm.get(cell_of_choice(choice, n), 0) < ENOUGH]
+        if names:
+            left.append(replace(choice, engines=tuple(EngineChoice(name=n, label=n, options={}) for n in names)))
+    return left
+
+
+def cell_of(record: RunRecord) -> Cell:
+    """Where in the grid a record lies; a simulated one lies where its engine does."""
+    workers = sum(n["count"] * n["cpus"] for n in record.cluster_spec["nodes"])
+    partitions = int(record.workload_spec["dataset"]["partitions"])
+    return record.workload, record.scale, workers, partitions, record.engine.removeprefix("sim:")
+
+
+def cell_of_choice(choice: WorkloadChoice, engine: str) -> Cell:
+    """Where in the grid a choice lies."""
+    assert choice.cluster is not None
+    return choice.name, choice.parameters["scale"], choice.cluster.cpus, choice.parameters["partitions"], engine
+
+
+# -- predicting -------------------------------------------------------------------------------------------------------
+
+
+def predict(choices: Sequence[WorkloadChoice], calibration: Path, store: Store, data_root: Path) -> tuple[RunRecord, ...]:
+    """The simulated runs of these choices."""
+    names = [f"sim:{n}" for n in ENGINES]
+    options = {"calibration": str(calibration)}
+    plain = [replace(c, engines=None) for c in choices]
+    experiment = _experiment(plain, names, data_root, repetitions=SEEDS, options=options)
+    return tuple(r for r in experiment.run(store, resume=True) if r.status == "ok")
+
+
+def holdout(
+    grid: Grid, store: Store, data_root: Path, *, date: str = "", progress: Callable[[Progress], None] | None = None
+) -> Outcome:
+    """Measure, calibrate on one half, predict the other, judge."""
+    fitted, predicted = grid.halves()
+    measured = measure(grid, store, data_root, progress)
+    known = {cell_of_choice(c, e) for c in fitted for e in ENGINES}
+    calibration = calibrate(
+        [r for r in measured if cell_of(r) in known], provenance={"date": date}, workloads={c.name: c.load() for c in fitted}
+    )
+    path = store.root / "calibrations" / f"{calibration.digest()}.json"
+    calibration.save(path)
+    simulated = predict(predicted, path, Store(store.root / "simulated" / calibration.digest()), data_root)
+    return judge(measured, simulated)
+
+
+# -- judging ----------------------------------------------------------------------------------------------------------
+
+
+def judge(measured: Iterable[RunRecord], simulated: Iterable[RunRecord]) -> Outcome:
+    """Every simulated cell beside its measurement. Pure."""
+    real, made = _by_cell(measured), _by_cell(simulated)
+    points = [_point(cell, real[cell], made[cell]) for cell in sorted(made) if cell in real]
+    good = [p for p in points if p.quiet]
+    floor = round_to_round(measured)
+    same, shown = _orders(good, floor)
+    sizes = [abs(p.error) for p in good]
+    return Outcome(
+        points=tuple(good), disturbed=tuple(p for p in points if not p.quiet), floor=floor, orders=shown, orders_agree=same,
+        median_error=float(np.median(sizes)) if sizes else None, worst_error=max(sizes, default=None),
+    )  # fmt: skip
+
+
+def _by_cell(records: Iterable[RunRecord]) -> dict[Cell, list[RunRecord]]:
+    found: dict[Cell, list[RunRecord]] = {}
+    for record in records:
+        if record.makespan_s is not None and not record.warmup:
+            found.setdefault(cell_of(record), []).append(record)
+    return found
+
+
+def _point(cell: Cell, real: Sequence[RunRecord], simulated: Sequence[RunRecord]) -> Point:
+    chosen = quiet(real, cell_of)
+    took, made = _median(chosen), _median(simulated)
+    workload, scale, workers, partitions, engine = cell
+    return Point(
+        workload=workload, scale=scale, workers=workers, partitions=partitions, engine=engine, measured_s=took, simulated_s=made,
+        error=made / took - 1, noise=_noise(chosen), quiet=sum(map(is_quiet, real)), runs=len(real),
+        foreign_cores=float(np.mean([foreign_cores(r) for r in chosen])),
+    )  # fmt: skip
+
+
+def _median(records: Sequence[RunRecord]) -> float:
+    return float(np.median([r.makespan_s or 0.0 for r in records]))
+
+
+def _noise(records: Sequence[RunRecord]) -> float:
+    """Standard error of the median, relative: 1.2533 σ / √n, with σ from the median absolute deviation."""
+    times = np.array([r.makespan_s or 0.0 for r in records])
+    spread = 1.4826 * float(np.median(np.abs(times - np.median(times))))
+    return 1.2533 * spread / math.sqrt(len(times)) / float(np.median(times))
+
+
+def round_to_round(records: Iterable[RunRecord]) -> float:
+    """Median relative difference between the quiet medians of two rounds of a cell; 0 without a second round.
+
+    A round is a session of its own: its runs share the times that opening and preparing took.
+    """
+    differences = []
+    for members in _by_cell(r for r in records if is_quiet(r)).values():
+        sessions: dict[tuple[float | None, float | None], list[RunRecord]] = {}
+        for record in members:
+            sessions.setdefault((record.open_s, record.prepare_s), []).append(record)
+        medians = [_median(s) for s in sessions.values()]
+        differences += [abs(a / b - 1) for a, b in combinations(medians, 2)]
+    return float(np.median(differences)) if differences else 0.0
+
+
+def _orders(points: Sequence[Point], floor: float) -> tuple[int, int]:
+    """(places where the order is the same, places where the engines differ by more than the noise)."""
+    places: dict[tuple[Any, ...], list[Point]] = {}
+    for point in points:
+        places.setdefault((point.workload, point.scale, point.workers, point.partitions), []).append(point)
+    same = shown = 0
+    for members in places.values():
+        for a, b in combinations(members, 2):
+            if abs(a.measured_s / b.measured_s - 1) > max(2 * math.hypot(a.noise, b.noise), floor):
+                shown += 1
+                same += (a.measured_s < b.measured_s) == (a.simulated_s < b.simulated_s)
+    return same, shown
+
+
+# -- the command ------------------------------------------------------------------------------------------------------
+
+
+def table(outcome: Outcome) -> str:
+    """All points and the verdict, for people."""
+    lines = [f"{'point':48} {'engine':10} {'measured':>9} {'simulated':>9} {'error':>7} {'noise':>6} quiet"]
+    for point in (*outcome.points, *outcome.disturbed):
+        name = f"{point.workload} at {point.scale:g}, {point.workers} workers, {point.partitions} partitions"
+        lines.append(
+            f"{name:48} {point.engine:10} {point.measured_s * 1e3:7.0f}ms {point.simulated_s * 1e3:7.0f}ms {point.error:+7.1%} "
+            f"{point.noise:6.1%} {point.quiet}/{point.runs}"
+        )
+    if outcome.median_error is not None and outcome.worst_error is not None:
+        lines.append(
+            f"{len(outcome.points)} predicted points: median error {outcome.median_error:.1%}, worst {outcome.worst_error:.1%}; "
+            f"order of the engines the same at {outcome.orders_agree} of {outcome.orders} places where they differ; "
+            f"noise from process to process {outcome.floor:.1%}; {len(outcome.disturbed)} points had no quiet run "
+            f"(others above {QUIET_CORES:g} of a core)"
+        )
+    return "\n".join(lines)
+
+
+def _numbers(kind: type[Any]) -> Callable[[str], tuple[Any, ...]]:
+    return lambda text: tuple(kind(part) for part in text.split(","))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse, run, print; the JSON document goes to ``--out``."""
+    parser = argparse.ArgumentParser(prog="python -m windtunnel.sim.holdout", description=__doc__)
+    parser.add_argument("--workloads", type=_numbers(str), required=True)
+    parser.add_argument("--scales", type=_numbers(float), default=(0.05, 0.1, 0.2, 0.4))
+    parser.add_argument("--workers", type=_numbers(int), default=(1, 2))
+    parser.add_argument("--partitions", type=_numbers(int), default=(2, 4, 8))
+    parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--results", type=Path, required=True, help="folder of the records; finished ones are not run again")
+    parser.add_argument("--out", type=Path, help="JSON file")
+    parser.add_argument("--date", default="", help="provenance of the calibration")
+    given = parser.parse_args(arguments)
+    names = ("workloads", "scales", "workers", "partitions", "repetitions", "rounds")
+    grid = Grid(**{n: getattr(given, n) for n in names})
+    outcome = holdout(grid, Store(given.results), default_data_root(), date=given.date)
+    if given.out is not None:
+        given.out.write_text(json.dumps({"grid": asdict(grid), **asdict(outcome)}, indent=1) + "\n")
+    print(table(outcome))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
