@@ -7,6 +7,7 @@ on each other may overlap. Blocks stay until every consumer stage is complete, s
 
 from __future__ import annotations
 
+import math
 from collections import deque
 
 from windtunnel.engines.models.ledger import MAX_ATTEMPTS, Ledger, Task
@@ -194,9 +195,10 @@ class Bulk:
         """Fill free workers, stages in order; queue one ahead only while plenty of tasks wait (the end stays balanced)."""
         ledger = self._ledger
         actions: list[Action] = []
+        plenty = 2 * len(ledger.workers) if self._prefetch else math.inf
         for index, pending in self._pending.items():
             while pending:
-                ahead = self._prefetch and len(pending) > 2 * len(ledger.workers)
+                ahead = len(pending) > plenty
                 worker = ledger.worker_for(index, ahead=ahead)
                 if worker is None:
                     break

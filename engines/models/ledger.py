@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from windtunnel.model import Action, Block, Fail, Job, Launch, Release, Stage, StartWorker, StopWorker, View
 
 MAX_ATTEMPTS = 4  # as Spark's spark.task.maxFailures (4.x default)
+MOST_REFUSED = 64  # workers looked at for one task, so that a full cluster costs no search through all of it
 Order = tuple[int, ...]
 
 
@@ -174,16 +175,23 @@ class Ledger:
         """A worker that can take a task of ``stage`` now; ``ahead`` allows one queued behind a running task."""
         if stage in self.actors:
             return self._actor_for(stage)
-        for load in (0, 1) if ahead else (0,):
-            queue = self._by_load[load]
-            for _ in range(min(len(queue), 64)):
-                worker = self.workers.get(queue[0])
-                if worker is None or len(worker.tasks) != load:
-                    queue.popleft()
-                elif self._fits(stage, worker.node) if load == 0 else self._needs[worker.held] == self._needs[stage]:
-                    return worker
-                else:
-                    queue.rotate(-1)
+        if self._by_load[0] and (idle := self._first(stage, 0)) is not None:
+            return idle
+        return self._first(stage, 1) if ahead else None
+
+    def _first(self, stage: int, load: int) -> Worker | None:
+        """A pool worker with ``load`` tasks that can take one of ``stage``; entries that became stale are dropped on the way."""
+        queue, workers, needs = self._by_load[load], self.workers, self._needs
+        refused = 0
+        while queue and refused < MOST_REFUSED:
+            worker = workers.get(queue[0])
+            if worker is None or len(worker.tasks) != load:
+                queue.popleft()
+            elif self._fits(stage, worker.node) if load == 0 else needs[worker.held] == needs[stage]:
+                return worker
+            else:
+                queue.rotate(-1)
+                refused += 1
         return None
 
     def _actor_for(self, stage: int) -> Worker | None:
@@ -251,7 +259,7 @@ class Ledger:
         if not worker.tasks:
             self._take(worker.held, worker.node, -1)
             worker.held = -1
-        self._by_load[min(len(worker.tasks), 1)].append(worker.id)
+        self._by_load[1 if worker.tasks else 0].append(worker.id)
 
     def consumed(self, block_ids: Iterable[int]) -> list[Action]:
         """A consumer stage needs these no more; a `Release` of those that nobody needs."""
