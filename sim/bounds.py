@@ -7,7 +7,8 @@ The bound of a job is the largest of
 * bytes over bandwidth: the host links of the devices;
 * critical path: a barrier waits for its inputs' last task, and that task takes its own time.
 
-Work is counted with the fewest possible calls, so that no way of cutting blocks falls below it. Where durations vary, the
+Work is counted with the fewest possible calls, so that no way of cutting blocks falls below it: a task that emits rows emits a
+block at least, and whoever takes blocks as they are is called once a block. Where durations vary, the
 bound holds for the mean of the runs, not for a lucky one.
 """
 
@@ -24,7 +25,10 @@ from windtunnel.model import Job, Stage
 
 @dataclass(slots=True)
 class Volume:
-    """A stage's whole work: seconds on CPUs (or asleep) and on devices, rows and bytes out, bytes over the devices' links."""
+    """A stage's whole work: seconds on CPUs (or asleep) and on devices, rows and bytes out, bytes over the devices' links.
+
+    ``blocks``: so many at least come out.
+    """
 
     slot_s: float = 0.0
     device_s: float = 0.0
@@ -32,6 +36,7 @@ class Volume:
     rows: float = 0.0
     bytes: float = 0.0
     moved: float = 0.0
+    blocks: int = 1
 
     def add(self, work: Work) -> None:
         """Count a task."""
@@ -53,8 +58,10 @@ def volumes(job: Job, laws: Sequence[StageLaw]) -> list[Volume]:
         rows = sum(result[i.stage].rows for i in stage.inputs if i.mode != "broadcast")
         size = sum(result[i.stage].bytes for i in stage.inputs if i.mode != "broadcast")
         if law.source:
-            for source_rows, source_bytes in law.source:
-                volume.add(law.work(source_rows, source_bytes))
+            works = [law.work(source_rows, source_bytes) for source_rows, source_bytes in law.source]
+            for work in works:
+                volume.add(work)
+            volume.blocks = max(1, sum(1 for w in works if w.rows_out >= 1.0))
         elif any(i.mode == "partition" for i in stage.inputs):
             count = stage.partitions or 1
             volume.add(law.work(rows, size))
@@ -63,7 +70,9 @@ def volumes(job: Job, laws: Sequence[StageLaw]) -> list[Volume]:
             volume.longest_s = share.seconds
             volume.rows, volume.bytes = count * share.rows_out, count * share.rows_out * share.row_bytes
         else:
-            volume.add(law.work(rows, size))
+            blocks = max(result[i.stage].blocks for i in stage.inputs if i.mode == "forward")
+            volume.add(law.work(rows, size, blocks))
+            volume.blocks = blocks if all(s.rows_out(1.0) >= 1.0 and s.rows_exponent == 1.0 for s in law.steps) else 1
             volume.longest_s = law.work(min(rows, 1.0), min(rows, 1.0) and size / rows).seconds
         result.append(volume)
     return result

@@ -7,12 +7,12 @@ itself takes is of no interest to it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from windtunnel.engines.api import Capabilities, Option, Outcome, resolve_options
-from windtunnel.engines.models.bulk import Bulk
-from windtunnel.engines.models.streaming import Streaming
+from windtunnel.engines.models.catalogue import BULK, STREAMING, ModelEntry
 from windtunnel.engines.physical import compile_job
 from windtunnel.sim.bounds import lower_bound
 from windtunnel.sim.costs import Calibration
@@ -38,13 +38,6 @@ WORLD_OPTIONS = (
     Option(
         name="spans", default=None, doc="record spans; default all of few tasks and a sample of many", choices=(None, True, False)
     ),
-)
-BULK_OPTIONS = (Option(name="prefetch", default=True, doc="queue one task behind a worker's running one", choices=(True, False)),)
-STREAMING_OPTIONS = (
-    Option(name="queued_blocks", default=8, doc="most blocks a stage may have queued or in the making for its consumers"),
-    Option(name="queued_fraction", default=0.5, doc="share of the object store that queued blocks of all edges may fill"),
-    Option(name="backpressure", default=True, doc="whether full queues hold a stage back", choices=(True, False)),
-    Option(name="autoscale", default=True, doc="whether actor pools grow above their minimum", choices=(True, False)),
 )
 _FEATURES = {
     "simulated": "the model's decisions are its own; hardware, serialization and variance follow a calibration or declared costs",
@@ -99,29 +92,14 @@ class SimSession:
         """Nothing is open."""
 
 
-class SimBulkEngine:
-    """`bulk` in the simulated world."""
+class SimEngine:
+    """A model in the simulated world."""
 
-    name = "sim:bulk"
-    options = (*WORLD_OPTIONS, *BULK_OPTIONS)
-    capabilities = Capabilities(features=_FEATURES)
-
-    def version(self) -> str:
-        """windtunnel's version."""
-        return windtunnel.__version__
-
-    def open(self, cluster: ClusterSpec, options: Mapping[str, Any]) -> SimSession:
-        """Check the options."""
-        chosen = resolve_options(self.name, self.options, options)
-        return SimSession("bulk", cluster, chosen, lambda: Bulk(prefetch=chosen["prefetch"]))
-
-
-class SimStreamingEngine:
-    """`streaming` in the simulated world."""
-
-    name = "sim:streaming"
-    options = (*WORLD_OPTIONS, *STREAMING_OPTIONS)
-    capabilities = Capabilities(features={**_FEATURES, "backpressure": "bounded blocks and bytes queued between stages"})
+    def __init__(self, model: ModelEntry) -> None:
+        self._model = model
+        self.name = f"sim:{model.name}"
+        self.options = (*WORLD_OPTIONS, *model.options)
+        self.capabilities = Capabilities(features={**_FEATURES, **model.features})
 
     def version(self) -> str:
         """windtunnel's version."""
@@ -130,4 +108,8 @@ class SimStreamingEngine:
     def open(self, cluster: ClusterSpec, options: Mapping[str, Any]) -> SimSession:
         """Check the options."""
         chosen = resolve_options(self.name, self.options, options)
-        return SimSession("streaming", cluster, chosen, lambda: Streaming(**{o.name: chosen[o.name] for o in STREAMING_OPTIONS}))
+        return SimSession(self._model.name, cluster, chosen, self._model.factory(chosen))
+
+
+SimBulkEngine = partial(SimEngine, BULK)
+SimStreamingEngine = partial(SimEngine, STREAMING)

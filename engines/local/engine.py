@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,7 @@ import pyarrow as pa
 from windtunnel.engines.api import Capabilities, Option, Outcome, resolve_options
 from windtunnel.engines.local.store import memory_folder, read_block
 from windtunnel.engines.local.world import LocalWorld
-from windtunnel.engines.models.bulk import Bulk
-from windtunnel.engines.models.streaming import Streaming
+from windtunnel.engines.models.catalogue import BULK, STREAMING, ModelEntry
 from windtunnel.engines.physical import compile_job
 
 import windtunnel
@@ -32,13 +32,6 @@ WORLD_OPTIONS = (
     Option(name="partitions", default=None, doc="tasks after an exchange; default the number of CPUs"),
     Option(name="fuse", default=True, doc="run narrow operators with equal resources in one task", choices=(True, False)),
     Option(name="spill_dir", default=None, doc="folder for spilled blocks; default the system's temporary folder"),
-)
-BULK_OPTIONS = (Option(name="prefetch", default=True, doc="queue one task behind a worker's running one", choices=(True, False)),)
-STREAMING_OPTIONS = (
-    Option(name="queued_blocks", default=8, doc="most blocks a stage may have queued or in the making for its consumers"),
-    Option(name="queued_fraction", default=0.5, doc="share of the object store that queued blocks of all edges may fill"),
-    Option(name="backpressure", default=True, doc="whether full queues hold a stage back", choices=(True, False)),
-    Option(name="autoscale", default=True, doc="whether actor pools grow above their minimum", choices=(True, False)),
 )
 _FEATURES = {
     "processes": "one worker process a CPU slot, one an actor; a killed one is replaced and its task repeated, up to four times",
@@ -108,29 +101,14 @@ def _store_bytes(cluster: ClusterSpec, asked: Any) -> int:
     return min(int(0.3 * cluster.memory_bytes), int(0.8 * shutil.disk_usage(memory_folder()).free))
 
 
-class BulkEngine:
-    """Stages with barriers, all output materialised."""
+class LocalEngine:
+    """A model in the local world."""
 
-    name = "bulk"
-    options = (*WORLD_OPTIONS, *BULK_OPTIONS)
-    capabilities = Capabilities(features=_FEATURES)
-
-    def version(self) -> str:
-        """windtunnel's version."""
-        return windtunnel.__version__
-
-    def open(self, cluster: ClusterSpec, options: Mapping[str, Any]) -> LocalSession:
-        """Start the workers."""
-        chosen = resolve_options(self.name, self.options, options)
-        return LocalSession(cluster, chosen, lambda: Bulk(prefetch=chosen["prefetch"]))
-
-
-class StreamingEngine:
-    """All stages at once; blocks flow, queues push back."""
-
-    name = "streaming"
-    options = (*WORLD_OPTIONS, *STREAMING_OPTIONS)
-    capabilities = Capabilities(features={**_FEATURES, "backpressure": "bounded blocks and bytes queued between stages"})
+    def __init__(self, model: ModelEntry) -> None:
+        self._model = model
+        self.name = model.name
+        self.options = (*WORLD_OPTIONS, *model.options)
+        self.capabilities = Capabilities(features={**_FEATURES, **model.features})
 
     def version(self) -> str:
         """windtunnel's version."""
@@ -139,4 +117,8 @@ class StreamingEngine:
     def open(self, cluster: ClusterSpec, options: Mapping[str, Any]) -> LocalSession:
         """Start the workers."""
         chosen = resolve_options(self.name, self.options, options)
-        return LocalSession(cluster, chosen, lambda: Streaming(**{o.name: chosen[o.name] for o in STREAMING_OPTIONS}))
+        return LocalSession(cluster, chosen, self._model.factory(chosen))
+
+
+BulkEngine = partial(LocalEngine, BULK)
+StreamingEngine = partial(LocalEngine, STREAMING)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections import deque
 
-from windtunnel.engines.models.ledger import MAX_ATTEMPTS, Ledger, Task
+from windtunnel.engines.models.ledger import Ledger, Task
 
 from windtunnel.model import (
     Action,
@@ -100,7 +100,7 @@ class Bulk:
             return [ledger.new_task(stage.index, p, (p,)) for p in range(stage.partitions or 0)]
         if main[0].mode == "forward":
             return self._forward_tasks(stage.index, self._output[main[0].stage])
-        return self._partition_tasks(stage, [i.stage for i in main])
+        return ledger.partition_tasks(stage, [self._output[i.stage] for i in main])[0]
 
     def _forward_tasks(self, stage: int, blocks: list[int]) -> list[Task]:
         """One task for each upstream task, with all its blocks."""
@@ -110,23 +110,6 @@ class Bulk:
             groups.setdefault(ledger.blocks[block_id].task, []).append(block_id)
         tasks = ((ledger.tasks[source], ids) for source, ids in groups.items())
         return [ledger.new_task(stage, t.partition, t.order, tuple(ids)) for t, ids in tasks]
-
-    def _partition_tasks(self, stage: Stage, sources: list[int]) -> list[Task]:
-        """One task for each partition that has a block (of every input, for joins)."""
-        ledger = self._ledger
-        shares: list[dict[int, list[int]]] = []
-        for source in sources:
-            share: dict[int, list[int]] = {}
-            for block_id in ledger.in_order(self._output[source]):
-                share.setdefault(ledger.blocks[block_id].partition, []).append(block_id)
-            shares.append(share)
-        tasks = []
-        for p in range(stage.partitions or 0):
-            parts = [share.get(p, []) for share in shares]
-            if all(parts):
-                ids = tuple(b for part in parts for b in part)
-                tasks.append(ledger.new_task(stage.index, p, (p,), ids, len(parts[0])))
-        return tasks
 
     def _side_blocks(self, stage: Stage) -> tuple[tuple[int, ...], ...]:
         sides = [i.stage for i in stage.inputs if i.mode == "broadcast"]
@@ -182,12 +165,8 @@ class Bulk:
         self._pending[task.stage].appendleft(task)
 
     def _worker_lost(self, event: WorkerLost) -> list[Action]:
-        if needed := [b for b in event.lost_blocks if b in self._ledger.blocks]:
-            return [Fail(f"{len(needed)} blocks were lost with worker {event.worker}; this model does not recompute blocks")]
-        orphans, actions = self._ledger.lost(event.worker)
-        for task in reversed(orphans):
-            if task.attempt >= MAX_ATTEMPTS:
-                return [self._ledger.give_up(task, f"its worker died {MAX_ATTEMPTS} times")]
+        orphans, actions = self._ledger.orphans(event)
+        for task in orphans:
             self._again(task)
         return actions
 

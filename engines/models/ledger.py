@@ -8,10 +8,10 @@ simulations with millions of tasks.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from windtunnel.model import Action, Block, Fail, Job, Launch, Release, Stage, StartWorker, StopWorker, View
+from windtunnel.model import Action, Block, Fail, Job, Launch, Release, Stage, StartWorker, StopWorker, View, WorkerLost
 
 MAX_ATTEMPTS = 4  # as Spark's spark.task.maxFailures (4.x default)
 MOST_REFUSED = 64  # workers looked at for one task, so that a full cluster costs no search through all of it
@@ -270,6 +270,36 @@ class Ledger:
                 free.append(block_id)
                 del self.readers[block_id], self.blocks[block_id], self.order[block_id]
         return [Release(tuple(free))] if free else []
+
+    def partition_tasks(self, stage: Stage, outputs: Sequence[Iterable[int]]) -> tuple[list[Task], list[int]]:
+        """A task for each partition that every input has a block for, and the blocks that no task reads."""
+        shares: list[dict[int, list[int]]] = []
+        for blocks in outputs:
+            share: dict[int, list[int]] = {}
+            for block_id in self.in_order(blocks):
+                share.setdefault(self.blocks[block_id].partition, []).append(block_id)
+            shares.append(share)
+        tasks: list[Task] = []
+        unread: list[int] = []
+        for p in range(stage.partitions or 0):
+            parts = [share.get(p, []) for share in shares]
+            ids = tuple(b for part in parts for b in part)
+            if all(parts):
+                tasks.append(self.new_task(stage.index, p, (p,), ids, len(parts[0])))
+            else:
+                unread += ids
+        return tasks, unread
+
+    def orphans(self, event: WorkerLost) -> tuple[list[Task], list[Action]]:
+        """What a worker's death leaves: tasks to launch again, the last one first, and its replacement; or the job's end."""
+        if needed := [b for b in event.lost_blocks if b in self.blocks]:
+            why = f"{len(needed)} blocks were lost with worker {event.worker}; this model does not recompute blocks"
+            return [], [Fail(why)]
+        tasks, actions = self.lost(event.worker)
+        for task in tasks:
+            if task.attempt >= MAX_ATTEMPTS:
+                return [], [self.give_up(task, f"its worker died {MAX_ATTEMPTS} times")]
+        return tasks[::-1], actions
 
     def in_order(self, block_ids: Iterable[int]) -> tuple[int, ...]:
         """Block ids by the order of their lineage."""

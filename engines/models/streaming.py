@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from windtunnel.engines.models.ledger import MAX_ATTEMPTS, Ledger, Task, Worker
+from windtunnel.engines.models.ledger import Ledger, Task, Worker
 
 from windtunnel.model import (
     Action,
@@ -185,12 +185,8 @@ class Streaming:
         self._ready[task.stage].appendleft(task)
 
     def _worker_lost(self, event: WorkerLost) -> list[Action]:
-        if needed := [b for b in event.lost_blocks if b in self._ledger.blocks]:
-            return [Fail(f"{len(needed)} blocks were lost with worker {event.worker}; this model does not recompute blocks")]
-        orphans, actions = self._ledger.lost(event.worker)
-        for task in reversed(orphans):
-            if task.attempt >= MAX_ATTEMPTS:
-                return [self._ledger.give_up(task, f"its worker died {MAX_ATTEMPTS} times")]
+        orphans, actions = self._ledger.orphans(event)
+        for task in orphans:
             self._again(task)
         return actions
 
@@ -223,22 +219,10 @@ class Streaming:
 
     def _open_partitions(self, stage: Stage) -> list[Action]:
         """All inputs of a wide stage are complete: one task a partition that every input has a block for."""
-        ledger = self._ledger
-        shares: list[dict[int, list[int]]] = []
-        for source in (i.stage for i in stage.inputs if i.mode == "partition"):
-            share: dict[int, list[int]] = {}
-            for block_id in ledger.in_order(self._output[source]):
-                share.setdefault(ledger.blocks[block_id].partition, []).append(block_id)
-            shares.append(share)
-        unused: list[int] = []
-        for p in range(stage.partitions or 0):
-            parts = [share.get(p, []) for share in shares]
-            ids = tuple(b for part in parts for b in part)
-            if all(parts):
-                self._ready[stage.index].append(ledger.new_task(stage.index, p, (p,), ids, len(parts[0])))
-            else:
-                unused += ids
-        return ledger.consumed(unused)
+        sources = (i.stage for i in stage.inputs if i.mode == "partition")
+        tasks, unread = self._ledger.partition_tasks(stage, [self._output[s] for s in sources])
+        self._ready[stage.index].extend(tasks)
+        return self._ledger.consumed(unread)
 
     # -- launching ---------------------------------------------------------------------------------------------------
 

@@ -56,13 +56,17 @@ def text(scenario: dict[str, Any]) -> str:
     lines = [HEAD, "[dataset]", f"rows = {scenario['rows']}", 'row_bytes = "100B"']
     lines += [f"partitions = {min(scenario['partitions'], scenario['rows'])}", f"skew = {scenario['skew']}"]
     for i, op in enumerate(scenario["operators"]):
-        actor = op["actor"] and op["kind"] in ("map", "flat_map")
         lines += [
-            "[[operators]]", f'name = "op{i}"', f'kind = "{op["kind"]}"', f"batch_rows = {op['batch_rows']}",
+            "[[operators]]",
+            f'name = "op{i}"',
+            f'kind = "{op["kind"]}"',
+            f"batch_rows = {op['batch_rows']}",
             f'cost = {{ per_batch = "{op["per_batch"]}ms", per_row = "{op["per_row"]}ms", cv = {op["cv"]} }}',
-            f"rows_out = {op['rows_out'] if op['kind'] == 'flat_map' else 1.0}", f'row_bytes_out = "{op["width"]}B"',
-            *(['state = { kind = "actor", load = "30ms", memory = "1MB" }', "concurrency = 1", "resources = { cpus = 0 }"] if actor else []),
-        ]  # fmt: skip
+            f"rows_out = {op['rows_out'] if op['kind'] == 'flat_map' else 1.0}",
+            f'row_bytes_out = "{op["width"]}B"',
+        ]
+        if op["actor"] and op["kind"] in ("map", "flat_map"):
+            lines += ['state = { kind = "actor", load = "30ms", memory = "1MB" }', "concurrency = 1", "resources = { cpus = 0 }"]
     return "\n".join(lines)
 
 

@@ -15,7 +15,9 @@ from windtunnel.commands.common import json_option, print_json, progress, result
 @click.option("--cpus", type=click.IntRange(min=1), multiple=True, default=(1, 2), show_default=True, help="Workers.")
 @click.option("--partitions", type=click.IntRange(min=1), multiple=True, default=(2, 4, 8), show_default=True)
 @click.option("-n", "--repetitions", type=click.IntRange(min=1), default=5, show_default=True, help="Measured runs a round.")
-@click.option("--rounds", type=click.IntRange(min=1), default=2, show_default=True, help="Most visits of a cell without quiet runs.")
+@click.option(
+    "--rounds", type=click.IntRange(min=1), default=2, show_default=True, help="Most visits of a cell without quiet runs."
+)
 @click.option("--results", type=click.Path(path_type=Path), help="Folder for the records; finished ones are not run again.")
 @json_option
 def holdout(
