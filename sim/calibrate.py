@@ -1,8 +1,8 @@
-"""Wall records of the embedded engines → a `Calibration`: costs of every phase, overheads, the co-run law, residuals.
+"""Wall records of the embedded engines → a `Calibration`: costs of every phase, the co-run law, overheads, residuals.
 
-Costs are fitted by non-negative least squares on relative errors, with outliers set aside once. Times of tasks that ran beside
-others are first divided by the co-run law, which is fitted in turn: three rounds settle both. What cannot be told from the
-records (the driver's own service times) keeps its default.
+Costs are fitted by non-negative least squares on relative errors, with outliers set aside once, then stretched to what whole
+runs add up to. Times of tasks that ran beside others are first divided by the co-run law, which is fitted in turn: three rounds
+settle both. Runs that a busy neighbour disturbed are left out. What the world itself costs is told by `overheads`.
 """
 
 from __future__ import annotations
@@ -14,10 +14,12 @@ from typing import Any
 
 import numpy as np
 from windtunnel.engines.physical import program
-from windtunnel.sim.costs import Calibration, EngineCost, OperatorCost, Residual
+from windtunnel.sim.costs import Calibration, OperatorCost, Residual
+from windtunnel.sim.fits import FLOOR_S, Array, is_constant, non_negative_fit, rows_law, run_ratios, spread, weighted_median
 from windtunnel.sim.hardware.cpu import slowdown_at
 from windtunnel.sim.laws import EXCHANGE, SINK
 from windtunnel.sim.observe import ObservedRun, ObservedTask, observe
+from windtunnel.sim.overheads import engine_cost
 from windtunnel.sim.quiet import quiet
 
 from windtunnel.errors import InputError
@@ -26,9 +28,7 @@ from windtunnel.plan import Join, Scan, Sink
 from windtunnel.record import RunRecord
 from windtunnel.workload import Workload
 
-Array = np.ndarray[Any, np.dtype[np.float64]]
 Key = tuple[str, str, str]  # workload, operator, phase
-_FLOOR_S = 50e-6  # residuals of spans shorter than this are not relative
 _ROUNDS = 3
 _LEAST = 1 / 3  # of the runs of a workload on so many workers stay in, the quietest, however busy the machine was
 
@@ -76,9 +76,10 @@ def calibrate(
     for _ in range(_ROUNDS):
         fitted = {key: _fit(s, law) for key, s in samples.items()}
         law = _co_run_law(samples, fitted)
+    fitted = {key: _mean_kept(samples[key], cost, law) for key, cost in fitted.items()}
     operators = tuple(_operator(key, samples[key], fitted[key], law) for key in sorted(samples))
     engines = tuple(
-        _engine(name, [r for r in runs if r.record.engine == name], law) for name in sorted({r.record.engine for r in runs})
+        engine_cost(name, [r for r in runs if r.record.engine == name], law) for name in sorted({r.record.engine for r in runs})
     )
     return Calibration(
         operators=operators, engines=engines, residuals=_residuals(runs, samples, fitted, law),
@@ -145,36 +146,20 @@ def _fit(samples: Samples, law: tuple[tuple[float, float], ...]) -> Array:
     columns = np.stack([np.ones_like(y), samples.array("rows"), samples.array("bytes")], axis=1)
     if _redundant(columns[:, 1], columns[:, 2]):
         columns[:, 2] = 0.0
-    if _constant(columns[:, 1]):
+    if is_constant(columns[:, 1]):
         # Fixed and per-row costs cannot be told apart. Rows that do not follow the data cost a fixed time; where there is one
         # scale alone, nobody knows whether they do, and rows carry the cost.
-        columns[:, 0 if _constant(samples.array("scale")) else 1] = 0.0
+        columns[:, 0 if is_constant(samples.array("scale")) else 1] = 0.0
     cost = non_negative_fit(columns, y)
-    residual = np.abs(y - columns @ cost) / np.maximum(y, _FLOOR_S)
+    residual = np.abs(y - columns @ cost) / np.maximum(y, FLOOR_S)
     keep = residual <= max(3 * float(np.median(residual)), 0.05)
     return non_negative_fit(columns[keep], y[keep])
-
-
-def non_negative_fit(columns: Array, y: Array) -> Array:
-    """Coefficients ≥ 0 that minimise the squared relative error of ``columns @ coefficients`` to ``y``."""
-    from scipy.optimize import nnls
-
-    scale = np.max(columns, axis=0)
-    scale[scale == 0] = 1.0
-    weights = 1.0 / np.maximum(y, _FLOOR_S)
-    solution, _ = nnls(columns / scale * weights[:, None], y * weights)
-    return np.asarray(solution / scale, dtype=float)
 
 
 def _redundant(rows: Array, size: Array) -> bool:
     """Whether bytes say no more than rows: every row is about as wide."""
     width = size[rows > 0] / rows[rows > 0]
     return len(width) == 0 or float(np.std(width)) <= 0.05 * float(np.mean(width))
-
-
-def _constant(values: Array) -> bool:
-    """Whether all are about equal, and above 0."""
-    return float(np.min(values)) > 0 and float(np.std(values)) <= 0.1 * float(np.mean(values))
 
 
 def _multipliers(samples: Samples, law: tuple[tuple[float, float], ...]) -> Array:
@@ -186,15 +171,27 @@ def _predicted(samples: Samples, cost: Array) -> Array:
     return predicted
 
 
+def _mean_kept(samples: Samples, cost: Array, law: tuple[tuple[float, float], ...]) -> Array:
+    """The fit stretched so that half of the runs spend more in the phase than it says, half less.
+
+    Times are skewed: a fit through the many usual ones, with outliers set aside, falls short of what a run adds up to.
+    """
+    expected = _predicted(samples, cost) * _multipliers(samples, law)
+    ratios = run_ratios(samples.array("run"), samples.array("seconds"), expected)
+    return cost * float(np.median([r for r, _ in ratios.values()])) if ratios else cost
+
+
 def _co_run_law(samples: Mapping[Key, Samples], fitted: Mapping[Key, Array]) -> tuple[tuple[float, float], ...]:
-    """Median of measured over fitted time at each whole number of busy workers, long spans counting for more."""
-    ratios: dict[int, list[tuple[float, float]]] = {}
+    """Measured over fitted time at each whole number of busy workers: the median of the runs' sums, long runs counting for more."""
+    sums: dict[int, dict[int, tuple[float, float]]] = {}
     for key in sorted(samples):
         predicted, seconds = _predicted(samples[key], fitted[key]), samples[key].array("seconds")
-        for overlap, expected, measured in zip(samples[key].overlap, predicted, seconds, strict=True):
-            if expected > 10 * _FLOOR_S:
-                ratios.setdefault(round(overlap), []).append((measured / expected, measured))
-    levels = {k: weighted_median(v) for k, v in sorted(ratios.items()) if sum(w for _, w in v) > 0}
+        for overlap, run, expected, measured in zip(samples[key].overlap, samples[key].run, predicted, seconds, strict=True):
+            if expected > 10 * FLOOR_S:
+                level = sums.setdefault(round(overlap), {})
+                before = level.get(run, (0.0, 0.0))
+                level[run] = before[0] + float(measured), before[1] + float(expected)
+    levels = {k: weighted_median([(m / e, m) for m, e in runs.values()]) for k, runs in sorted(sums.items())}
     if 1 not in levels:
         return ()
     points, highest = [], 1.0
@@ -204,44 +201,17 @@ def _co_run_law(samples: Mapping[Key, Samples], fitted: Mapping[Key, Array]) -> 
     return tuple(points)
 
 
-def weighted_median(pairs: Sequence[tuple[float, float]]) -> float:
-    """The value at half of the total weight of (value, weight) pairs."""
-    ordered = sorted(pairs)
-    half, run = sum(w for _, w in ordered) / 2, 0.0
-    for value, weight in ordered:
-        run += weight
-        if run >= half:
-            return value
-    return ordered[-1][0]
-
-
-def rows_law(rows_in: Array, rows_out: Array) -> tuple[float, float]:
-    """(factor, exponent) of rows_out = factor × rows_in ** exponent, exponent between 0 (constant) and 1 (proportional)."""
-    keep = (rows_in > 0) & (rows_out > 0)
-    if not keep.any():
-        return (0.0, 1.0) if len(rows_in) and rows_in.max() > 0 else (1.0, 1.0)
-    x, y = np.log(rows_in[keep]), np.log(rows_out[keep])
-    if float(np.ptp(x)) < 0.1:
-        exponent = 1.0 if float(np.ptp(y)) > 1e-3 or float(np.ptp(x)) == 0.0 else 0.0
-    else:
-        exponent = float(np.clip(np.polyfit(x, y, 1)[0], 0.0, 1.0))
-    exponent = 1.0 if exponent > 0.9 else 0.0 if exponent < 0.1 else exponent
-    if exponent == 1.0:
-        return float(rows_out.sum() / rows_in.sum()), 1.0
-    return float(np.exp(np.median(y - exponent * x))), exponent
-
-
 def _operator(key: Key, samples: Samples, cost: Array, law: tuple[tuple[float, float], ...]) -> OperatorCost:
     workload, operator, phase = key
     predicted = _predicted(samples, cost) * _multipliers(samples, law)
-    error = np.abs(samples.array("seconds") - predicted) / np.maximum(samples.array("seconds"), _FLOOR_S)
+    error = np.abs(samples.array("seconds") - predicted) / np.maximum(samples.array("seconds"), FLOOR_S)
     factor, exponent = (
         _scan_rows(samples) if phase == Scan.__name__ else rows_law(samples.array("rows"), samples.array("rows_out"))
     )
     total = sum(samples.rows_out)
     return OperatorCost(
         workload=workload, operator=operator, phase=phase, fixed_s=float(cost[0]), per_row_s=float(cost[1]),
-        per_byte_s=float(cost[2]), cv=_spread(samples.array("seconds"), predicted), rows_factor=factor, rows_exponent=exponent,
+        per_byte_s=float(cost[2]), cv=spread(samples.array("run"), samples.array("seconds"), predicted), rows_factor=factor, rows_exponent=exponent,
         row_bytes_out=sum(samples.bytes_out) / total if total else 0.0, samples=len(samples.rows), error=float(np.median(error)),
     )  # fmt: skip
 
@@ -254,79 +224,6 @@ def _scan_rows(samples: Samples) -> tuple[float, float]:
         totals[run] = totals.get(run, 0.0) + rows
         scales[run] = scale
     return rows_law(np.array(list(scales.values())), np.array(list(totals.values())))
-
-
-def _spread(measured: Array, predicted: Array) -> float:
-    """Coefficient of variation around the fit, by the median deviation (one hiccup of the machine is not the rule)."""
-    ratio = measured / np.maximum(predicted, _FLOOR_S)
-    return float(min(1.4826 * np.median(np.abs(ratio - np.median(ratio))), 1.0))
-
-
-# -- overheads --------------------------------------------------------------------------------------------------------
-
-
-def _engine(name: str, runs: Sequence[ObservedRun], law: tuple[tuple[float, float], ...]) -> EngineCost:
-    default = EngineCost(engine=name)
-    moved = [t for r in runs for t in r.tasks if t.stage is not None]
-    emit = [p for t in moved if not _has_sink(t) for p in t.emit]
-    emit_block, emit_rate = _path([(p.bytes, p.seconds) for p in emit], default.emit_block_s, default.emit_bytes_per_s)
-    fetch_block, fetch_rate = _path([(p.bytes, p.seconds) for t in moved for p in t.fetch], default.fetch_block_s, 0.0)
-    idle = _median((t.start_s for r in runs if (t := min(r.tasks, key=lambda t: t.start_s, default=None))), 0.0)
-    gap = _median((g for r in runs for g in _gaps(r.tasks)), default.task_s + default.done_s + default.launch_s)
-    return EngineCost(
-        engine=name, startup_s=max(idle - default.launch_s, 0.0), finish_s=_median(map(_tail, runs), 0.0),
-        actor_start_s=_median((p.start_s - _ready_before(r, p) for r in runs for p in r.loads), 0.0),
-        task_s=max(gap - default.done_s - default.launch_s, 0.0) + _median(map(_untold, moved), 0.0),
-        emit_block_s=emit_block, emit_bytes_per_s=emit_rate, fetch_block_s=fetch_block, fetch_bytes_per_s=fetch_rate, slowdown=law,
-    )  # fmt: skip
-
-
-def _has_sink(task: ObservedTask) -> bool:
-    return task.stage is not None and any(isinstance(s.phase, Sink) for s in program(task.stage).steps)
-
-
-def _path(moves: Sequence[tuple[float, float]], block_s: float, bytes_per_s: float) -> tuple[float, float]:
-    """(seconds a block, bytes per second; 0 = bytes are free) of a serialization path."""
-    if len(moves) < 3:
-        return block_s, bytes_per_s
-    size, seconds = np.array([m[0] for m in moves], dtype=float), np.array([m[1] for m in moves], dtype=float)
-    fixed, per_byte = non_negative_fit(np.stack([np.ones_like(size), size], axis=1), seconds)
-    return float(fixed), (float(1.0 / per_byte) if per_byte > 0 else 0.0)
-
-
-def _median(values: Iterable[float], default: float) -> float:
-    found = list(values)
-    return float(np.median(found)) if found else default
-
-
-def _tail(run: ObservedRun) -> float:
-    """From the last span to the end of the run."""
-    end = max((t.end_s for t in run.tasks), default=0.0)
-    return max((run.record.makespan_s or end) - end, 0.0)
-
-
-def _untold(task: ObservedTask) -> float:
-    """Time inside a task that no span tells of."""
-    return max(task.end_s - task.start_s - sum(p.seconds for p in task.pieces), 0.0)
-
-
-def _gaps(tasks: Sequence[ObservedTask]) -> list[float]:
-    """Pauses of workers between two tasks that followed each other without waiting."""
-    gaps, last = [], dict[int, float]()
-    for task in sorted(tasks, key=lambda t: t.start_s):
-        if task.worker in last and task.queue is None:
-            gap = task.start_s - last[task.worker]
-            if 0 <= gap < 2e-3:
-                gaps.append(gap)
-        last[task.worker] = task.end_s
-    return gaps
-
-
-def _ready_before(run: ObservedRun, load: Any) -> float:
-    """When an actor was asked for: at the start, or when the last task before its load ended (a barrier)."""
-    if run.record.engine == "streaming":
-        return 0.0
-    return max((t.end_s for t in run.tasks if t.end_s <= load.start_s), default=0.0)
 
 
 def _residuals(

@@ -52,7 +52,7 @@ class OperatorCost:
 class EngineCost:
     """Overheads of one engine. The driver is a server: ``launch_s`` a task it sends, ``done_s`` a task that ends, ``block_s``
     an early block. A worker pays ``task_s`` a task, ``fetch_*`` to map inputs and ``emit_*`` to write blocks (bytes per
-    second 0 = bytes are free). ``startup_s`` passes before the first launch, ``finish_s`` after the last block.
+    second 0 = bytes are free); after a task it gives its inputs' pages back at ``forget_bytes_per_s`` (0 = at once). ``startup_s`` passes before the first launch, ``finish_s`` after the last block.
     Pool workers come up in ``worker_start_s``, actors (always new processes) in ``actor_start_s``.
     ``slowdown``: points (busy workers of a node, duration multiplier).
     """
@@ -70,6 +70,7 @@ class EngineCost:
     fetch_bytes_per_s: float = 0.0
     emit_block_s: float = 100e-6
     emit_bytes_per_s: float = 2e9
+    forget_bytes_per_s: float = 0.0
     worker_memory_bytes: int = 0
     slowdown: tuple[tuple[float, float], ...] = ()
 

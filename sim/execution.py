@@ -71,6 +71,8 @@ class Execution:
         now = self.env._now
         worker.launch = launch
         worker.ready_s = ready
+        if worker.free_s > ready:
+            ready = worker.free_s
         node = worker.node
         if stage.law.source and launch.attempt == 0 and node.flat_law and node.weight <= node.cpus:
             if not stage.quick:
@@ -173,6 +175,7 @@ class Execution:
                 if i not in node.cached:
                     node.cached.add(i)
                     self._locate(block, node, remote, from_disk)
+        run.bytes_in = size
         self._work_out(run, rows, size)
         copied = sum(remote.values())
         run.memory += copied
@@ -283,9 +286,12 @@ class Execution:
         run.worker.node.disk.write(block.bytes, written, None)
 
     def _task_done(self, run: TaskRun) -> None:
-        run.worker.node.memory.give(run.memory)
-        self.journal.task_done(run, self.env._now)
-        self._end(run.worker, run.launch, run.blocks)
+        now, worker = self.env._now, run.worker
+        worker.node.memory.give(run.memory)
+        self.journal.task_done(run, now)
+        if self._cost.forget_bytes_per_s:
+            worker.free_s = now + run.bytes_in / self._cost.forget_bytes_per_s
+        self._end(worker, run.launch, run.blocks)
 
 
 def _store_limits(memory: list[int], total: int | None) -> list[int]:

@@ -42,7 +42,7 @@ class Node:
 class Worker(Timer):
     """A process on a node; it is its own SimPy event, since it does one thing at a time."""
 
-    __slots__ = ("alive", "launch", "node", "queue", "ready_s", "run", "stage", "started_s", "up", "weight")
+    __slots__ = ("alive", "free_s", "launch", "node", "queue", "ready_s", "run", "stage", "started_s", "up", "weight")
 
     def __init__(self, env: Environment, callback: Callable[[Any], None], node: Node, stage: int) -> None:
         super().__init__(env, callback)
@@ -55,6 +55,7 @@ class Worker(Timer):
         self.launch: Launch | None = None
         self.run: TaskRun | None = None
         self.ready_s = 0.0
+        self.free_s = 0.0  # until then it lets go of what its last task read
         self.started_s = 0.0
 
 
@@ -64,6 +65,7 @@ class TaskRun:
     __slots__ = (
         "at",
         "blocks",
+        "bytes_in",
         "emission",
         "factors",
         "fetched_s",
@@ -92,7 +94,7 @@ class TaskRun:
         self.emission = 0
         self.at = 0  # blocks emitted, counting skipped ones
         self.blocks: list[Any] = []
-        self.memory = 0
+        self.memory = self.bytes_in = 0
         self.pending = 0
         self.spill_s = 0.0
         self.started_s = 0.0

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from windtunnel.sim.calibrate import calibrate, non_negative_fit, rows_law, weighted_median
+from windtunnel.sim.calibrate import calibrate
 from windtunnel.sim.costs import Calibration
+from windtunnel.sim.fits import non_negative_fit, rows_law, weighted_median
 
 from tests.sim import crafted
 from windtunnel.errors import InputError

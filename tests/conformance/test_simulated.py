@@ -1,0 +1,78 @@
+"""The other world: every workload that runs for real runs simulated, from costs measured here, with the same operators in its record."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from windtunnel.sim.calibrate import calibrate
+
+from windtunnel.cell import run_cell
+from windtunnel.cellspec import CellSpec, WorkloadChoice, cell_digest
+from windtunnel.cluster import ClusterSpec
+from windtunnel.record import RunRecord
+from windtunnel.registry import WORKLOADS
+from windtunnel.scenario_tables import EngineChoice
+
+SCALE = 0.01
+MODELS = ("bulk", "streaming")
+
+
+def run(name: str, engine: str, cluster: ClusterSpec, data_root: Path, scratch: Path, **options: Any) -> tuple[RunRecord, ...]:
+    """Two measured runs, in this process."""
+    choice = WorkloadChoice(name=name, parameters={"scale": SCALE})
+    chosen = EngineChoice(name=engine, label=engine, options=options)
+    cell = cell_digest("conformance", choice.load(), chosen, cluster, {})
+    spec = CellSpec(
+        experiment="conformance", workload=choice, engine=chosen, cluster=cluster, repetitions=(0, 1), round=0, seed=7,
+        data_root=str(data_root), store_root="", cell=cell, scratch=str(scratch),
+    )  # fmt: skip
+    records: list[RunRecord] = []
+    run_cell(spec, lambda record, start, end: records.append(record))
+    return tuple(r for r in records if not r.warmup)
+
+
+@pytest.fixture(scope="module")
+def measured(
+    data_root: Path, two_cpus: ClusterSpec, tmp_path_factory: pytest.TempPathFactory
+) -> dict[tuple[str, str], tuple[RunRecord, ...]]:
+    """Real runs of every workload."""
+    scratch = tmp_path_factory.mktemp("scratch")
+    return {(w, m): run(w, m, two_cpus, data_root, scratch) for m in MODELS for w in WORKLOADS}
+
+
+@pytest.fixture(scope="module")
+def costs(measured: dict[tuple[str, str], tuple[RunRecord, ...]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Costs fitted to them."""
+    path = tmp_path_factory.mktemp("costs") / "costs.json"
+    calibrate([r for runs in measured.values() for r in runs], provenance={}).save(path)
+    return path
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("name", WORKLOADS)
+def test_a_workload_runs_in_both_worlds(
+    name: str,
+    model: str,
+    measured: dict[tuple[str, str], tuple[RunRecord, ...]],
+    costs: Path,
+    two_cpus: ClusterSpec,
+    data_root: Path,
+    tmp_path: Path,
+) -> None:
+    real = measured[name, model][-1]
+    simulated = run(name, f"sim:{model}", two_cpus, data_root, tmp_path, calibration=str(costs))[-1]
+    assert (real.status, simulated.status) == ("ok", "ok"), (real.reason, simulated.reason)
+    assert simulated.makespan_s is not None
+    assert simulated.makespan_s >= simulated.counters["lower_bound_s"] * 0.5
+    assert simulated.rows_out is not None and real.rows_out is not None
+    assert 0.5 * real.rows_out - 2 <= simulated.rows_out <= 2 * real.rows_out + 2
+    assert simulated.counters["tasks"] == real.counters["tasks"]
+    assert _operators(simulated) == _operators(real)
+
+
+def _operators(record: RunRecord) -> set[str]:
+    """Operators with a compute span; a sink writes while it emits for real, and computes simulated."""
+    sinks = {op["name"] for op in record.workload_spec["pipeline"]["operators"] if op["kind"] == "sink"}
+    return {s["operator"] for s in record.spans.to_pylist() if s["kind"] == "compute"} - sinks
