@@ -101,6 +101,11 @@ class Ledger:
         self.workers[worker.id] = worker
         return StartWorker(worker.id, node, stage)
 
+    @property
+    def starting(self) -> bool:
+        """Whether a worker is on its way: its arrival will be an event."""
+        return any(not w.up for w in self.workers.values())
+
     def joined(self, worker_id: int) -> None:
         """A worker is up."""
         worker = self.workers[worker_id]

@@ -8,7 +8,7 @@ The "streaming batch" model of Ray Data (arXiv 2501.12407) in its simplest sound
   the others back, so the bottleneck is fed and memory stays low;
 * *actor pools*: a stateful stage starts with its minimum; one more actor starts while all are busy with tasks queued and blocks
   are waiting; an idle one stops when its pool gets no more work;
-* *liveness*: when nothing runs and only backpressure holds tasks, the farthest downstream stage launches one anyway.
+* *liveness*: when nothing runs or starts and only backpressure holds tasks, the farthest downstream stage launches one anyway.
 
 An edge into a stage that waits for something that depends on the same source cannot push back (it would wait for itself).
 """
@@ -230,7 +230,7 @@ class Streaming:
         actions: list[Action] = []
         for index in self._order:
             actions += self._launch_stage(index)
-        if not actions and not self._ledger.running:
+        if not actions and not self._ledger.running and not self._ledger.starting:
             actions += self._launch_one_anyway()
         return actions
 

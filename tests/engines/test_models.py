@@ -218,6 +218,20 @@ def test_an_actor_pool_grows_while_blocks_wait_and_shrinks_at_the_end() -> None:
     assert [a.stage for a in grown if isinstance(a, StartWorker)] == [1], "one more while two blocks wait"
 
 
+def test_a_full_queue_waits_for_an_actor_that_is_still_loading() -> None:
+    actor = _stage(1, [StageInput(stage=0, mode="forward")], None, actor=True)
+    model = Streaming(queued_blocks=4)
+    model.start(Job(stages=(_stage(0, (), 50), actor)), View())
+    launches = _launches(model.on_event(WorkerJoined(1), View())) + _launches(model.on_event(WorkerJoined(2), View()))
+    done = 0
+    while launches:
+        launch = launches.pop(0)
+        launches += _launches(model.on_event(TaskDone(launch.task, [_block(done, 0, launch.task)]), View()))
+        done += 1
+    assert done == 4, "the source stops at four queued blocks although nothing runs"
+    assert _launches(model.on_event(WorkerJoined(0), View()))[0].stage == 1
+
+
 @pytest.mark.parametrize("model", MODELS)
 def test_a_stage_that_no_node_can_run_fails_at_once(model: Callable[[], ExecutionModel]) -> None:
     greedy = Job(
