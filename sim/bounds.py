@@ -66,9 +66,7 @@ def volumes(job: Job, laws: Sequence[StageLaw]) -> list[Volume]:
             count = stage.partitions or 1
             volume.add(law.work(rows, size))
             largest = max(rows / count, min(rows, 1.0))
-            share = law.work(largest, size / rows * largest if rows else 0.0)
-            volume.longest_s = share.seconds
-            volume.rows, volume.bytes = count * share.rows_out, count * share.rows_out * share.row_bytes
+            volume.longest_s = law.work(largest, size / rows * largest if rows else 0.0).seconds
         else:
             blocks = max(result[i.stage].blocks for i in stage.inputs if i.mode == "forward")
             volume.add(law.work(rows, size, blocks))

@@ -1,8 +1,9 @@
 """Wall records of the embedded engines → a `Calibration`: costs of every phase, the co-run law, overheads, residuals.
 
 Costs are fitted by non-negative least squares on relative errors, with outliers set aside once, then stretched to what whole
-runs add up to. Times of tasks that ran beside others are first divided by the co-run law, which is fitted in turn: three rounds
-settle both. Runs that a busy neighbour disturbed are left out. What the world itself costs is told by `overheads`.
+runs add up to. Times of tasks that ran beside others are first divided by the co-run law, as much of it as the phase feels;
+law and sensitivities are fitted in turn, and a few rounds settle all. Runs that a busy neighbour disturbed are left out. What
+the world itself costs is told by `overheads`.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from windtunnel.sim.hardware.cpu import slowdown_at
 from windtunnel.sim.laws import EXCHANGE, SINK
 from windtunnel.sim.observe import ObservedRun, ObservedTask, observe
 from windtunnel.sim.overheads import engine_cost
-from windtunnel.sim.quiet import quiet
+from windtunnel.sim.quiet import quiet, settled
 
 from windtunnel.errors import InputError
 from windtunnel.model import Stage
@@ -29,8 +30,18 @@ from windtunnel.record import RunRecord
 from windtunnel.workload import Workload
 
 Key = tuple[str, str, str]  # workload, operator, phase
-_ROUNDS = 3
+_ROUNDS = 4
+_FELT = 1.02  # a co-run law below this is too weak to tell who feels it
+_MOST_FELT = 8.0
 _LEAST = 1 / 3  # of the runs of a workload on so many workers stay in, the quietest, however busy the machine was
+
+
+@dataclass(frozen=True, slots=True)
+class Law:
+    """What slows tasks of every kind down: the co-run law as (busy workers, duration multiplier), and a worker's first task."""
+
+    points: tuple[tuple[float, float], ...] = ()
+    cold: float = 1.0
 
 
 @dataclass(slots=True)
@@ -45,13 +56,24 @@ class Samples:
     bytes_out: list[float] = field(default_factory=list)
     scale: list[float] = field(default_factory=list)
     run: list[int] = field(default_factory=list)
+    cold: list[bool] = field(default_factory=list)
+    sensitivity: float = 1.0  # to the co-run law; found on the way
 
     def add(
-        self, rows: float, size: float, seconds: float, overlap: float, rows_out: float, bytes_out: float, scale: float, run: int
+        self,
+        rows: float,
+        size: float,
+        seconds: float,
+        overlap: float,
+        rows_out: float,
+        bytes_out: float,
+        scale: float,
+        run: int,
+        cold: bool,
     ) -> None:
         """One task."""
-        values = (rows, size, seconds, overlap, rows_out, bytes_out, scale, run)
-        for column, value in zip(self.__slots__, values, strict=True):
+        values = (rows, size, seconds, overlap, rows_out, bytes_out, scale, run, cold)
+        for column, value in zip(self.__slots__, values, strict=False):
             getattr(self, column).append(value)
 
     def array(self, name: str) -> Array:
@@ -69,21 +91,24 @@ def calibrate(
             f"none of {len(records)} records is a measured, successful wall run of bulk or streaming; "
             f"make some with `windtunnel run` and pass their store"
         )
-    calm = quiet(usable, lambda r: (r.workload, _workers(r)), keep=_LEAST)
+    calm = settled(quiet(usable, lambda r: (r.workload, _workers(r)), keep=_LEAST))
     runs = [observe(r, workloads) for r in calm]
     samples = _collect(runs)
-    law: tuple[tuple[float, float], ...] = ()
+    law = Law()
     for _ in range(_ROUNDS):
         fitted = {key: _fit(s, law) for key, s in samples.items()}
-        law = _co_run_law(samples, fitted)
+        law = Law(_co_run_law(samples, fitted, law), _cold_law(samples, fitted, law))
+        for key, s in samples.items():
+            s.sensitivity = _sensitivity(s, fitted[key], law)
     fitted = {key: _mean_kept(samples[key], cost, law) for key, cost in fitted.items()}
     operators = tuple(_operator(key, samples[key], fitted[key], law) for key in sorted(samples))
     engines = tuple(
-        engine_cost(name, [r for r in runs if r.record.engine == name], law) for name in sorted({r.record.engine for r in runs})
+        engine_cost(name, [r for r in runs if r.record.engine == name], law.points, law.cold)
+        for name in sorted({r.record.engine for r in runs})
     )
     return Calibration(
         operators=operators, engines=engines, residuals=_residuals(runs, samples, fitted, law),
-        provenance={**provenance, "records": len(calm), "disturbed": len(usable) - len(calm), "environment": usable[0].environment},
+        provenance={**provenance, "records": len(calm), "left_out": len(usable) - len(calm), "environment": usable[0].environment},
     )  # fmt: skip
 
 
@@ -97,13 +122,17 @@ def _workers(record: RunRecord) -> int:
 def _collect(runs: Iterable[ObservedRun]) -> dict[Key, Samples]:
     samples: dict[Key, Samples] = {}
     for number, run in enumerate(runs):
-        for task in run.tasks:
+        warm: set[int] = set()
+        for task in sorted(run.tasks, key=lambda t: t.begin_s):
             if task.stage is not None and task.attempt == 0:
-                _collect_task(samples, run, task, task.stage, number)
+                _collect_task(samples, run, task, task.stage, number, task.worker not in warm)
+            warm.add(task.worker)
     return samples
 
 
-def _collect_task(samples: dict[Key, Samples], run: ObservedRun, task: ObservedTask, stage: Stage, number: int) -> None:
+def _collect_task(
+    samples: dict[Key, Samples], run: ObservedRun, task: ObservedTask, stage: Stage, number: int, cold: bool
+) -> None:
     workload, scale = run.record.workload, run.record.scale
     all_steps = program(stage).steps
     steps = [s for s in all_steps if not isinstance(s.phase, Sink)]
@@ -111,7 +140,9 @@ def _collect_task(samples: dict[Key, Samples], run: ObservedRun, task: ObservedT
     last = _output(run, task, sink is not None)
 
     def add(operator: str, phase: str, rows: float, size: float, seconds: float, out: tuple[float, float]) -> None:
-        samples.setdefault((workload, operator, phase), Samples()).add(rows, size, seconds, task.overlap, *out, scale, number)
+        samples.setdefault((workload, operator, phase), Samples()).add(
+            rows, size, seconds, task.overlap, *out, scale, number, cold
+        )
 
     for i, (step, span) in enumerate(zip(steps, task.compute, strict=False)):
         out = (task.compute[i + 1].rows, task.compute[i + 1].bytes) if i + 1 < len(task.compute) else last
@@ -140,7 +171,7 @@ def _output(run: ObservedRun, task: ObservedTask, has_sink: bool) -> tuple[float
 # -- fits -------------------------------------------------------------------------------------------------------------
 
 
-def _fit(samples: Samples, law: tuple[tuple[float, float], ...]) -> Array:
+def _fit(samples: Samples, law: Law) -> Array:
     """(fixed, per row, per byte) by non-negative least squares on relative errors; outliers are set aside once."""
     y = samples.array("seconds") / _multipliers(samples, law)
     columns = np.stack([np.ones_like(y), samples.array("rows"), samples.array("bytes")], axis=1)
@@ -162,8 +193,22 @@ def _redundant(rows: Array, size: Array) -> bool:
     return len(width) == 0 or float(np.std(width)) <= 0.05 * float(np.mean(width))
 
 
-def _multipliers(samples: Samples, law: tuple[tuple[float, float], ...]) -> Array:
-    return np.array([slowdown_at(law, o) for o in samples.overlap])
+def _multipliers(samples: Samples, law: Law) -> Array:
+    """What neighbours and cold memory make of each task's time."""
+    return _beside(samples, law) * _colds(samples, law)
+
+
+def _beside(samples: Samples, law: Law) -> Array:
+    felt: Array = 1.0 + samples.sensitivity * (_law_at(samples, law) - 1.0)
+    return felt
+
+
+def _colds(samples: Samples, law: Law) -> Array:
+    return np.where(samples.array("cold") > 0, law.cold, 1.0)
+
+
+def _law_at(samples: Samples, law: Law) -> Array:
+    return np.array([slowdown_at(law.points, o) for o in samples.overlap])
 
 
 def _predicted(samples: Samples, cost: Array) -> Array:
@@ -171,7 +216,7 @@ def _predicted(samples: Samples, cost: Array) -> Array:
     return predicted
 
 
-def _mean_kept(samples: Samples, cost: Array, law: tuple[tuple[float, float], ...]) -> Array:
+def _mean_kept(samples: Samples, cost: Array, law: Law) -> Array:
     """The fit stretched so that half of the runs spend more in the phase than it says, half less.
 
     Times are skewed: a fit through the many usual ones, with outliers set aside, falls short of what a run adds up to.
@@ -181,16 +226,17 @@ def _mean_kept(samples: Samples, cost: Array, law: tuple[tuple[float, float], ..
     return cost * float(np.median([r for r, _ in ratios.values()])) if ratios else cost
 
 
-def _co_run_law(samples: Mapping[Key, Samples], fitted: Mapping[Key, Array]) -> tuple[tuple[float, float], ...]:
+def _co_run_law(samples: Mapping[Key, Samples], fitted: Mapping[Key, Array], law: Law) -> tuple[tuple[float, float], ...]:
     """Measured over fitted time at each whole number of busy workers: the median of the runs' sums, long runs counting for more."""
     sums: dict[int, dict[int, tuple[float, float]]] = {}
     for key in sorted(samples):
-        predicted, seconds = _predicted(samples[key], fitted[key]), samples[key].array("seconds")
-        for overlap, run, expected, measured in zip(samples[key].overlap, samples[key].run, predicted, seconds, strict=True):
+        s = samples[key]
+        predicted = _predicted(s, fitted[key]) * _colds(s, law)
+        for overlap, run, expected, measured in zip(s.overlap, s.run, predicted.tolist(), s.seconds, strict=True):
             if expected > 10 * FLOOR_S:
                 level = sums.setdefault(round(overlap), {})
                 before = level.get(run, (0.0, 0.0))
-                level[run] = before[0] + float(measured), before[1] + float(expected)
+                level[run] = before[0] + measured, before[1] + expected
     levels = {k: weighted_median([(m / e, m) for m, e in runs.values()]) for k, runs in sorted(sums.items())}
     if 1 not in levels:
         return ()
@@ -201,7 +247,36 @@ def _co_run_law(samples: Mapping[Key, Samples], fitted: Mapping[Key, Array]) -> 
     return tuple(points)
 
 
-def _operator(key: Key, samples: Samples, cost: Array, law: tuple[tuple[float, float], ...]) -> OperatorCost:
+def _cold_law(samples: Mapping[Key, Samples], fitted: Mapping[Key, Array], law: Law) -> float:
+    """How much longer a worker's first task takes than its later ones of equal size: the median of the runs that have both."""
+    sums: dict[int, list[float]] = {}
+    for key in sorted(samples):
+        s = samples[key]
+        predicted = _predicted(s, fitted[key]) * _beside(s, law)
+        for cold, run, expected, measured in zip(s.cold, s.run, predicted.tolist(), s.seconds, strict=True):
+            of = sums.setdefault(run, [0.0] * 4)
+            of[2 * cold] += measured
+            of[2 * cold + 1] += expected
+    ratios = [(of[2] / of[3]) / (of[0] / of[1]) for of in sums.values() if min(of) > 10 * FLOOR_S]
+    return float(np.clip(np.median(ratios), 1.0, 2.0)) if ratios else 1.0
+
+
+def _sensitivity(samples: Samples, cost: Array, law: Law) -> float:
+    """How much of the co-run law the phase feels: what bounds it by memory bandwidth (decoding, copying) more than arithmetic."""
+    expected, measured, run = _predicted(samples, cost) * _colds(samples, law), samples.array("seconds"), samples.array("run")
+    beside = samples.array("overlap") >= 1.5
+    at = _law_at(samples, law)
+    if not beside.any() or beside.all() or float(np.mean(at[beside])) < _FELT:
+        return 1.0
+    alone, together = (
+        float(np.median([r for r, _ in run_ratios(run[part], measured[part], expected[part]).values()] or [1.0]))
+        for part in (~beside, beside)
+    )
+    felt = together / alone - 1.0 if alone > 0 else 0.0
+    return float(np.clip(felt / (float(np.mean(at[beside])) - 1.0), 0.0, _MOST_FELT))
+
+
+def _operator(key: Key, samples: Samples, cost: Array, law: Law) -> OperatorCost:
     workload, operator, phase = key
     predicted = _predicted(samples, cost) * _multipliers(samples, law)
     error = np.abs(samples.array("seconds") - predicted) / np.maximum(samples.array("seconds"), FLOOR_S)
@@ -209,10 +284,12 @@ def _operator(key: Key, samples: Samples, cost: Array, law: tuple[tuple[float, f
         _scan_rows(samples) if phase == Scan.__name__ else rows_law(samples.array("rows"), samples.array("rows_out"))
     )
     total = sum(samples.rows_out)
+    seconds = samples.array("seconds")
     return OperatorCost(
         workload=workload, operator=operator, phase=phase, fixed_s=float(cost[0]), per_row_s=float(cost[1]),
-        per_byte_s=float(cost[2]), cv=spread(samples.array("run"), samples.array("seconds"), predicted), rows_factor=factor, rows_exponent=exponent,
-        row_bytes_out=sum(samples.bytes_out) / total if total else 0.0, samples=len(samples.rows), error=float(np.median(error)),
+        per_byte_s=float(cost[2]), cv=spread(samples.array("run"), seconds, predicted), rows_factor=factor,
+        rows_exponent=exponent, row_bytes_out=sum(samples.bytes_out) / total if total else 0.0, samples=len(seconds),
+        error=float(np.median(error)), sensitivity=samples.sensitivity,
     )  # fmt: skip
 
 
@@ -227,7 +304,7 @@ def _scan_rows(samples: Samples) -> tuple[float, float]:
 
 
 def _residuals(
-    runs: Sequence[ObservedRun], samples: Mapping[Key, Samples], fitted: Mapping[Key, Array], law: tuple[tuple[float, float], ...]
+    runs: Sequence[ObservedRun], samples: Mapping[Key, Samples], fitted: Mapping[Key, Array], law: Law
 ) -> tuple[Residual, ...]:
     measured, expected = np.zeros(len(runs)), np.zeros(len(runs))
     for key, s in samples.items():

@@ -26,8 +26,9 @@ class OperatorCost:
 
     It emits ``rows_factor * rows ** rows_exponent`` rows (exponent 1: proportional, 0: constant, as groups of an aggregate) of
     ``row_bytes_out`` bytes. For a scan "rows" and "bytes" of the cost are its output, and ``rows`` of the second formula is
-    the scale of the data set: the total over all partitions. ``cv``: coefficient of variation around the formula. ``error``:
-    median relative residual over ``samples`` spans.
+    the scale of the data set: the total over all partitions. ``cv``: coefficient of variation around the formula.
+    ``sensitivity``: share of the engine's co-run slowdown that it feels, 1 = all of it (operators bound by memory feel more).
+    ``error``: median relative residual over ``samples`` spans.
     """
 
     workload: str
@@ -40,11 +41,12 @@ class OperatorCost:
     rows_factor: float = 1.0
     rows_exponent: float = 1.0
     row_bytes_out: float | None = None
+    sensitivity: float = 1.0
     samples: int = 0
     error: float = 0.0
 
     def __post_init__(self) -> None:
-        if min(self.fixed_s, self.per_row_s, self.per_byte_s, self.cv, self.rows_factor) < 0:
+        if min(self.fixed_s, self.per_row_s, self.per_byte_s, self.cv, self.rows_factor, self.sensitivity) < 0:
             raise InputError(f"costs of {self.workload}/{self.operator}/{self.phase} must not be negative: {self}")
 
 
@@ -52,8 +54,11 @@ class OperatorCost:
 class EngineCost:
     """Overheads of one engine. The driver is a server: ``launch_s`` a task it sends, ``done_s`` a task that ends, ``block_s``
     an early block. A worker pays ``task_s`` a task, ``fetch_*`` to map inputs and ``emit_*`` to write blocks (bytes per
-    second 0 = bytes are free); after a task it gives its inputs' pages back at ``forget_bytes_per_s`` (0 = at once). ``startup_s`` passes before the first launch, ``finish_s`` after the last block.
-    Pool workers come up in ``worker_start_s``, actors (always new processes) in ``actor_start_s``.
+    second 0 = bytes are free). Pages of released blocks are given back at ``forget_bytes_per_s`` (0 = at once), by the driver,
+    or by the worker that still maps them when it turns to its next task. A worker's first task of a run takes ``cold`` times
+    as long: its memory is not touched yet.
+    ``startup_s`` passes before the first launch, ``finish_s`` after the last block. Pool workers come up in
+    ``worker_start_s``, actors (always new processes) in ``actor_start_s``.
     ``slowdown``: points (busy workers of a node, duration multiplier).
     """
 
@@ -71,6 +76,7 @@ class EngineCost:
     emit_block_s: float = 100e-6
     emit_bytes_per_s: float = 2e9
     forget_bytes_per_s: float = 0.0
+    cold: float = 1.0
     worker_memory_bytes: int = 0
     slowdown: tuple[tuple[float, float], ...] = ()
 

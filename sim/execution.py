@@ -41,18 +41,27 @@ class Execution:
         network = cluster.network
         self._network = Network(self.env, [s.nic_bytes_per_s for s in specs], network.oversubscription, network.latency_s)
         self._blocks: list[Block | None] = []
+        self._held: dict[int, int] = {}  # block → workers that still map it
+        self._dropped: dict[int, int] = {}  # released blocks that are still mapped, with their bytes
         self._pressed = False
 
     def _send(self, event: Event, service_s: float) -> None:
         """A worker's message to the driver, who is busy with it for ``service_s``."""
         raise NotImplementedError
 
-    def _release(self, ids: Sequence[int]) -> None:
+    def _release(self, ids: Sequence[int]) -> float:
+        """Forget blocks; the seconds that whoever does so needs to give their pages back. Mapped ones are left to who maps them."""
+        freed = 0
+        held = self._held
         for i in ids:
             block = self._blocks[i]
             if block is None:
                 continue
             self._blocks[i] = None
+            if held and i in held:
+                self._dropped[i] = block.bytes
+            else:
+                freed += block.bytes
             node = self._machines[block.node]
             if block.on_disk:
                 node.disk.used -= block.bytes
@@ -62,6 +71,18 @@ class Execution:
         if self._pressed and self.stored_bytes < 0.9 * self.store_limit_bytes:
             self._pressed = False
         self.journal.stored.note(self.env._now, self.stored_bytes)
+        return freed / self._cost.forget_bytes_per_s if self._cost.forget_bytes_per_s else 0.0
+
+    def _let_go(self, worker: Worker) -> float:
+        """A worker turns to its next task and unmaps what the last one read; the seconds it needs for pages nobody else wants."""
+        freed = 0
+        for i in worker.mapped:
+            self._held[i] -= 1
+            if not self._held[i]:
+                del self._held[i]
+                freed += self._dropped.pop(i, 0)
+        worker.mapped = ()
+        return freed / self._cost.forget_bytes_per_s
 
     # -- tasks -------------------------------------------------------------------------------------------------------
 
@@ -71,10 +92,10 @@ class Execution:
         now = self.env._now
         worker.launch = launch
         worker.ready_s = ready
-        if worker.free_s > ready:
-            ready = worker.free_s
+        if worker.mapped:
+            ready = max(ready, now) + self._let_go(worker)
         node = worker.node
-        if stage.law.source and launch.attempt == 0 and node.flat_law and node.weight <= node.cpus:
+        if stage.law.source and launch.attempt == 0 and node.flat_law and node.weight <= node.cpus and self._cost.cold == 1.0:
             if not stage.quick:
                 stage.prepare_quick(node.spec)
             quick = stage.quick[launch.partition]
@@ -83,7 +104,9 @@ class Execution:
                 memory = node.memory
                 memory.used += quick.memory + quick.bytes
                 if memory.used > memory.peak:
-                    memory.take(0, stage.name)
+                    memory.peak, memory.peak_s = memory.used, now
+                    if memory.used > memory.limit:
+                        memory.fail(stage.name)
                 worker.arm(start - now + stage.seconds[launch.partition])
                 return
         run = worker.run = TaskRun(stage, launch, worker)
@@ -128,7 +151,10 @@ class Execution:
             done.append(Block(number, launch.stage, partition, launch.task, rows, size, index))
             number += 1
         blocks += done
-        self.journal.quick_done(worker, stage, quick, self.env._now)
+        journal = self.journal
+        journal.tasks += 1
+        if not journal.tasks % journal.every:
+            journal.quick_done(worker, stage, quick, self.env._now)
         self._end(worker, launch, done)
 
     def _quick_spills(self, worker: Worker, stage: StageRun, quick: Quick) -> None:
@@ -175,7 +201,6 @@ class Execution:
                 if i not in node.cached:
                     node.cached.add(i)
                     self._locate(block, node, remote, from_disk)
-        run.bytes_in = size
         self._work_out(run, rows, size)
         copied = sum(remote.values())
         run.memory += copied
@@ -224,10 +249,12 @@ class Execution:
         before = run.plan[run.emission - 1].fraction if run.emission else 0.0
         seconds *= run.plan[run.emission].fraction - before
         node = run.worker.node
-        if work_class == "cpu" and not (node.flat_law and node.weight <= node.spec.cpus):
+        if work_class != "cpu" or (node.flat_law and node.weight <= node.spec.cpus):
+            run.worker.arm(seconds)
+        elif node.flat_law:
             node.cpu.add(seconds, run.stage.weight, self._phase_done, run)
         else:
-            run.worker.arm(seconds)
+            node.corun.add(seconds, run.stage.weight, run.felt, self._phase_done, run)
 
     def _phase_done(self, run: TaskRun) -> None:
         if not run.worker.alive:
@@ -289,8 +316,10 @@ class Execution:
         now, worker = self.env._now, run.worker
         worker.node.memory.give(run.memory)
         self.journal.task_done(run, now)
-        if self._cost.forget_bytes_per_s:
-            worker.free_s = now + run.bytes_in / self._cost.forget_bytes_per_s
+        if self._cost.forget_bytes_per_s and run.launch.blocks:
+            worker.mapped = run.launch.blocks
+            for i in worker.mapped:
+                self._held[i] = self._held.get(i, 0) + 1
         self._end(worker, run.launch, run.blocks)
 
 

@@ -1,8 +1,9 @@
 """How far the simulated world is off on this machine: calibrate on half of a grid, predict the other half, compare.
 
 The grid is scale × workers × partitions, its halves alternate like the squares of a checkerboard: every predicted point has
-calibrated neighbours and none is fitted. Runs that a busy neighbour disturbed are left out; a cell with too few quiet runs is
-visited again, up to ``rounds`` times. ``python -m windtunnel.sim.holdout`` prints the table. The module judges; it fits nothing.
+calibrated neighbours and none is fitted. Every cell is visited in ``rounds`` sessions, far apart in time. Runs that a busy
+neighbour disturbed are left out, and the fastest session stands for the cell, in both halves alike: noise only slows down.
+``python -m windtunnel.sim.holdout`` prints the table. The module judges; it fits nothing.
 """
 
 from __future__ import annotations
@@ -12,14 +13,14 @@ import json
 import math
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from itertools import combinations, product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from windtunnel.sim.calibrate import calibrate
-from windtunnel.sim.quiet import QUIET_CORES, foreign_cores, is_quiet, quiet
+from windtunnel.sim.quiet import QUIET_CORES, fastest_session, foreign_cores, is_quiet, median_makespan, quiet, sessions
 
 from windtunnel.cellspec import WorkloadChoice, default_data_root
 from windtunnel.cluster import ClusterSpec
@@ -29,7 +30,6 @@ from windtunnel.scenario_tables import EngineChoice
 from windtunnel.store import Store
 
 ENGINES = ("bulk", "streaming")
-ENOUGH = 4  # quiet runs of a cell that need no further round
 SEEDS = 5  # simulated runs of a point
 Cell = tuple[str, float, int, int, str]  # workload, scale, workers, partitions, engine
 
@@ -62,7 +62,7 @@ class Grid:
 class Point:
     """A predicted cell: medians in seconds, error = simulated over measured - 1, ``noise`` = relative error of the measured median.
 
-    ``quiet``: of ``runs`` measured runs so many were undisturbed (none: the quietest stand for the cell).
+    ``quiet``: of ``runs`` measured runs in ``sessions`` so many were undisturbed (none: the quietest stand for the cell).
     """
 
     workload: str
@@ -76,6 +76,7 @@ class Point:
     noise: float
     quiet: int
     runs: int
+    sessions: int
     foreign_cores: float
 
 
@@ -84,7 +85,7 @@ class Outcome:
     """All points; ``disturbed`` ones never had a quiet run and count in no figure but their own.
 
     ``orders_agree`` of ``orders`` places where the engines differ by more than the noise have them in the same order simulated.
-    ``floor``: median relative difference between two rounds of one cell, the noise from process to process.
+    ``floor``: nine of ten pairs of sessions of one cell differ by less: the noise from one minute to another.
     """
 
     points: tuple[Point, ...]
@@ -102,18 +103,13 @@ class Outcome:
 def measure(
     grid: Grid, store: Store, data_root: Path, progress: Callable[[Progress], None] | None = None
 ) -> tuple[RunRecord, ...]:
-    """Run what the store does not hold yet; cells with too few quiet runs are visited again."""
-    todo = [c for half in grid.halves() for c in half]
-    wanted = {cell_of_choice(c, e) for c in todo for e in ENGINES}
-    for rounds in range(1, grid.rounds + 1):
-        _experiment(todo, ENGINES, data_root, repetitions=grid.repetitions, rounds=rounds).run(
-            store, resume=True, progress=progress
-        )
-        found = [r for r in store.records(experiment="holdout", warmup=False) if cell_of(r) in wanted and r.status == "ok"]
-        todo = _unsettled(todo, found)
-        if not todo:
-            break
-    return tuple(found)
+    """Run what the store does not hold yet. Rounds are interleaved over all cells."""
+    choices = [c for half in grid.halves() for c in half]
+    wanted = {cell_of_choice(c, e) for c in choices for e in ENGINES}
+    experiment = _experiment(choices, ENGINES, data_root, repetitions=grid.repetitions, rounds=grid.rounds)
+    experiment.run(store, resume=True, progress=progress)
+    found = store.records(experiment=experiment.name, warmup=False)
+    return tuple(r for r in found if cell_of(r) in wanted and r.status == "ok")
 
 
 def _experiment(choices: Sequence[WorkloadChoice], engines: Sequence[str], data_root: Path, **more: Any) -> Experiment:
@@ -128,19 +124,6 @@ def _experiment(choices: Sequence[WorkloadChoice], engines: Sequence[str], data_
         data_root=data_root,
         **more,
     )
-
-
-def _unsettled(choices: Sequence[WorkloadChoice], records: Sequence[RunRecord]) -> list[WorkloadChoice]:
-    """Choices whose engines lack quiet runs, each with those engines only."""
-    calm: dict[Cell, int] = {}
-    for record in records:
-        calm[cell_of(record)] = calm.get(cell_of(record), 0) + is_quiet(record)
-    left = []
-    for choice in choices:
-        names = [n for n in ENGINES if calm.get(cell_of_choice(choice, n), 0) < ENOUGH]
-        if names:
-            left.append(replace(choice, engines=tuple(EngineChoice(name=n, label=n, options={}) for n in names)))
-    return left
 
 
 def cell_of(record: RunRecord) -> Cell:
@@ -163,8 +146,7 @@ def predict(choices: Sequence[WorkloadChoice], calibration: Path, store: Store, 
     """The simulated runs of these choices."""
     names = [f"sim:{n}" for n in ENGINES]
     options = {"calibration": str(calibration)}
-    plain = [replace(c, engines=None) for c in choices]
-    experiment = _experiment(plain, names, data_root, repetitions=SEEDS, options=options)
+    experiment = _experiment(choices, names, data_root, repetitions=SEEDS, options=options)
     return tuple(r for r in experiment.run(store, resume=True) if r.status == "ok")
 
 
@@ -192,7 +174,7 @@ def judge(measured: Iterable[RunRecord], simulated: Iterable[RunRecord]) -> Outc
     real, made = _by_cell(measured), _by_cell(simulated)
     points = [_point(cell, real[cell], made[cell]) for cell in sorted(made) if cell in real]
     good = [p for p in points if p.quiet]
-    floor = round_to_round(measured)
+    floor = session_to_session(measured)
     same, shown = _orders(good, floor)
     sizes = [abs(p.error) for p in good]
     return Outcome(
@@ -210,40 +192,30 @@ def _by_cell(records: Iterable[RunRecord]) -> dict[Cell, list[RunRecord]]:
 
 
 def _point(cell: Cell, real: Sequence[RunRecord], simulated: Sequence[RunRecord]) -> Point:
-    chosen = quiet(real, cell_of)
-    took, made = _median(chosen), _median(simulated)
+    chosen = fastest_session(quiet(real, cell_of))
+    took, made = median_makespan(chosen), median_makespan(simulated)
     workload, scale, workers, partitions, engine = cell
     return Point(
         workload=workload, scale=scale, workers=workers, partitions=partitions, engine=engine, measured_s=took, simulated_s=made,
-        error=made / took - 1, noise=_noise(chosen), quiet=sum(map(is_quiet, real)), runs=len(real),
+        error=made / took - 1, noise=_noise(chosen), quiet=sum(map(is_quiet, real)), runs=len(real), sessions=len(sessions(real)),
         foreign_cores=float(np.mean([foreign_cores(r) for r in chosen])),
     )  # fmt: skip
-
-
-def _median(records: Sequence[RunRecord]) -> float:
-    return float(np.median([r.makespan_s or 0.0 for r in records]))
 
 
 def _noise(records: Sequence[RunRecord]) -> float:
     """Standard error of the median, relative: 1.2533 σ / √n, with σ from the median absolute deviation."""
     times = np.array([r.makespan_s or 0.0 for r in records])
-    spread = 1.4826 * float(np.median(np.abs(times - np.median(times))))
-    return 1.2533 * spread / math.sqrt(len(times)) / float(np.median(times))
+    away = 1.4826 * float(np.median(np.abs(times - np.median(times))))
+    return 1.2533 * away / math.sqrt(len(times)) / float(np.median(times))
 
 
-def round_to_round(records: Iterable[RunRecord]) -> float:
-    """Median relative difference between the quiet medians of two rounds of a cell; 0 without a second round.
-
-    A round is a session of its own: its runs share the times that opening and preparing took.
-    """
+def session_to_session(records: Iterable[RunRecord]) -> float:
+    """Nine of ten pairs of sessions of a cell differ by less than this, relatively; 0 without a second session."""
     differences = []
     for members in _by_cell(r for r in records if is_quiet(r)).values():
-        sessions: dict[tuple[float | None, float | None], list[RunRecord]] = {}
-        for record in members:
-            sessions.setdefault((record.open_s, record.prepare_s), []).append(record)
-        medians = [_median(s) for s in sessions.values()]
-        differences += [abs(a / b - 1) for a, b in combinations(medians, 2)]
-    return float(np.median(differences)) if differences else 0.0
+        medians = [median_makespan(s) for s in sessions(members)]
+        differences += [max(a, b) / min(a, b) - 1 for a, b in combinations(medians, 2)]
+    return float(np.quantile(differences, 0.9)) if differences else 0.0
 
 
 def _orders(points: Sequence[Point], floor: float) -> tuple[int, int]:
@@ -276,7 +248,7 @@ def table(outcome: Outcome) -> str:
         lines.append(
             f"{len(outcome.points)} predicted points: median error {outcome.median_error:.1%}, worst {outcome.worst_error:.1%}; "
             f"order of the engines the same at {outcome.orders_agree} of {outcome.orders} places where they differ; "
-            f"noise from process to process {outcome.floor:.1%}; {len(outcome.disturbed)} points had no quiet run "
+            f"noise from session to session {outcome.floor:.1%}; {len(outcome.disturbed)} points had no quiet run "
             f"(others above {QUIET_CORES:g} of a core)"
         )
     return "\n".join(lines)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from windtunnel.sim.laws import Work
 
 MOST_TASKS = 20_000  # with more source tasks than this, spans are sampled
+NEVER = 1 << 62
 _SHORT_WAIT_S = 0.001  # queue spans shorter than this are left out, as in the local world
 
 
@@ -30,10 +31,10 @@ class Journal:
         self.stored = SampledValue()
         self._memory = SampledValue()
         sources = sum(len(s.law.source) for s in stages)
-        self._every = {True: 1, False: 0, None: max(1, -(-sources // MOST_TASKS))}[spans]
+        #: every so-manieth task is written out
+        self.every = {True: 1, False: NEVER, None: max(1, -(-sources // MOST_TASKS))}[spans]
         self._notes: dict[tuple[str, int], float] = {}
-        self._tasks = self._left_out = self._loads = self.cpu_s = 0
-        self.work_s: dict[str, float] = {}
+        self.tasks = self._written = self._loads = 0
 
     def note(self, action: Note, now: float) -> None:
         """A stage is held back, or free again."""
@@ -56,25 +57,19 @@ class Journal:
         )  # fmt: skip
 
     def quick_done(self, worker: Worker, stage: StageRun, quick: Quick, now: float) -> None:
-        """A source task on the short path ended."""
-        self._tasks += 1
-        if not self._every:
-            self._left_out += 1
-            return
+        """A source task on the short path ended, one of those to write out."""
         assert worker.launch is not None
-        if self._tasks % self._every:
-            self._left_out += 1
-            return
+        self._written += 1
         self._memory.note(now, worker.node.memory.used)
         factors = stage.factors(quick.work, worker.launch.partition, 0)
         self._write(stage, worker.launch, worker.ready_s, worker.started_s, worker.started_s, now, quick.work, factors)
 
     def task_done(self, run: TaskRun, now: float) -> None:
         """A task ended."""
-        self._tasks += 1
-        if not self._every or self._tasks % self._every:
-            self._left_out += 1
+        self.tasks += 1
+        if self.tasks % self.every:
             return
+        self._written += 1
         self._memory.note(now, run.worker.node.memory.used)
         end = now - run.spill_s
         self._write(run.stage, run.launch, run.worker.ready_s, run.started_s, run.fetched_s, end, run.work, run.factors)
@@ -128,7 +123,7 @@ class Journal:
             for time_s, value in points:
                 recorder.sample(name, time_s, value)
         counters = {
-            "tasks": self._tasks, "loads": self._loads, "spans_left_out": self._left_out, "bytes_network": network_bytes,
+            "tasks": self.tasks, "loads": self._loads, "spans_left_out": self.tasks - self._written, "bytes_network": network_bytes,
             "spilled_bytes": sum(n.store.spilled for n in nodes),
             "peak_memory_bytes": max(n.memory.peak for n in nodes), "peak_store_bytes": max(n.store.peak for n in nodes),
         }  # fmt: skip

@@ -50,6 +50,7 @@ class StepLaw:
     flow_rows: int = 0  # rows of an output batch where that is not a call's
     work_class: WorkClass = "cpu"
     at_end: bool = False
+    sensitivity: float = 1.0  # share of the co-run slowdown that it feels
 
     def calls(self, rows: float, blocks: int) -> int:
         """How often the kernel is called on ``rows`` rows that come in ``blocks`` blocks."""
@@ -75,6 +76,7 @@ class StepWork:
     cv: float
     rows: int
     bytes: int
+    sensitivity: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +115,7 @@ class StageLaw:
             calls = law.calls(rows, blocks)
             seconds = calls * law.cost.per_batch_s + rows * law.cost.per_row_s + rows * width * law.cost.per_byte_s
             cv = law.cost.cv / math.sqrt(calls) if calls else 0.0
-            steps.append(StepWork(law.operator, law.work_class, seconds, cv, round(rows), round(rows * width)))
+            steps.append(StepWork(law.operator, law.work_class, seconds, cv, round(rows), round(rows * width), law.sensitivity))
             out = law.rows_out(rows)
             width_out = width if law.row_bytes_out is None else law.row_bytes_out
             if law.work_class == "device":
@@ -124,7 +126,7 @@ class StageLaw:
         if self.exchange is not None:
             law = self.exchange
             seconds = (law.cost.per_batch_s + rows * law.cost.per_row_s + rows * width * law.cost.per_byte_s) if rows else 0.0
-            steps.append(StepWork(law.operator, "cpu", seconds, law.cost.cv, round(rows), round(rows * width)))
+            steps.append(StepWork(law.operator, "cpu", seconds, law.cost.cv, round(rows), round(rows * width), law.sensitivity))
             total += seconds
         return Work(tuple(steps), rows, width, batches, total, moved)
 
@@ -247,7 +249,8 @@ def _stage_law(stage: Stage, bound: BoundWorkload, calibration: Calibration) -> 
         cost = calibration.operator(bound.workload.name, stage.operators[-1], EXCHANGE)
         exchange = StepLaw(
             operator=stage.operators[-1],
-            cost=Cost(per_batch_s=cost.fixed_s, per_row_s=cost.per_row_s, per_byte_s=cost.per_byte_s),
+            cost=Cost(per_batch_s=cost.fixed_s, per_row_s=cost.per_row_s, per_byte_s=cost.per_byte_s, cv=cost.cv),
+            sensitivity=cost.sensitivity,
         )
     partitioner = program(stage).partitioner
     turns = partitioner is not None and partitioner.kind == "hash"
@@ -273,7 +276,7 @@ def _measured(step: Step, stage: Stage, workload: str, calibration: Calibration)
         operator=step.operator, cost=Cost(per_row_s=cost.per_row_s, per_byte_s=cost.per_byte_s, per_batch_s=cost.fixed_s, cv=cost.cv),
         rows_factor=cost.rows_factor, rows_exponent=cost.rows_exponent, row_bytes_out=cost.row_bytes_out,
         max_rows=_most_rows(step), batch_rows=_ONE_CALL, flow_rows=step.batch_rows or _ONE_CALL, work_class=_work_class(stage),
-        at_end=isinstance(step.phase, _AT_END),
+        at_end=isinstance(step.phase, _AT_END), sensitivity=cost.sensitivity,
     )  # fmt: skip
 
 
@@ -298,7 +301,7 @@ def _scan(step: Step, bound: BoundWorkload, calibration: Calibration) -> tuple[l
     width = cost.row_bytes_out or 0.0
     rows = [round(total * share) for share in _file_shares(table)]
     law = StepLaw(
-        operator=step.operator, batch_rows=_ONE_CALL, flow_rows=step.batch_rows or SCAN_BATCH_ROWS,
+        operator=step.operator, batch_rows=_ONE_CALL, flow_rows=step.batch_rows or SCAN_BATCH_ROWS, sensitivity=cost.sensitivity,
         cost=Cost(per_batch_s=cost.fixed_s, per_row_s=cost.per_row_s, per_byte_s=cost.per_byte_s, cv=cost.cv),
     )  # fmt: skip
     return [law], tuple((n, round(n * width)) for n in rows)

@@ -64,6 +64,12 @@ class ObservedTask:
         return min(p.start_s for p in self.pieces)
 
     @property
+    def begin_s(self) -> float:
+        """When its worker turned to it: inputs may be mapped beside the task before."""
+        own = self.compute or [*self.serialize, *self.emit, *self.spill]
+        return min((p.start_s for p in own), default=self.start_s)
+
+    @property
     def end_s(self) -> float:
         """When its last span ended."""
         return max(p.end_s for p in self.pieces)
@@ -183,7 +189,7 @@ def _signature(stage: Stage) -> tuple[object, ...]:
 
 def _overlaps(tasks: list[ObservedTask]) -> None:
     """Average number of busy workers during each task, itself among them."""
-    edges = sorted([(t.start_s, 1) for t in tasks] + [(t.end_s, -1) for t in tasks])
+    edges = sorted([(t.begin_s, 1) for t in tasks] + [(t.end_s, -1) for t in tasks])
     times: list[float] = []
     area: list[float] = []  # integral of the number of busy workers up to that time
     busy, total, before = 0, 0.0, 0.0
@@ -195,7 +201,7 @@ def _overlaps(tasks: list[ObservedTask]) -> None:
     import numpy as np
 
     for task in tasks:
-        length = task.end_s - task.start_s
+        length = task.end_s - task.begin_s
         if length > 0:
-            begin, end = np.interp([task.start_s, task.end_s], times, area)
+            begin, end = np.interp([task.begin_s, task.end_s], times, area)
             task.overlap = max(1.0, float(end - begin) / length)

@@ -21,7 +21,7 @@ _IDLE_S = 2e-3  # a longer pause without a launch that waits is no overhead: the
 _LARGE = 4e6  # bytes of inputs above which forgetting them shows in a pause
 
 
-def engine_cost(name: str, runs: Sequence[ObservedRun], slowdown: tuple[tuple[float, float], ...]) -> EngineCost:
+def engine_cost(name: str, runs: Sequence[ObservedRun], slowdown: tuple[tuple[float, float], ...], cold: float) -> EngineCost:
     """The overheads of an engine."""
     default = EngineCost(engine=name)
     moved = [t for r in runs for t in r.tasks if t.stage is not None]
@@ -29,13 +29,13 @@ def engine_cost(name: str, runs: Sequence[ObservedRun], slowdown: tuple[tuple[fl
     emit_block, emit_rate = _path([(p.bytes, p.seconds) for p in emit], default.emit_block_s, default.emit_bytes_per_s)
     fetch_block, fetch_rate = _path([(p.bytes, p.seconds) for t in moved for p in t.fetch], default.fetch_block_s, 0.0)
     idle = _median((t.start_s for r in runs if (t := min(r.tasks, key=lambda t: t.start_s, default=None))), 0.0)
-    pause, forget = pauses_law([p for r in runs for p in pauses(r.tasks)], default)
+    pause, forget = pauses_law([p for r in runs for p in pauses(r)], default)
     return EngineCost(
         engine=name, startup_s=max(idle - default.launch_s, 0.0), finish_s=_median(map(_tail, runs), 0.0),
         actor_start_s=_median((p.start_s - _ready_before(r, p) for r in runs for p in r.loads), 0.0),
         task_s=max(pause - default.done_s - default.launch_s, 0.0) + _median(map(_untold, moved), 0.0),
         emit_block_s=emit_block, emit_bytes_per_s=emit_rate, fetch_block_s=fetch_block, fetch_bytes_per_s=fetch_rate,
-        forget_bytes_per_s=forget, slowdown=slowdown,
+        forget_bytes_per_s=forget, cold=cold, slowdown=slowdown,
     )  # fmt: skip
 
 
@@ -71,19 +71,31 @@ def _untold(task: ObservedTask) -> float:
     return max(max(p.end_s for p in own) - min(p.start_s for p in own) - sum(p.seconds for p in own), 0.0)
 
 
-def pauses(tasks: Sequence[ObservedTask]) -> Iterator[tuple[float, float]]:
-    """(bytes that the task before had read, seconds until the next one began) on each worker, where the next one was there."""
+def pauses(run: ObservedRun) -> Iterator[tuple[float, float]]:
+    """(bytes to forget, seconds until the next task began) on each worker, where the next task was there already.
+
+    What other stages or tasks of a bulk stage may still read is not forgotten: such tasks tell nothing unless they read little.
+    """
     last = dict[int, ObservedTask]()
-    for task in sorted(tasks, key=lambda t: t.start_s):
+    for task in sorted(run.tasks, key=lambda t: t.begin_s):
         before = last.get(task.worker)
         last[task.worker] = task
         if before is None:
             continue
         read = float(sum(p.bytes for p in before.fetch))
+        if read > _LARGE / 4 and not _forgotten(run, before, task):
+            continue
         if task.queue is not None:
             yield read, task.queue.end_s - max(before.end_s, task.queue.start_s)
         elif 0 <= task.start_s - before.end_s < _IDLE_S:
             yield read, task.start_s - before.end_s
+
+
+def _forgotten(run: ObservedRun, before: ObservedTask, task: ObservedTask) -> bool:
+    """Whether the inputs of ``before`` were released when ``task`` began: nobody else reads them, and its stage was over."""
+    if before.stage is None or before.stage is task.stage:
+        return False
+    return all(len(run.job.consumers(i.stage)) == 1 for i in before.stage.inputs if i.mode != "broadcast")
 
 
 def pauses_law(found: Sequence[tuple[float, float]], default: EngineCost) -> tuple[float, float]:

@@ -1,7 +1,9 @@
 """Which measured runs were left alone by others on the machine. Knows records and their samples of foreign CPU, no costs.
 
 The parent of every real cell samples how many cores processes that are not its own kept busy. A run beside a busy neighbour
-tells more of the neighbour than of the engine; where enough quieter runs exist, it is left out.
+tells more of the neighbour than of the engine; where enough quieter runs exist, it is left out. A neighbour on the same host but
+outside this virtual machine is seen by nobody here: the same kernels then take a third longer for a minute. Such noise only ever
+slows down, so of several sessions of one cell the fastest stands for it.
 """
 
 from __future__ import annotations
@@ -48,3 +50,31 @@ def _quietest(members: Sequence[RunRecord], keep: float, limit: float) -> Sequen
     least = max(1, round(keep * len(ranked)))
     calm = sum(1 for r in ranked if foreign_cores(r) <= limit)
     return ranked[: max(least, calm)]
+
+
+def sessions(records: Iterable[RunRecord]) -> list[list[RunRecord]]:
+    """Runs of one process together: those of a session share the times that opening and preparing took."""
+    found: dict[Hashable, list[RunRecord]] = {}
+    for record in records:
+        found.setdefault((record.cell, record.engine, record.open_s, record.prepare_s), []).append(record)
+    return list(found.values())
+
+
+def median_makespan(records: Sequence[RunRecord]) -> float:
+    """The middle of their makespans."""
+    return float(np.median([r.makespan_s or 0.0 for r in records]))
+
+
+def fastest_session(records: Sequence[RunRecord]) -> list[RunRecord]:
+    """Runs of the session with the lowest median, among those that have as good as the most runs (a lone run may be luck)."""
+    found = sessions(records)
+    most = max(len(s) for s in found)
+    return min((s for s in found if 2 * len(s) >= most), key=median_makespan)
+
+
+def settled(records: Iterable[RunRecord]) -> list[RunRecord]:
+    """Of each cell the runs of its fastest session."""
+    cells: dict[str, list[RunRecord]] = {}
+    for record in records:
+        cells.setdefault(record.cell, []).append(record)
+    return [r for members in cells.values() for r in fastest_session(members)]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from simpy.core import Environment
 from windtunnel.sim.costs import EngineCost
-from windtunnel.sim.hardware.cpu import Shared, Timer, cpu_rate, is_flat
+from windtunnel.sim.hardware.cpu import CoRun, Shared, Timer, cpu_rate, is_flat
 from windtunnel.sim.hardware.disk import Disk
 from windtunnel.sim.hardware.gpu import device_seconds
 from windtunnel.sim.hardware.memory import Memory
@@ -24,7 +24,7 @@ from windtunnel.model import Launch, Stage
 class Node:
     """A simulated machine. ``load``: CPUs that running tasks keep busy; ``flat``: it does not slow anyone down."""
 
-    __slots__ = ("cached", "cpu", "cpus", "disk", "flat_law", "index", "memory", "spec", "store", "weight")
+    __slots__ = ("cached", "corun", "cpu", "cpus", "disk", "flat_law", "index", "memory", "spec", "store", "weight")
 
     def __init__(self, env: Environment, index: int, spec: NodeSpec, store_limit: int, cost: EngineCost) -> None:
         self.index = index
@@ -33,7 +33,8 @@ class Node:
         self.memory = Memory(index, spec.usable_memory_bytes, env)
         self.store = ObjectStore(store_limit, self.memory)
         self.disk = Disk(env, spec.disk)
-        self.cpu = Shared(env, cpu_rate(float(spec.cpus), cost.slowdown))
+        self.cpu = Shared(env, cpu_rate(float(spec.cpus)))
+        self.corun = CoRun(env, float(spec.cpus), cost.slowdown)
         self.flat_law = is_flat(cost.slowdown)
         self.weight = 0.0  # CPUs that its workers keep busy when all of them run
         self.cached: set[int] = set()  # broadcast blocks that are here already
@@ -42,7 +43,7 @@ class Node:
 class Worker(Timer):
     """A process on a node; it is its own SimPy event, since it does one thing at a time."""
 
-    __slots__ = ("alive", "free_s", "launch", "node", "queue", "ready_s", "run", "stage", "started_s", "up", "weight")
+    __slots__ = ("alive", "cold", "launch", "mapped", "node", "queue", "ready_s", "run", "stage", "started_s", "up", "weight")
 
     def __init__(self, env: Environment, callback: Callable[[Any], None], node: Node, stage: int) -> None:
         super().__init__(env, callback)
@@ -55,7 +56,8 @@ class Worker(Timer):
         self.launch: Launch | None = None
         self.run: TaskRun | None = None
         self.ready_s = 0.0
-        self.free_s = 0.0  # until then it lets go of what its last task read
+        self.mapped: tuple[int, ...] = ()  # blocks that its last task read
+        self.cold = True  # has not run a task yet
         self.started_s = 0.0
 
 
@@ -65,9 +67,9 @@ class TaskRun:
     __slots__ = (
         "at",
         "blocks",
-        "bytes_in",
         "emission",
         "factors",
+        "felt",
         "fetched_s",
         "launch",
         "memory",
@@ -89,12 +91,13 @@ class TaskRun:
         self.work: Work = stage.nothing
         self.plan: tuple[Emission, ...] = ()
         self.factors: tuple[float, ...] = ()
+        self.felt = 1.0  # share of the co-run slowdown that its work feels
         self.phases: list[tuple[WorkClass, float]] = []
         self.phase = 0
         self.emission = 0
         self.at = 0  # blocks emitted, counting skipped ones
         self.blocks: list[Any] = []
-        self.memory = self.bytes_in = 0
+        self.memory = 0
         self.pending = 0
         self.spill_s = 0.0
         self.started_s = 0.0
@@ -259,8 +262,15 @@ class StageRun:
         factors = run.factors or (1.0,) * len(run.work.steps)
         overhead = self.cost.task_s + self.fetch.seconds(blocks_in, bytes_in) + self.emit.seconds(blocks_out, bytes_out)
         seconds: dict[WorkClass, float] = {"cpu": overhead} if self.weight else {}
+        felt = seconds.get("cpu", 0.0)
+        cold = self.cost.cold if run.worker.cold else 1.0
         for step, factor in zip(run.work.steps, factors, strict=True):
+            if step.work_class == "cpu":
+                factor *= cold
+                felt += step.seconds * factor * step.sensitivity
             seconds[step.work_class] = seconds.get(step.work_class, 0.0) + step.seconds * factor
+        run.worker.cold = False
+        run.felt = felt / seconds["cpu"] if seconds.get("cpu") else 1.0
         if "device" in seconds:
             extra = 0.0 if self.weight else overhead
             seconds["device"] = device_seconds(node.gpus, seconds["device"], run.work.moved_bytes) + extra

@@ -10,6 +10,7 @@ from __future__ import annotations
 import gc
 from collections import deque
 from collections.abc import Sequence
+from heapq import heappop
 
 from windtunnel.sim.costs import EngineCost
 from windtunnel.sim.execution import Execution
@@ -99,8 +100,8 @@ class SimWorld(Execution):
         return max(self.now, self._driver_free_s) + self._cost.finish_s
 
     def _loop(self) -> None:
+        """What `Environment.run` does, for events that are all `Timer`s with one callback."""
         env = self.env
-        step = env.step
         queue = env._queue
         while self._result is None and self._failure is None:
             if not queue:
@@ -108,7 +109,8 @@ class SimWorld(Execution):
                     "the model stopped releasing work before the job was complete: no task runs and no event is due; "
                     "this is a fault of the execution model, or the cluster has no slot for some stage"
                 )
-            step()
+            env._now, _, _, timer = heappop(queue)
+            timer.fire(timer)
 
     def _tick(self, timer: Timer) -> None:
         self._send(Tick(), 0.0)
@@ -153,7 +155,8 @@ class SimWorld(Execution):
             if kind is Launch:
                 self._launch(action)  # type: ignore[arg-type]
             elif kind is Release:
-                self._release(action.blocks)  # type: ignore[union-attr]
+                if spent := self._release(action.blocks):  # type: ignore[union-attr]
+                    self._driver_free_s = max(self._driver_free_s, self.env._now) + spent
             else:
                 self._obey_rare(action)
 
@@ -209,6 +212,8 @@ class SimWorld(Execution):
 
     def _dismiss(self, worker: Worker) -> None:
         worker.alive = worker.up = False
+        if worker.mapped:
+            self._let_go(worker)
         worker.node.weight -= worker.weight
         worker.node.memory.give(self._cost.worker_memory_bytes)
         if worker.stage >= 0:

@@ -21,12 +21,13 @@ Done = Callable[[Any], None]
 class Timer(Event):  # type: ignore[misc]  # SimPy comes without types
     """A reusable SimPy event with one callback: armed again after it fired, never allocated again."""
 
-    __slots__ = ("_again", "arg", "serial")
+    __slots__ = ("_again", "arg", "fire", "serial")
 
     def __init__(self, env: Environment, callback: Callable[[Any], None], arg: Any = None, serial: int = 0) -> None:
         self.env = env  # type: ignore[misc]  # slots of the base class
         self._ok = True  # type: ignore[misc]
         self._value = None  # type: ignore[misc]
+        self.fire = callback
         self._again = [callback]
         self.arg = arg
         self.serial = serial
@@ -103,20 +104,71 @@ class Shared:
             done(arg)
 
 
-def cpu_rate(cpus: float, slowdown: tuple[tuple[float, float], ...]) -> Rate:
-    """Speed of one process among ``load`` busy ones: full up to ``cpus``, shared above, divided by the co-run law.
+class CoRun:
+    """Processors whose users slow each other down, each by its own share of the co-run law: ``1 + felt × (law - 1)``.
 
-    ``slowdown`` holds points (busy processes, duration multiplier), interpolated linearly and constant outside.
+    Users then have rates of their own, so that all are moved on whenever one comes or goes: O(users), which are few on a node.
     """
 
-    def rate(load: float) -> float:
-        return min(1.0, cpus / load if load > 0 else 1.0) / slowdown_at(slowdown, min(load, cpus))
+    __slots__ = ("_at", "_cpus", "_points", "_serial", "_token", "_users", "env", "load")
 
-    return rate
+    def __init__(self, env: Environment, cpus: float, points: tuple[tuple[float, float], ...]) -> None:
+        self.env = env
+        self.load = 0.0
+        self._cpus, self._points = cpus, points
+        self._at = 0.0
+        self._serial = self._token = 0
+        self._users: dict[int, list[Any]] = {}  # seconds left, weight, felt, done, arg
+
+    def __len__(self) -> int:
+        return len(self._users)
+
+    def add(self, work: float, weight: float, felt: float, done: Done, arg: Any) -> None:
+        """Begin ``work`` seconds; ``done(arg)`` is called when they are finished."""
+        self._move()
+        self._serial += 1
+        self._users[self._serial] = [work, weight, felt, done, arg]
+        self.load += weight
+        self._arm()
+
+    def _rate(self, felt: float) -> float:
+        load = self.load
+        law = slowdown_at(self._points, min(load, self._cpus))
+        return min(1.0, self._cpus / load if load > 0 else 1.0) / (1.0 + felt * (law - 1.0))
+
+    def _move(self) -> None:
+        passed = self.env.now - self._at
+        self._at = self.env.now
+        for user in self._users.values():
+            user[0] -= passed * self._rate(user[2])
+
+    def _arm(self) -> None:
+        self._token += 1
+        if self._users:
+            wait = min(max(user[0], 0.0) / self._rate(user[2]) for user in self._users.values())
+            Timer(self.env, self._fire, serial=self._token).arm(wait)
+
+    def _fire(self, timer: Timer) -> None:
+        if timer.serial != self._token:
+            return
+        self._move()
+        least = min(user[0] for user in self._users.values())
+        reached = max(least, 1e-12)  # rounding must not leave the first one unfinished
+        finished = [number for number, user in self._users.items() if user[0] <= reached]
+        users = [self._users.pop(number) for number in finished]
+        self.load = sum(user[1] for user in self._users.values())
+        self._arm()
+        for _, _, _, done, arg in users:
+            done(arg)
+
+
+def cpu_rate(cpus: float) -> Rate:
+    """Speed of one process among ``load`` busy ones: full up to ``cpus``, shared above."""
+    return lambda load: min(1.0, cpus / load) if load > 0 else 1.0
 
 
 def slowdown_at(points: tuple[tuple[float, float], ...], load: float) -> float:
-    """The duration multiplier of the co-run law at ``load`` busy processes."""
+    """The duration multiplier of the co-run law at ``load`` busy processes: linear between its points, constant outside."""
     if not points:
         return 1.0
     if load <= points[0][0]:

@@ -27,10 +27,14 @@ class Memory:
             self.peak = self.used
             self.peak_s = self._env.now
             if self.used > self.limit:
-                raise OutOfMemory(
-                    f"node {self.node} ran out of memory: {what} brings it to {format_bytes(self.used)}, above its limit of "
-                    f"{format_bytes(self.limit)}; give it more memory, a smaller object store, or run fewer tasks at once"
-                )
+                self.fail(what)
+
+    def fail(self, what: str) -> None:
+        """The node has less than is used."""
+        raise OutOfMemory(
+            f"node {self.node} ran out of memory: {what} brings it to {format_bytes(self.used)}, above its limit of "
+            f"{format_bytes(self.limit)}; give it more memory, a smaller object store, or run fewer tasks at once"
+        )
 
     def give(self, size: int) -> None:
         """Free ``size`` bytes."""

@@ -46,22 +46,30 @@ class Clock:
     workers: int
     noise: np.random.Generator
     cv: float = 0.0
+    cold: float = 1.0
+    scan_slowdown: float = SLOWDOWN
 
     def __post_init__(self) -> None:
         self.free = [STARTUP_S] * self.workers
+        self.warm = [False] * self.workers
 
     def task(self, partition: int, pieces: Iterable[tuple[str, str, float, int, int]]) -> None:
         """(kind, operator, seconds, rows, bytes) one after the other on the worker that is free first."""
         worker = self.free.index(min(self.free))
         at = self.free[worker]
         for kind, operator, seconds, rows, size in pieces:
-            factor = (SLOWDOWN if self.workers > 1 else 1.0) * max(0.1, 1.0 + self.cv * float(self.noise.standard_normal()))
+            factor = max(0.1, 1.0 + self.cv * float(self.noise.standard_normal()))
+            if self.workers > 1:
+                factor *= self.scan_slowdown if operator == "scan" else SLOWDOWN
+            if kind in ("compute", "serialize") and not self.warm[worker]:
+                factor *= self.cold
             end = at + seconds * factor
             self.recorder.span(
                 kind, operator, at, end, partition=partition, worker=worker, rows=rows, bytes=size,  # type: ignore[arg-type]
             )  # fmt: skip
             at = end
         self.free[worker] = at + GAP_S
+        self.warm[worker] = True
 
     def barrier(self) -> None:
         """All workers wait for the last one."""
@@ -75,11 +83,14 @@ class Clock:
 
 def record(
     *, scale: float = 1.0, workers: int = 1, partitions: int = 4, repetition: int = 0, engine: str = "bulk", cv: float = 0.0,
-    foreign: float = 0.0, slower: float = 1.0,
+    foreign: float = 0.0, slower: float = 1.0, cold: float = 1.0, scan_slowdown: float = SLOWDOWN,
 ) -> RunRecord:  # fmt: skip
-    """A run with these costs. ``foreign`` cores were busy with others' work, and everything took ``slower`` times as long."""
+    """A run with these costs. ``foreign`` cores were busy with others' work, and everything took ``slower`` times as long.
+
+    A worker's first task takes ``cold`` times as long; beside another worker, scans take ``scan_slowdown`` times as long.
+    """
     recorder = Recorder()
-    clock = Clock(recorder, workers, np.random.default_rng(repetition), cv)
+    clock = Clock(recorder, workers, np.random.default_rng(repetition), cv, cold, scan_slowdown)
     rows = round(scale * ROWS_AT_SCALE_1 / partitions)
     kept = round(rows * KEPT)
 

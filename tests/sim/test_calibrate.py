@@ -61,6 +61,43 @@ def test_overheads_and_the_co_run_law_are_found() -> None:
     assert cost.slowdown[-1] == (2.0, pytest.approx(crafted.SLOWDOWN, rel=0.02))
 
 
+def test_who_feels_neighbours_more_is_found() -> None:
+    """Scans are slowed down by 1.6, all else by 1.25: what each feels is the law times its sensitivity."""
+    calibration = fitted(crafted.grid(scan_slowdown=1.6))
+    law = calibration.engine("bulk").slowdown[-1][1]
+    for operator, phase, truth in (("scan", "Scan", 1.6), ("keep", "Filter", 1.25), ("sums", "PartialAggregate", 1.25)):
+        sensitivity = calibration.operator("crafted", operator, phase).sensitivity
+        assert 1 + sensitivity * (law - 1) == pytest.approx(truth, rel=0.03)
+    for operator, phase, cost in PHASES[:3]:
+        found = calibration.operator("crafted", operator, phase)
+        assert found.fixed_s + 1e5 * found.per_row_s == pytest.approx(cost[0] + 1e5 * cost[1], rel=0.03)
+
+
+def test_cold_memory_is_found() -> None:
+    calibration = fitted(crafted.grid(cold=1.3))
+    assert calibration.engine("bulk").cold == pytest.approx(1.3, rel=0.03)
+    assert fitted(crafted.grid()).engine("bulk").cold == pytest.approx(1.0, abs=0.02)
+    for operator, phase, cost in PHASES[:3]:
+        found = calibration.operator("crafted", operator, phase)
+        assert found.fixed_s + 1e5 * found.per_row_s == pytest.approx(cost[0] + 1e5 * cost[1], rel=0.05)
+
+
+def test_the_fastest_session_of_a_cell_counts() -> None:
+    slow = [replace(r, run_id=r.run_id + "-slow", open_s=9.0) for r in crafted.grid(slower=1.3)]
+    assert fitted([*slow, *crafted.grid()]).operators == fitted(crafted.grid()).operators
+
+
+def test_pauses_tell_what_forgetting_inputs_costs() -> None:
+    from windtunnel.sim.costs import EngineCost
+    from windtunnel.sim.overheads import pauses_law
+
+    found = [(0.0, 0.0005), (1e3, 0.0005), (10e6, 0.0025), (20e6, 0.0045), (40e6, 0.0085)]
+    base, rate = pauses_law(found, EngineCost(engine="x"))
+    assert base == pytest.approx(0.0005)
+    assert rate == pytest.approx(5e9)
+    assert pauses_law(found[:2], EngineCost(engine="x"))[1] == 0.0
+
+
 def test_spread_is_found() -> None:
     records = [crafted.record(scale=s, cv=0.1, repetition=n) for s in (0.5, 1.0, 2.0) for n in range(40)]
     calibration = fitted(records)
@@ -82,7 +119,7 @@ def test_runs_beside_busy_neighbours_are_left_out() -> None:
     alone, both = fitted(crafted.grid()), fitted([*crafted.grid(), *disturbed])
     assert both.operators == alone.operators
     assert both.provenance["records"] == alone.provenance["records"] == 36
-    assert both.provenance["disturbed"] == 36
+    assert both.provenance["left_out"] == 36
     assert fitted(disturbed).provenance["records"] >= 12  # nothing better: the quietest third stands in
 
 

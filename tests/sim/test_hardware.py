@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from simpy import Environment
-from windtunnel.sim.hardware.cpu import Shared, cpu_rate
+from windtunnel.sim.hardware.cpu import CoRun, Shared, cpu_rate
 from windtunnel.sim.hardware.disk import Disk
 from windtunnel.sim.hardware.gpu import check_device_memory, device_seconds
 from windtunnel.sim.hardware.memory import Memory
@@ -100,7 +100,7 @@ def test_a_full_disk_is_a_failure() -> None:
 def test_processor_sharing_conserves_work(works: list[float], cpus: int) -> None:
     """All begin at once: the last ends when all work is done or the longest is, whichever is later."""
     env = Environment()
-    cpu = Shared(env, cpu_rate(cpus, ()))
+    cpu = Shared(env, cpu_rate(cpus))
     ends: list[float] = []
     for work in works:
         cpu.add(work, 1.0, lambda _: ends.append(env.now), None)
@@ -109,6 +109,39 @@ def test_processor_sharing_conserves_work(works: list[float], cpus: int) -> None
     assert max(ends) >= max(sum(works) / cpus, max(works)) * (1 - 1e-9)
     if len(works) > cpus == 1:
         assert max(ends) == pytest.approx(sum(works))
+
+
+@given(
+    st.lists(st.tuples(st.floats(0, 2.0), st.floats(0.01, 5.0), st.floats(0, 3.0)), min_size=1, max_size=12), st.integers(1, 4)
+)
+@settings(max_examples=60, deadline=None)
+def test_co_running_users_finish_when_their_rates_say(users: list[tuple[float, float, float]], cpus: int) -> None:
+    """Against a simulation in small steps of time: each progresses at its own rate, which changes as others come and go."""
+    points = ((1.0, 1.0), (2.0, 1.5), (4.0, 2.0))
+    env = Environment()
+    cpu = CoRun(env, cpus, points)
+    ends: dict[int, float] = {}
+    for i, (start, work, felt) in enumerate(users):
+        env.timeout(start).callbacks.append(  # type: ignore[union-attr]
+            lambda _, i=i, work=work, felt=felt: cpu.add(work, 1.0, felt, lambda n: ends.__setitem__(n, env.now), i)
+        )
+    env.run()
+    assert len(ends) == len(users) and len(cpu) == 0 and cpu.load == 0
+    left, now, expected = {i: u[1] for i, u in enumerate(users)}, 0.0, dict[int, float]()
+    while left:
+        active = [i for i in left if users[i][0] <= now]
+        load = len(active)
+        law = 1.0 if min(load, cpus) <= 1 else 1.5 if min(load, cpus) == 2 else 1.75 if min(load, cpus) == 3 else 2.0
+        rates = {i: min(1.0, cpus / load) / (1 + users[i][2] * (law - 1)) for i in active}
+        upcoming = [users[i][0] - now for i in left if users[i][0] > now]
+        step = min([left[i] / rates[i] for i in active] + upcoming)
+        now += step
+        for i in active:
+            left[i] -= step * rates[i]
+            if left[i] <= 1e-9:
+                expected[i] = now
+                del left[i]
+    assert ends == pytest.approx(expected, abs=1e-6)
 
 
 def test_memory_breaks_above_its_limit() -> None:

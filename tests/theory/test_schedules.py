@@ -82,6 +82,34 @@ def test_co_running_slows_down_by_the_law() -> None:
     assert simulate(cluster(1), source([1.0, 2.0]), cost=slow).makespan_s == pytest.approx(3.0)
 
 
+@pytest.mark.parametrize(("sensitivity", "seconds"), [(0.0, 1.0), (1.0, 1.5), (2.0, 2.0)])
+def test_operators_feel_their_share_of_the_law(sensitivity: float, seconds: float) -> None:
+    slow = EngineCost(**{**_fields(FREE), "slowdown": ((1, 1.0), (2, 1.5))})
+    assert simulate(cluster(2), source([1.0, 1.0], sensitivity=sensitivity), cost=slow).makespan_s == pytest.approx(seconds)
+
+
+def test_a_workers_first_task_is_slower() -> None:
+    """Two workers, four tasks of a second: the first of each takes 1.5 s."""
+    cold = EngineCost(**{**_fields(FREE), "cold": 1.5})
+    assert simulate(cluster(2), source([1.0] * 4), cost=cold).makespan_s == pytest.approx(2.5)
+
+
+def test_forgetting_inputs_delays_what_follows() -> None:
+    """100 bytes a task at 100 bytes/s. Bulk, one worker, two tasks a stage of a second, three stages: when the second stage is over,
+    the driver gives back what its first task read (1 s), the worker what it still maps (1 s). After the last stage the driver
+    alone is left: 1 s more."""
+    from windtunnel.sim.laws import StageLaw
+
+    from windtunnel.model import Job, Stage, StageInput
+
+    slow = EngineCost(**{**_fields(FREE), "forget_bytes_per_s": 100.0})
+    job, laws = two_stages(2, step("a", per_batch=1.0, row_bytes_out=100), step("b", per_batch=1.0))
+    third = Stage(index=2, name="c", operators=("c",), inputs=(StageInput(stage=1, mode="forward"),), partitions=None)
+    chain = Job(stages=(*job.stages, third)), (*laws, StageLaw(steps=(step("c", per_batch=1.0),)))
+    assert simulate(cluster(1), chain, Bulk()).makespan_s == pytest.approx(6.0)
+    assert simulate(cluster(1), chain, Bulk(), cost=slow).makespan_s == pytest.approx(6.0 + 2.0 + 1.0)
+
+
 def _fields(cost: EngineCost) -> dict[str, object]:
     return {name: getattr(cost, name) for name in cost.__dataclass_fields__}
 
