@@ -106,9 +106,15 @@ def _most_between(recorder: Recorder) -> int:
 
 
 def test_overhead_of_a_block(benchmark: Any, tmp_path: Path) -> None:
-    """2,000 blocks of 64 KiB through two empty kernels."""
-    seconds, _ = benchmark.pedantic(_run, args=(EMPTY, tmp_path), rounds=5)
-    benchmark.extra_info["ms_a_block"] = round(seconds / 2000 * 1e3, 3)
+    """2,000 blocks of 64 KiB through two empty kernels: seconds over blocks written, 4,000."""
+    runs: list[float] = []
+
+    def once() -> None:
+        seconds, recorder = _run(EMPTY, tmp_path)
+        runs.append(seconds / recorder.counters["blocks"] * 1e3)
+
+    benchmark.pedantic(once, rounds=5)
+    benchmark.extra_info["ms_a_block"] = round(statistics.median(runs), 3)
 
 
 # -- the harness beside a bare script ---------------------------------------------------------------------------------
