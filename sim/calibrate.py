@@ -332,7 +332,8 @@ def calibrate_workloads(
     """Run each workload small, on one worker and on all, write the fitted calibration to ``out``.
 
     ``choices`` are `WorkloadChoice`s, ``store`` a `Store`; the runs go through `Experiment`, one process a cell. One worker
-    alone tells what a kernel costs undisturbed, all of them how much they disturb each other.
+    alone tells what a kernel costs undisturbed, all of them how much they disturb each other. Kernels cost the same under both
+    engines, so that of several choices each is run by one engine a number of workers, in turns.
     """
     from dataclasses import replace
 
@@ -340,13 +341,15 @@ def calibrate_workloads(
     from windtunnel.experiment import Experiment
     from windtunnel.scenario_tables import EngineChoice
 
-    engines = (EngineChoice(name="bulk", label="bulk", options={}), EngineChoice(name="streaming", label="streaming", options={}))
+    engines = tuple(EngineChoice(name=n, label=n, options={}) for n in ("bulk", "streaming"))
     node = cluster.nodes[0]
     records: list[RunRecord] = []
-    for cpus in sorted({1, node.cpus}):
+    for turn, cpus in enumerate(sorted({1, node.cpus})):
+        alternating = [replace(c, engines=(engines[(turn + i) % 2],)) for i, c in enumerate(choices)]
         experiment = Experiment(
-            name=f"calibrate-{cpus}", workloads=tuple(choices), engines=engines, aa=False, repetitions=repetitions,
-            cluster=replace(cluster, nodes=(replace(node, cpus=cpus),)), data_root=data_root or default_data_root(),
+            name=f"calibrate-{cpus}", workloads=tuple(alternating if len(choices) > 1 else choices), engines=engines, aa=False,
+            repetitions=repetitions, cluster=replace(cluster, nodes=(replace(node, cpus=cpus),)),
+            data_root=data_root or default_data_root(),
         )  # fmt: skip
         records += experiment.run(store, resume=True, progress=progress)
     result = calibrate(

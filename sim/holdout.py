@@ -36,7 +36,7 @@ Cell = tuple[str, float, int, int, str]  # workload, scale, workers, partitions,
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grid:
-    """What is measured: every combination, ``repetitions`` runs a round, at most ``rounds`` rounds."""
+    """What is measured: every combination, ``rounds`` sessions of ``repetitions`` runs each."""
 
     workloads: tuple[str, ...]
     scales: tuple[float, ...] = (0.05, 0.1, 0.2, 0.4)

@@ -110,6 +110,32 @@ def test_forgetting_inputs_delays_what_follows() -> None:
     assert simulate(cluster(1), chain, Bulk(), cost=slow).makespan_s == pytest.approx(6.0 + 2.0 + 1.0)
 
 
+def test_every_overhead_of_a_task_is_paid_once() -> None:
+    """A source task: its second, 0.1 s fixed, 0.3 s for the block it writes. Its reader pays 0.2 s for mapping it as well."""
+    cost = EngineCost(
+        **{**_fields(FREE), "task_s": 0.1, "fetch_block_s": 0.2, "emit_block_s": 0.3, "startup_s": 1.0, "finish_s": 2.0}
+    )
+    job = two_stages(1, step("a", per_batch=1.0), step("b", per_batch=1.0))
+    assert simulate(cluster(1), job, cost=cost).makespan_s == pytest.approx(
+        1.0 + (1.0 + 0.1 + 0.3) + (1.0 + 0.1 + 0.2 + 0.3) + 2.0
+    )
+
+
+def test_the_bound_counts_a_call_a_block() -> None:
+    """Three source tasks, three blocks, three calls of each follower: 9 s of work; a chain of one block each takes 3 s."""
+    from windtunnel.sim.laws import StageLaw
+
+    from windtunnel.model import Job, Stage, StageInput
+
+    job, laws = two_stages(3, step("a", per_batch=1.0), step("b", per_batch=1.0))
+    third = Stage(index=2, name="c", operators=("c",), inputs=(StageInput(stage=1, mode="forward"),), partitions=None)
+    chain = Job(stages=(*job.stages, third)), (*laws, StageLaw(steps=(step("c", per_batch=1.0),)))
+    assert lower_bound(*chain, cluster(1)) == pytest.approx(9.0)
+    assert lower_bound(*chain, cluster(9)) == pytest.approx(3.0)
+    assert simulate(cluster(1), chain, Streaming()).makespan_s == pytest.approx(9.0)
+    assert simulate(cluster(3), chain, Bulk()).makespan_s == pytest.approx(3.0)
+
+
 def _fields(cost: EngineCost) -> dict[str, object]:
     return {name: getattr(cost, name) for name in cost.__dataclass_fields__}
 

@@ -16,7 +16,11 @@ from windtunnel.commands.common import json_option, print_json, progress, result
 @click.option("--partitions", type=click.IntRange(min=1), multiple=True, default=(2, 4, 8), show_default=True)
 @click.option("-n", "--repetitions", type=click.IntRange(min=1), default=5, show_default=True, help="Measured runs a round.")
 @click.option(
-    "--rounds", type=click.IntRange(min=1), default=2, show_default=True, help="Most visits of a cell without quiet runs."
+    "--rounds",
+    type=click.IntRange(min=1),
+    default=2,
+    show_default=True,
+    help="Visits of every cell; more while some have no quiet run.",
 )
 @click.option("--results", type=click.Path(path_type=Path), help="Folder for the records; finished ones are not run again.")
 @json_option
