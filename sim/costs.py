@@ -60,6 +60,12 @@ class EngineCost:
     ``startup_s`` passes before the first launch, ``finish_s`` after the last block. Pool workers come up in
     ``worker_start_s``, actors (always new processes) in ``actor_start_s``.
     ``slowdown``: points (busy workers of a node, duration multiplier).
+
+    Rows of Python operators cross a bridge to engines of another language: ``bridge_row_s`` a row and ``bridge_bytes_per_s``
+    each way (0 = no bridge), and ``python_copies`` copies of a task's larger side lie in memory meanwhile. A task that needs a
+    device waits ``device_restart_s`` for a fresh process before it computes. ``driver_memory_bytes`` lie on the first node.
+    Files are ``compression`` times as large as the blocks in them. A task that writes or fetches more than ``merge_bytes`` of files
+    (0 = no limit) sorts in several runs: it writes and reads them once more.
     """
 
     engine: str
@@ -78,6 +84,13 @@ class EngineCost:
     forget_bytes_per_s: float = 0.0
     cold: float = 1.0
     worker_memory_bytes: int = 0
+    driver_memory_bytes: int = 0
+    bridge_row_s: float = 0.0
+    bridge_bytes_per_s: float = 0.0
+    python_copies: float = 0.0
+    device_restart_s: float = 0.0
+    compression: float = 1.0
+    merge_bytes: float = 0.0
     slowdown: tuple[tuple[float, float], ...] = ()
 
     def __post_init__(self) -> None:

@@ -6,23 +6,25 @@ itself takes is of no interest to it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from windtunnel.engines.api import Capabilities, Option, Outcome, resolve_options
-from windtunnel.engines.models.catalogue import BULK, STREAMING, ModelEntry
+from windtunnel.engines.models.catalogue import ENTRIES
+from windtunnel.engines.models.entry import ModelEntry
 from windtunnel.engines.physical import compile_job
 from windtunnel.sim.bounds import lower_bound
-from windtunnel.sim.costs import Calibration
+from windtunnel.sim.costs import Calibration, EngineCost
 from windtunnel.sim.laws import StageLaw, stage_laws
 from windtunnel.sim.world import SimWorld
 
 import windtunnel
 from windtunnel.cluster import ClusterSpec
-from windtunnel.errors import InputError
-from windtunnel.model import ExecutionModel, Job
+from windtunnel.errors import InputError, nearest
+from windtunnel.model import Job
 from windtunnel.plan import Synthetic
 from windtunnel.record import Recorder
 from windtunnel.units import parse_bytes
@@ -38,7 +40,10 @@ WORLD_OPTIONS = (
     Option(
         name="spans", default=None, doc="record spans; default all of few tasks and a sample of many", choices=(None, True, False)
     ),
+    Option(name="overheads", default=None, doc="constants of the engine to replace, by name: { launch_s = 0.001 }"),
 )
+#: settings beyond these options that a model may offer under a name of its own
+_COST_SETTINGS = ("worker_memory_bytes", "compression")
 _FEATURES = {
     "simulated": "the model's decisions are its own; hardware, serialization and variance follow a calibration or declared costs",
     "spill": "blocks beyond the object store's budget are written to the simulated disk",
@@ -49,11 +54,13 @@ _FEATURES = {
 class SimSession:
     """An open simulated engine; a run leaves nothing behind but its record."""
 
-    def __init__(self, name: str, cluster: ClusterSpec, options: Mapping[str, Any], model: Callable[[], ExecutionModel]) -> None:
-        self._name, self._cluster, self._options, self._model = name, cluster, options, model
-        self._calibration = Calibration.load(Path(options["calibration"])) if options["calibration"] else Calibration()
-        self._partitions = int(options["partitions"] or max(1, cluster.cpus))
+    def __init__(self, entry: ModelEntry, cluster: ClusterSpec, options: Mapping[str, Any]) -> None:
+        self._entry, self._cluster, self._options = entry, cluster, options
+        self._settings = {**{o.name: options.get(o.name, o.default) for o in WORLD_OPTIONS}, **_named(entry, options)}
+        path = self._settings["calibration"]
+        self._calibration = Calibration.load(Path(path)) if path else Calibration()
         self._prepared: tuple[Job, tuple[StageLaw, ...]] | None = None
+        self._cost = _engine_cost(entry, self._calibration, self._settings)
         self.world: SimWorld | None = None
 
     def prepare(self, workload: BoundWorkload) -> None:
@@ -63,12 +70,14 @@ class SimSession:
             for op in workload.pipeline.operators
             if not isinstance(op.kernel, Synthetic) and op.kind not in ("scan", "sink")
         ]
-        if real and not self._options["calibration"]:
+        if real and not self._settings["calibration"]:
             raise InputError(
-                f"sim:{self._name} needs the measured cost of operator {real[0]!r} of workload {workload.workload.name!r}; run "
+                f"sim:{self._entry.name} needs the measured cost of operator {real[0]!r} of workload {workload.workload.name!r}; run "
                 f"`windtunnel calibrate` with this workload and pass its file as option calibration"
             )
-        job = compile_job(workload, partitions=self._partitions, fuse=bool(self._options["fuse"]))
+        partitions = int(self._settings["partitions"] or max(1, self._cluster.cpus))
+        job = compile_job(workload, partitions=partitions, fuse=bool(self._settings["fuse"]))
+        job = self._entry.plan(job, self._options, self._cluster.cpus)
         self._prepared = job, stage_laws(job, workload, self._calibration)
 
     def run(self, workload: BoundWorkload, recorder: Recorder, output: Path) -> Outcome:
@@ -77,13 +86,14 @@ class SimSession:
             self.prepare(workload)
         assert self._prepared is not None
         job, laws = self._prepared
-        options, cost = self._options, self._calibration.engine(self._name)
+        settings, traits = self._settings, self._entry.traits
         world = self.world = SimWorld(
-            self._cluster, job, laws, recorder, cost=cost, seed=int(options["seed"]), spans=options["spans"],
-            store_bytes=None if options["store_bytes"] is None else parse_bytes(options["store_bytes"]),
-            block_bytes=parse_bytes(options["block_bytes"]),
+            self._cluster, job, laws, recorder, cost=self._cost, seed=int(settings["seed"]), spans=settings["spans"],
+            store_bytes=None if settings["store_bytes"] is None else parse_bytes(settings["store_bytes"]),
+            block_bytes=parse_bytes(settings["block_bytes"]), location=workload.workload.dataset.location,
+            traits=replace(traits, replication=int(settings.get("replication", traits.replication))),
         )  # fmt: skip
-        blocks = world.run(self._model())
+        blocks = world.run(self._entry.factory(self._options)())
         recorder.counters["makespan_s"] = recorder.counters["virtual_makespan_s"] = world.makespan_s
         recorder.counters["lower_bound_s"] = lower_bound(job, laws, self._cluster)
         return Outcome(rows=sum(b.rows for b in blocks))
@@ -92,14 +102,38 @@ class SimSession:
         """Nothing is open."""
 
 
+def _named(entry: ModelEntry, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The world's settings under the names that the engine gives them."""
+    return {setting: options[option.name] for setting, option in entry.world.items()}
+
+
+def _engine_cost(entry: ModelEntry, calibration: Calibration, settings: Mapping[str, Any]) -> EngineCost:
+    """Measured overheads where there are some, else the engine's constants; what the user set on top."""
+    cost = calibration.engine(entry.name) if calibration.engines else EngineCost(engine=entry.name, **entry.traits.overheads())
+    chosen = {k: settings[k] for k in _COST_SETTINGS if settings.get(k) is not None}
+    chosen |= settings["overheads"] or {}
+    known = {f.name for f in fields(EngineCost)} - {"engine", "slowdown"}
+    for name, value in chosen.items():
+        if name not in known:
+            raise InputError(f"option overheads of engine {entry.name!r} names {name!r}{nearest(name, known)}")
+        chosen[name] = parse_bytes(value) if isinstance(value, str) and "bytes" in name else value
+    try:
+        return replace(cost, **chosen)
+    except TypeError as error:
+        raise InputError(f"option overheads of engine {entry.name!r} must hold numbers: {error}") from error
+
+
 class SimEngine:
     """A model in the simulated world."""
 
-    def __init__(self, model: ModelEntry) -> None:
-        self._model = model
-        self.name = f"sim:{model.name}"
-        self.options = (*WORLD_OPTIONS, *model.options)
-        self.capabilities = Capabilities(features={**_FEATURES, **model.features})
+    def __init__(self, entry: ModelEntry) -> None:
+        self._entry = entry
+        self.name = f"sim:{entry.name}"
+        own = {o.name: o for o in (*entry.options, *entry.plan_options)}
+        named = {o.name: o for o in entry.world.values() if o.name not in own}
+        world = tuple(o for o in WORLD_OPTIONS if o.name not in entry.world)
+        self.options = (*world, *named.values(), *own.values())
+        self.capabilities = Capabilities(features={**_FEATURES, **entry.features})
 
     def version(self) -> str:
         """windtunnel's version."""
@@ -107,9 +141,13 @@ class SimEngine:
 
     def open(self, cluster: ClusterSpec, options: Mapping[str, Any]) -> SimSession:
         """Check the options."""
-        chosen = resolve_options(self.name, self.options, options)
-        return SimSession(self._model.name, cluster, chosen, self._model.factory(chosen))
+        return SimSession(self._entry, cluster, resolve_options(self.name, self.options, options))
 
 
-SimBulkEngine = partial(SimEngine, BULK)
-SimStreamingEngine = partial(SimEngine, STREAMING)
+SimBulkEngine = partial(SimEngine, ENTRIES["bulk"])
+SimStreamingEngine = partial(SimEngine, ENTRIES["streaming"])
+SimRayEngine = partial(SimEngine, ENTRIES["ray"])
+SimSparkEngine = partial(SimEngine, ENTRIES["spark"])
+SimDaskEngine = partial(SimEngine, ENTRIES["dask"])
+SimFlinkEngine = partial(SimEngine, ENTRIES["flink"])
+SimMapReduceEngine = partial(SimEngine, ENTRIES["mapreduce"])

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from simpy.core import Environment
 from windtunnel.sim.costs import EngineCost
+from windtunnel.sim.hardware.cpu import Timer
 from windtunnel.sim.hardware.gpu import check_device_memory
 from windtunnel.sim.hardware.network import Network
 from windtunnel.sim.journal import Journal
@@ -17,8 +18,8 @@ from windtunnel.sim.tasks import Node, Quick, StageRun, TaskRun, Worker
 
 from windtunnel.cluster import ClusterSpec, NodeSpec
 from windtunnel.model import Block, BlockReady, Event, Launch, MemoryPressure, NodeView, TaskDone
+from windtunnel.workload import Location
 
-STORE_FRACTION = 0.3  # of usable memory, as the embedded engines
 WIDE_FETCH = 8  # sources above which the up links of a fetch count as no bottleneck
 
 
@@ -26,24 +27,36 @@ class Execution:
     """Nodes, workers' tasks and blocks on the virtual clock of ``env``."""
 
     def __init__(
-        self, cluster: ClusterSpec, stages: list[StageRun], journal: Journal, cost: EngineCost, store_bytes: int | None
+        self,
+        cluster: ClusterSpec,
+        stages: list[StageRun],
+        journal: Journal,
+        cost: EngineCost,
+        store_bytes: int | None,
+        location: Location,
     ) -> None:
         self.env = Environment()
         specs: list[NodeSpec] = [group for group in cluster.nodes for _ in range(group.count)]
-        self.nodes = tuple(NodeView(i, s.cpus, s.gpus.count, s.usable_memory_bytes) for i, s in enumerate(specs))
-        limits = _store_limits([s.usable_memory_bytes for s in specs], store_bytes)
+        self.nodes = tuple(NodeView(i, s.cpus, s.gpus.count, s.usable_memory_bytes, physical_bytes=s.memory_bytes) for i, s in enumerate(specs))
+        limits = _store_limits([s.usable_memory_bytes for s in specs], store_bytes, stages[0].traits.store_fraction)
         self.store_limit_bytes = sum(limits)
         self.stored_bytes = 0
         self.journal = journal
         self._cost = cost
         self._stages = stages
-        self._machines = [Node(self.env, i, s, limit, cost) for i, (s, limit) in enumerate(zip(specs, limits, strict=True))]
+        self._traits = stages[0].traits
+        self._location = location
+        self._machines = [
+            Node(self.env, i, s, limit, cost, location.bandwidth_per_node)
+            for i, (s, limit) in enumerate(zip(specs, limits, strict=True))
+        ]
         network = cluster.network
         self._network = Network(self.env, [s.nic_bytes_per_s for s in specs], network.oversubscription, network.latency_s)
         self._blocks: list[Block | None] = []
         self._held: dict[int, int] = {}  # block → workers that still map it
         self._dropped: dict[int, int] = {}  # released blocks that are still mapped, with their bytes
         self._pressed = False
+        self._machines[0].memory.take(cost.driver_memory_bytes, "the driver")
 
     def _send(self, event: Event, service_s: float) -> None:
         """A worker's message to the driver, who is busy with it for ``service_s``."""
@@ -64,7 +77,8 @@ class Execution:
                 freed += block.bytes
             node = self._machines[block.node]
             if block.on_disk:
-                node.disk.used -= block.bytes
+                node.disk.used -= round(block.bytes * self._cost.compression)
+                node.pages.forget(block.id)
             else:
                 node.store.free(block.bytes)
                 self.stored_bytes -= block.bytes
@@ -95,7 +109,10 @@ class Execution:
         if worker.mapped:
             ready = max(ready, now) + self._let_go(worker)
         node = worker.node
-        if stage.law.source and launch.attempt == 0 and node.flat_law and node.weight <= node.cpus and self._cost.cold == 1.0:
+        if (
+            stage.law.source and launch.attempt == 0 and node.flat_law and node.weight <= node.cpus and self._cost.cold == 1.0
+            and self._location.kind == "generated" and node.slow == 1.0
+        ):  # fmt: skip
             if not stage.quick:
                 stage.prepare_quick(node.spec)
             quick = stage.quick[launch.partition]
@@ -213,11 +230,34 @@ class Execution:
         for source, count in [(-1, copied)] if wide else sorted(remote.items()):
             run.pending += 1
             self._network.transfer(source, node.index, count, self._fetched, run)
+        if run.stage.law.source:
+            self._read_source(run)
         self._fetched(run)
+        if run.pending and run.stage.traits.overlap and not run.phase and not run.emission:
+            run.fetched_s = self.env._now
+            self._phase(run)
+
+    def _read_source(self, run: TaskRun) -> None:
+        """A source partition that lies on the node's disk or in a remote store."""
+        kind, size = self._location.kind, run.stage.law.source[run.launch.partition][1]
+        node = run.worker.node
+        if kind == "generated":
+            return
+        run.pending += 1
+        if kind == "local":
+            node.disk.read(size, self._fetched, run)
+        else:
+            self.journal.recorder.count("bytes_remote", size)
+            node.remote.add(float(size), 1.0, self._late, run)
+
+    def _late(self, run: TaskRun) -> None:
+        Timer(self.env, lambda timer: self._fetched(timer.arg), run).arm(self._location.latency_s)
 
     def _locate(self, block: Block, node: Node, remote: dict[int, int], from_disk: dict[int, int]) -> None:
         if block.on_disk:
-            from_disk[block.node] = from_disk.get(block.node, 0) + block.bytes
+            size = round(block.bytes * self._cost.compression)
+            if not (self._traits.page_cache and self._machines[block.node].pages.holds(block.id, size)):
+                from_disk[block.node] = from_disk.get(block.node, 0) + size
         if block.node != node.index:
             remote[block.node] = remote.get(block.node, 0) + block.bytes
 
@@ -235,11 +275,16 @@ class Execution:
         if "device" in stage.classes:
             batch = size / max(run.work.batches, 1) + max(out)
             check_device_memory(node.spec.gpus, stage.spec.state.memory_bytes, batch, stage.name)
-        run.memory = stage.memory_bytes + max(out)
+        run.memory = stage.held_bytes(size, run.plan)
 
     def _fetched(self, run: TaskRun) -> None:
         run.pending -= 1
-        if run.pending == 0 and run.worker.alive:
+        if run.pending or not run.worker.alive:
+            return
+        if run.waiting:
+            run.waiting = False
+            self._emit(run)
+        elif run.fetched_s < run.started_s:
             run.fetched_s = self.env._now
             self._phase(run)
 
@@ -262,6 +307,8 @@ class Execution:
         run.phase += 1
         if run.phase < len(run.phases):
             self._phase(run)
+        elif run.pending:
+            run.waiting = True  # processed all that came; the rest is still on its way
         else:
             self._emit(run)
 
@@ -275,9 +322,11 @@ class Execution:
             run.at += 1
             if run.at <= launch.skip_blocks:
                 continue
-            if not node.store.put(size):
-                self._spill(run, Block(-1, launch.stage, partition, launch.task, rows, size, node.index, True))
-                return
+            in_files = run.stage.traits.outputs == "disk"
+            if in_files or not node.store.put(size):
+                if not self._write(run, partition, rows, size, last, spills=not in_files):
+                    return
+                continue
             self.stored_bytes += size
             self._made(run, Block(-1, launch.stage, partition, launch.task, rows, size, node.index), last)
         self.journal.stored.note(self.env._now, self.stored_bytes)
@@ -288,29 +337,47 @@ class Execution:
             run.phase = 0
             self._phase(run)
 
-    def _made(self, run: TaskRun, block: Block, last: bool) -> None:
-        block.id = len(self._blocks)
-        self._blocks.append(block)
-        if last:
-            run.blocks.append(block)
-        else:
-            self._send(BlockReady(block), self._cost.block_s)
+    def _write(self, run: TaskRun, partition: int, rows: int, size: int, last: bool, spills: bool) -> bool:
+        """Write a block to a file. True when that is done at once; else the task goes on when the file is taken."""
+        launch, node = run.launch, run.worker.node
+        block = Block(len(self._blocks), launch.stage, partition, launch.task, rows, size, node.index, True)
+        self._blocks.append(None)  # its number is taken while it is written
+        begin, on_disk = self.env._now, round(size * self._cost.compression)
 
-    def _spill(self, run: TaskRun, block: Block) -> None:
-        begin = self.env._now
-        if not self._pressed:
-            self._pressed = True
-            self._send(MemoryPressure(self.stored_bytes, self.store_limit_bytes), self._cost.block_s)
+        def taken() -> None:
+            self._blocks[block.id] = block
+            self._announce(run, block, last)
 
         def written(_: object) -> None:
             if not run.worker.alive:
                 return
             run.spill_s += self.env._now - begin
-            self.journal.spilled(run, block, begin, self.env._now)
-            self._made(run, block, run.emission == len(run.plan) - 1)
+            if spills:
+                self.journal.spilled(run, block, begin, self.env._now)
+            taken()
             self._emit(run)
 
-        run.worker.node.disk.write(block.bytes, written, None)
+        if spills and not self._pressed:
+            self._pressed = True
+            self._send(MemoryPressure(self.stored_bytes, self.store_limit_bytes), self._cost.block_s)
+        self.journal.recorder.count("bytes_disk", on_disk)
+        if not run.stage.traits.page_cache:
+            node.disk.write(on_disk, written, None)
+        elif node.pages.write(block.id, on_disk, written, None):
+            taken()
+            return True
+        return False
+
+    def _made(self, run: TaskRun, block: Block, last: bool) -> None:
+        block.id = len(self._blocks)
+        self._blocks.append(block)
+        self._announce(run, block, last)
+
+    def _announce(self, run: TaskRun, block: Block, last: bool) -> None:
+        if last:
+            run.blocks.append(block)
+        else:
+            self._send(BlockReady(block), self._cost.block_s)
 
     def _task_done(self, run: TaskRun) -> None:
         now, worker = self.env._now, run.worker
@@ -323,8 +390,8 @@ class Execution:
         self._end(worker, run.launch, run.blocks)
 
 
-def _store_limits(memory: list[int], total: int | None) -> list[int]:
+def _store_limits(memory: list[int], total: int | None, fraction: float) -> list[int]:
     """The object store's bytes on each node: its share of ``total`` by memory."""
     if total is None:
-        return [int(STORE_FRACTION * m) for m in memory]
+        return [int(fraction * m) for m in memory]
     return [total * m // sum(memory) for m in memory]

@@ -51,6 +51,7 @@ class StepLaw:
     work_class: WorkClass = "cpu"
     at_end: bool = False
     sensitivity: float = 1.0  # share of the co-run slowdown that it feels
+    python: bool = False  # runs in a Python process, whatever the engine is written in
 
     def calls(self, rows: float, blocks: int) -> int:
         """How often the kernel is called on ``rows`` rows that come in ``blocks`` blocks."""
@@ -81,7 +82,10 @@ class StepWork:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """A task: its steps, what comes out (fractional rows), in how many output batches, and the bytes over the device's link."""
+    """A task: its steps, what comes out (fractional rows), in how many output batches, and the bytes over the device's link.
+
+    ``bridge_rows`` and ``bridge_bytes`` cross between the engine's language and Python, both ways together.
+    """
 
     steps: tuple[StepWork, ...]
     rows_out: float
@@ -89,6 +93,8 @@ class Work:
     batches: int
     seconds: float
     moved_bytes: float
+    bridge_rows: float = 0.0
+    bridge_bytes: float = 0.0
 
     @property
     def varies(self) -> bool:
@@ -111,7 +117,10 @@ class StageLaw:
         steps: list[StepWork] = []
         width = size / rows if rows else 0.0
         batches, moved, total = max(blocks, 1), 0.0, 0.0
+        crossed_rows, crossed_bytes, python = 0.0, 0.0, False
         for law in self.steps:
+            if law.python is not python:
+                crossed_rows, crossed_bytes, python = crossed_rows + rows, crossed_bytes + rows * width, law.python
             calls = law.calls(rows, blocks)
             seconds = calls * law.cost.per_batch_s + rows * law.cost.per_row_s + rows * width * law.cost.per_byte_s
             cv = law.cost.cv / math.sqrt(calls) if calls else 0.0
@@ -123,12 +132,14 @@ class StageLaw:
             flow = math.ceil(rows / law.flow_rows) if law.flow_rows else calls
             batches = 1 if law.at_end else max(batches, flow)
             rows, width, total = out, width_out, total + seconds
+        if python:
+            crossed_rows, crossed_bytes = crossed_rows + rows, crossed_bytes + rows * width
         if self.exchange is not None:
             law = self.exchange
             seconds = (law.cost.per_batch_s + rows * law.cost.per_row_s + rows * width * law.cost.per_byte_s) if rows else 0.0
             steps.append(StepWork(law.operator, "cpu", seconds, law.cost.cv, round(rows), round(rows * width), law.sensitivity))
             total += seconds
-        return Work(tuple(steps), rows, width, batches, total, moved)
+        return Work(tuple(steps), rows, width, batches, total, moved, crossed_rows, crossed_bytes)
 
 
 # -- cutting output into blocks ---------------------------------------------------------------------------------------
@@ -234,7 +245,7 @@ def _stage_law(stage: Stage, bound: BoundWorkload, calibration: Calibration) -> 
             scan, source = _scan(step, bound, calibration)
             laws += scan
         elif isinstance(step.phase, Synthetic):
-            laws.append(_declared(step, step.phase, stage))
+            laws.append(_declared(step, step.phase, stage, bound.pipeline[step.operator].language == "python"))
         else:
             laws.append(_measured(step, stage, bound.workload.name, calibration))
         real = real or not isinstance(step.phase, (Synthetic, Scan)) or bool(source and step.table and step.table.paths)
@@ -263,10 +274,11 @@ def _work_class(stage: Stage, sleeps: bool = False) -> WorkClass:
     return "device" if stage.resources.gpus > 0 else "cpu"
 
 
-def _declared(step: Step, kernel: Synthetic, stage: Stage) -> StepLaw:
+def _declared(step: Step, kernel: Synthetic, stage: Stage, python: bool) -> StepLaw:
     return StepLaw(
         operator=step.operator, cost=kernel.cost, rows_factor=kernel.rows_out, row_bytes_out=kernel.row_bytes_out,
         batch_rows=step.batch_rows, work_class=_work_class(stage, kernel.fixed_work == "sleep" and stage.resources.gpus == 0),
+        python=python,
     )  # fmt: skip
 
 

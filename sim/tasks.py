@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 from simpy.core import Environment
+from windtunnel.engines.models.traits import Traits
 from windtunnel.sim.costs import EngineCost
 from windtunnel.sim.hardware.cpu import CoRun, Shared, Timer, cpu_rate, is_flat
-from windtunnel.sim.hardware.disk import Disk
+from windtunnel.sim.hardware.disk import Disk, divided
 from windtunnel.sim.hardware.gpu import device_seconds
 from windtunnel.sim.hardware.memory import Memory
+from windtunnel.sim.hardware.pages import PageCache
 from windtunnel.sim.hardware.serialization import Path
 from windtunnel.sim.hardware.store import ObjectStore
 from windtunnel.sim.laws import Emission, StageLaw, Work, WorkClass, cut
@@ -21,18 +23,31 @@ from windtunnel.cluster import NodeSpec
 from windtunnel.model import Launch, Stage
 
 
+EMBEDDED = Traits()
+
+
 class Node:
     """A simulated machine. ``load``: CPUs that running tasks keep busy; ``flat``: it does not slow anyone down."""
 
-    __slots__ = ("cached", "corun", "cpu", "cpus", "disk", "flat_law", "index", "memory", "spec", "store", "weight")
+    __slots__ = (
+        "alive", "cached", "corun", "cpu", "cpus", "disk", "flat_law", "index", "memory", "pages", "remote", "slow", "spec", "store",
+        "weight",
+    )  # fmt: skip
 
-    def __init__(self, env: Environment, index: int, spec: NodeSpec, store_limit: int, cost: EngineCost) -> None:
+    def __init__(
+        self, env: Environment, index: int, spec: NodeSpec, store_limit: int, cost: EngineCost, remote_bytes_per_s: float | None = None
+    ) -> None:
         self.index = index
         self.spec = spec
         self.cpus = spec.cpus
         self.memory = Memory(index, spec.usable_memory_bytes, env)
         self.store = ObjectStore(store_limit, self.memory)
         self.disk = Disk(env, spec.disk)
+        self.pages = PageCache(self.disk, self.memory, spec.memory_bytes)
+        limit = min(spec.nic_bytes_per_s, remote_bytes_per_s or spec.nic_bytes_per_s)
+        self.remote = Shared(env, divided(limit))  # what the node may read from a remote store
+        self.slow = 1.0  # a straggler takes so many times as long
+        self.alive = True
         self.cpu = Shared(env, cpu_rate(float(spec.cpus)))
         self.corun = CoRun(env, float(spec.cpus), cost.slowdown)
         self.flat_law = is_flat(cost.slowdown)
@@ -80,6 +95,7 @@ class TaskRun:
         "spill_s",
         "stage",
         "started_s",
+        "waiting",
         "work",
         "worker",
     )  # fmt: skip
@@ -101,7 +117,8 @@ class TaskRun:
         self.pending = 0
         self.spill_s = 0.0
         self.started_s = 0.0
-        self.fetched_s = 0.0
+        self.fetched_s = -1.0
+        self.waiting = False  # all phases are over, inputs are not
 
 
 class Normals:
@@ -146,14 +163,21 @@ class StageRun:
         "name",
         "nothing",
         "operators",
+        "python",
         "quick",
+        "restart_s",
         "seconds",
         "spec",
+        "traits",
         "weight",
     )  # fmt: skip
 
-    def __init__(self, spec: Stage, law: StageLaw, cost: EngineCost, block_bytes: int, seed: int) -> None:
-        self.spec, self.law, self.cost = spec, law, cost
+    def __init__(
+        self, spec: Stage, law: StageLaw, cost: EngineCost, block_bytes: int, seed: int, traits: Traits = EMBEDDED
+    ) -> None:
+        self.spec, self.law, self.cost, self.traits = spec, law, cost, traits
+        self.python = any(s.python for s in law.steps)
+        self.restart_s = cost.device_restart_s if spec.resources.gpus > 0 and spec.state.kind == "stateless" else 0.0
         self.index, self.name, self.operators = spec.index, spec.name, spec.operators
         self.block_bytes = block_bytes
         self.memory_bytes = spec.resources.memory_bytes
@@ -225,7 +249,7 @@ class StageRun:
         self.seconds = table.sum(axis=1).tolist()
 
     def _quick(self, work: Work, plan: tuple[Emission, ...]) -> Quick | None:
-        if len(plan) != 1 or "device" in self.classes:
+        if len(plan) != 1 or "device" in self.classes or self.traits.outputs == "disk" or (self.python and self.cost.python_copies):
             return None
         out = sum(b for _, _, b in plan[0].blocks)
         return Quick(self.memory_bytes, out, plan[0].blocks, work)
@@ -233,8 +257,25 @@ class StageRun:
     def _seconds_by_step(self, work: Work, plan: tuple[Emission, ...], node: NodeSpec) -> list[float]:
         count = sum(len(e.blocks) for e in plan)
         out = sum(b for e in plan for _, _, b in e.blocks)
-        overhead = self.cost.task_s + self.fetch.seconds(0, 0) + self.emit.seconds(count, out)
+        overhead = self.cost.task_s + self.fetch.seconds(0, 0) + self.emit.seconds(count, out) + self.bridge_s(work)
         return [*(s.seconds for s in work.steps), overhead]
+
+    def bridge_s(self, work: Work) -> float:
+        """Seconds that a task's rows need between the engine's language and Python."""
+        cost = self.cost
+        seconds = work.bridge_rows * cost.bridge_row_s
+        return seconds + work.bridge_bytes / cost.bridge_bytes_per_s if cost.bridge_bytes_per_s else seconds
+
+    def held_bytes(self, bytes_in: int, plan: Sequence[Emission]) -> int:
+        """What a task holds beside the store: working memory, output on its way out, copies for another language."""
+        if self.traits.generator:
+            leaving = max((b for e in plan for _, _, b in e.blocks), default=0)
+        else:
+            leaving = max(sum(b for _, _, b in e.blocks) for e in plan)
+        copies = 0
+        if self.python and self.cost.python_copies:
+            copies = round(self.cost.python_copies * max(bytes_in, sum(b for e in plan for _, _, b in e.blocks)))
+        return self.memory_bytes + leaving + copies
 
     def _normal(self, step: int, attempt: int) -> Normals:
         key = (step, attempt)
@@ -261,7 +302,10 @@ class StageRun:
         """Seconds by work class, in order, with the worker's overheads as CPU time."""
         factors = run.factors or (1.0,) * len(run.work.steps)
         overhead = self.cost.task_s + self.fetch.seconds(blocks_in, bytes_in) + self.emit.seconds(blocks_out, bytes_out)
-        seconds: dict[WorkClass, float] = {"cpu": overhead} if self.weight else {}
+        overhead += self.bridge_s(run.work)
+        seconds: dict[WorkClass, float] = {"sleep": self.restart_s} if self.restart_s else {}
+        if self.weight:
+            seconds["cpu"] = overhead
         felt = seconds.get("cpu", 0.0)
         cold = self.cost.cold if run.worker.cold else 1.0
         for step, factor in zip(run.work.steps, factors, strict=True):
@@ -274,7 +318,8 @@ class StageRun:
         if "device" in seconds:
             extra = 0.0 if self.weight else overhead
             seconds["device"] = device_seconds(node.gpus, seconds["device"], run.work.moved_bytes) + extra
-        return [(c, s) for c, s in seconds.items() if s > 0] or [("sleep", 0.0)]
+        slow = run.worker.node.slow
+        return [(c, s * slow) for c, s in seconds.items() if s > 0] or [("sleep", 0.0)]
 
 
 class Quick:

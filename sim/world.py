@@ -12,13 +12,14 @@ from collections import deque
 from collections.abc import Sequence
 from heapq import heappop
 
+from windtunnel.engines.models.traits import Traits
 from windtunnel.sim.costs import EngineCost
 from windtunnel.sim.execution import Execution
 from windtunnel.sim.hardware.cpu import Timer
 from windtunnel.sim.hardware.gpu import check_device_memory
 from windtunnel.sim.journal import Journal
 from windtunnel.sim.laws import StageLaw
-from windtunnel.sim.tasks import StageRun, Worker
+from windtunnel.sim.tasks import EMBEDDED, StageRun, Worker
 
 from windtunnel.cluster import ClusterSpec
 from windtunnel.errors import RunFailed
@@ -40,6 +41,7 @@ from windtunnel.model import (
     WorkerLost,
 )
 from windtunnel.record import Recorder
+from windtunnel.workload import Location
 
 
 class SimWorld(Execution):
@@ -57,10 +59,12 @@ class SimWorld(Execution):
         store_bytes: int | None = None,
         block_bytes: int = 32 * 2**20,
         spans: bool | None = None,
+        traits: Traits = EMBEDDED,
+        location: Location = Location(),
     ) -> None:
         self._job = job
-        stages = [StageRun(s, law, cost, block_bytes, seed) for s, law in zip(job.stages, laws, strict=True)]
-        super().__init__(cluster, stages, Journal(recorder, stages, spans), cost, store_bytes)
+        stages = [StageRun(s, law, cost, block_bytes, seed, traits) for s, law in zip(job.stages, laws, strict=True)]
+        super().__init__(cluster, stages, Journal(recorder, stages, spans), cost, store_bytes, location)
         self._workers: dict[int, Worker] = {}
         self._inbox: deque[tuple[float, Event]] = deque()
         self._driver = Timer(self.env, self._handle)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from windtunnel.canonical import digest, to_plain
-from windtunnel.cluster import ClusterSpec, DeviceSpec, DiskSpec, NetworkSpec, NodeSpec
+from windtunnel.cluster import ClusterSpec, DeviceSpec, DiskSpec, Fault, NetworkSpec, NodeSpec
 from windtunnel.errors import InputError
 from windtunnel.record import RunRecord
 from windtunnel.registry import load_workload
@@ -112,7 +112,8 @@ def cluster_from_plain(data: Mapping[str, Any]) -> ClusterSpec:
     nodes = tuple(
         NodeSpec(**{**node, "gpus": DeviceSpec(**node["gpus"]), "disk": DiskSpec(**node["disk"])}) for node in data["nodes"]
     )
-    return ClusterSpec(nodes=nodes, network=NetworkSpec(**data["network"]), address=data["address"])
+    faults = tuple(Fault(**fault) for fault in data["faults"])
+    return ClusterSpec(nodes=nodes, network=NetworkSpec(**data["network"]), address=data["address"], faults=faults)
 
 
 def base_record(spec: CellSpec, workload: Workload, repetition: int, environment: dict[str, Any]) -> RunRecord:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from typing import Literal
 
 import psutil
 
@@ -14,6 +15,7 @@ from windtunnel.canonical import digest
 from windtunnel.errors import InputError
 
 GIB = 2**30
+FaultKind = Literal["node_lost", "node_joins", "worker_killed", "straggler", "gpu_lost", "network_slow"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,12 +75,30 @@ class NetworkSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """What goes wrong, when and where; ``factor`` scales stragglers and slow networks, until ``until_s``.
+
+    ``target`` is a node as "group[index]".
+    """
+
+    kind: FaultKind
+    at_s: float
+    target: str
+    factor: float = 1.0
+    until_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterSpec:
-    """Node groups and their network. ``address`` names a running foreign cluster (``spark://…``, ``tcp://…``)."""
+    """Node groups, their network and what goes wrong with them.
+
+    ``address`` names a running foreign cluster (``spark://…``, ``tcp://…``).
+    """
 
     nodes: tuple[NodeSpec, ...]
     network: NetworkSpec = NetworkSpec()
     address: str | None = None
+    faults: tuple[Fault, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.nodes:
@@ -99,6 +119,16 @@ class ClusterSpec:
             gpus=DeviceSpec(count=gpus),
         )
         return cls(nodes=(node,))
+
+    def node_index(self, target: str) -> int:
+        """The number of node ``group[index]`` among all nodes. Raises InputError for an unknown group."""
+        group, _, rest = target.partition("[")
+        before = 0
+        for node in self.nodes:
+            if node.name == group:
+                return before + int(rest.rstrip("]"))
+            before += node.count
+        raise InputError(f"no node group {group!r} in the cluster; groups: {', '.join(n.name for n in self.nodes)}")
 
     @property
     def cpus(self) -> int:

@@ -74,6 +74,7 @@ class NodeView:
     gpus: float
     memory_bytes: int
     custom: tuple[tuple[str, float], ...] = ()
+    physical_bytes: int = 0  # memory of the machine, of which ``memory_bytes`` may be used
 
 
 class View(Protocol):

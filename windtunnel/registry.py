@@ -37,6 +37,11 @@ ENGINES: dict[str, EngineEntry] = {
     "null": EngineEntry("windtunnel.engines.null:NullEngine"),
     "sim:bulk": EngineEntry("windtunnel.sim.engine:SimBulkEngine"),
     "sim:streaming": EngineEntry("windtunnel.sim.engine:SimStreamingEngine"),
+    "sim:ray": EngineEntry("windtunnel.sim.engine:SimRayEngine"),
+    "sim:spark": EngineEntry("windtunnel.sim.engine:SimSparkEngine"),
+    "sim:dask": EngineEntry("windtunnel.sim.engine:SimDaskEngine"),
+    "sim:flink": EngineEntry("windtunnel.sim.engine:SimFlinkEngine"),
+    "sim:mapreduce": EngineEntry("windtunnel.sim.engine:SimMapReduceEngine"),
 }
 
 #: workload name → "module:function" that returns a `Workload`

@@ -57,9 +57,7 @@ class Scenario:
     cluster: ClusterSpec
     workload: Workload | None
     serving: ServingSpec | None
-    location: Location
     engines: tuple[EngineChoice, ...]
-    faults: tuple[Fault, ...]
     objective: Objective | None
     sweep: tuple[tuple[str, tuple[Any, ...]], ...]
     file: str
@@ -125,8 +123,9 @@ def _read(document: dict[str, Any], file: str) -> Scenario:
         top.fail("schema", f"this version reads scenarios of schema {SCHEMA}")
     name = top.text("name")
     cluster = read_cluster(top)
+    cluster = replace(cluster, faults=read_faults(top, cluster))
     objective = read_objective(top)
-    workload, serving, location = _work(top, name, cluster, objective)
+    workload, serving = _work(top, name, cluster, objective)
     return Scenario(
         name=name,
         seed=top.integer("seed", 7, most=2**62),
@@ -134,9 +133,7 @@ def _read(document: dict[str, Any], file: str) -> Scenario:
         cluster=cluster,
         workload=workload,
         serving=serving,
-        location=location,
         engines=read_engines(top),
-        faults=read_faults(top, cluster),
         objective=objective,
         sweep=(),
         file=file,
@@ -146,7 +143,7 @@ def _read(document: dict[str, Any], file: str) -> Scenario:
 
 def _work(
     top: Table, name: str, cluster: ClusterSpec, objective: Objective | None
-) -> tuple[Workload | None, ServingSpec | None, Location]:
+) -> tuple[Workload | None, ServingSpec | None]:
     ways = {"workload": ("workload",), "operators": ("operators",), "serving": ("arrivals", "deployments")}
     used = [way for way, keys in ways.items() if any(k in top for k in keys)]
     if len(used) != 1:
@@ -157,11 +154,10 @@ def _work(
     if used[0] == "serving":
         if "dataset" in top:
             top.fail("dataset", "does not belong to a serving scenario")
-        return None, read_serving(top), Location()
+        return None, read_serving(top)
     if used[0] == "workload":
-        return _catalogue_workload(top, objective), None, Location()
-    dataset, location = read_dataset(top)
-    return _declared_workload(top, name, dataset, cluster, objective), None, location
+        return _catalogue_workload(top, objective), None
+    return _declared_workload(top, name, read_dataset(top), cluster, objective), None
 
 
 def _catalogue_workload(top: Table, objective: Objective | None) -> Workload:
@@ -214,6 +210,11 @@ def _points(document: dict[str, Any], file: str) -> Iterator[tuple[dict[str, Any
         for key, value in values.items():
             _assign(point, key, copy.deepcopy(value), Place(file).key("sweep").key(key))
         yield values, point
+
+
+def assign(document: dict[str, Any], key: str, value: Any, file: str) -> None:
+    """Set a dotted key such as ``cluster.nodes[0].memory_limit`` of a scenario document; what leads to it must exist."""
+    _assign(document, key, copy.deepcopy(value), Place(file).key(key))
 
 
 def _assign(document: dict[str, Any], key: str, value: Any, place: Place) -> None:

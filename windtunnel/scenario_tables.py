@@ -11,17 +11,16 @@ import re
 import tomllib
 from dataclasses import dataclass, field
 from importlib import resources
-from typing import Any, Literal
+from typing import Any
 
-from windtunnel.cluster import ClusterSpec, DeviceSpec, DiskSpec, NetworkSpec, NodeSpec
+from windtunnel.cluster import ClusterSpec, DeviceSpec, DiskSpec, Fault, NetworkSpec, NodeSpec
 from windtunnel.errors import nearest
 from windtunnel.plan import Concurrency, Cost, Operator, Pipeline, Scan, State, Synthetic
 from windtunnel.registry import engine_names
 from windtunnel.serving import read_resources
 from windtunnel.strict import Table, known_name, shorten, unique
-from windtunnel.workload import DatasetSpec, Objective
+from windtunnel.workload import DatasetSpec, Location, Objective
 
-FaultKind = Literal["node_lost", "node_joins", "worker_killed", "straggler", "gpu_lost", "network_slow"]
 _FAULT_KINDS = ("node_lost", "node_joins", "worker_killed", "straggler", "gpu_lost", "network_slow")
 #: engines that the format names besides those registered here
 FORMAT_ENGINES = ("bulk", "streaming", "spark", "dask", "ray", "flink", "mapreduce")
@@ -43,26 +42,6 @@ class EngineChoice:
     name: str
     label: str
     options: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fault:
-    """What goes wrong, when and where; ``factor`` scales stragglers and slow networks."""
-
-    kind: FaultKind
-    at_s: float
-    target: str
-    factor: float = 1.0
-    until_s: float | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Location:
-    """Where the input lies: made in memory, on local disks, or in a remote store with its limits."""
-
-    kind: Literal["generated", "local", "remote"] = "generated"
-    bandwidth_per_node: float | None = None
-    latency_s: float = 0.0
 
 
 # -- hardware ---------------------------------------------------------------------------------------------------------
@@ -156,11 +135,10 @@ def _disk(table: Table) -> DiskSpec:
 # -- work -------------------------------------------------------------------------------------------------------------
 
 
-def read_dataset(top: Table) -> tuple[DatasetSpec, Location]:
+def read_dataset(top: Table) -> DatasetSpec:
     """The table ``[dataset]`` of declared rows."""
     top.raw("dataset")
     table = top.table("dataset", ("rows", "row_bytes", "partitions", "skew", "location", "remote"))
-    location = _location(table)
     spec = DatasetSpec(
         name="generated",
         generator="windtunnel.scenario:generated_table",
@@ -169,10 +147,11 @@ def read_dataset(top: Table) -> tuple[DatasetSpec, Location]:
         row_bytes=table.bytes("row_bytes"),
         partitions=table.integer("partitions", 1, least=1, most=10_000_000),
         skew=table.number("skew", 0.0),
+        location=_location(table),
     )
     if spec.skew > 100:
         table.fail("skew", "must be 100 or less; common Zipf exponents lie between 0 and 2")
-    return spec, location
+    return spec
 
 
 def _location(table: Table) -> Location:

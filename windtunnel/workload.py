@@ -19,6 +19,15 @@ Format = Literal["parquet", "csv", "json", "orc", "generated"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Location:
+    """Where declared input lies: made in memory, on local disks, or in a remote store with its limit a node and its latency."""
+
+    kind: Literal["generated", "local", "remote"] = "generated"
+    bandwidth_per_node: float | None = None
+    latency_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DatasetSpec:
     """Which data. ``generator`` is "module:function", called as ``f(spec, folder) -> tuple[TableData, ...]`` and idempotent."""
 
@@ -31,6 +40,7 @@ class DatasetSpec:
     skew: float = 0.0  # Zipf exponent where the generator knows one
     rows: int | None = None
     row_bytes: int | None = None
+    location: Location = Location()
 
     def digest(self) -> str:
         """Hash of the canonical JSON."""

@@ -10,6 +10,8 @@ from __future__ import annotations
 import math
 from collections import deque
 
+from windtunnel.engines.api import Option
+from windtunnel.engines.models.entry import ModelEntry
 from windtunnel.engines.models.ledger import Ledger, Task
 
 from windtunnel.model import (
@@ -183,3 +185,11 @@ class Bulk:
                     break
                 actions.append(ledger.launch(pending.popleft(), worker, self._sides.get(index, ())))
         return actions
+
+
+ENTRY = ModelEntry(
+    name="bulk",
+    build=Bulk,
+    options=(Option(name="prefetch", default=True, doc="queue one task behind a worker's running one", choices=(True, False)),),
+    features={"barrier": "a stage begins when its inputs are complete; all its output is materialised"},
+)

@@ -17,6 +17,8 @@ from __future__ import annotations
 
 from collections import deque
 
+from windtunnel.engines.api import Option
+from windtunnel.engines.models.entry import ModelEntry
 from windtunnel.engines.models.ledger import Ledger, Task, Worker
 
 from windtunnel.model import (
@@ -46,12 +48,19 @@ class Streaming:
     tick_s = 0.0
 
     def __init__(
-        self, *, queued_blocks: int = 8, queued_fraction: float = 0.5, backpressure: bool = True, autoscale: bool = True
+        self,
+        *,
+        queued_blocks: int = 8,
+        queued_fraction: float = 0.5,
+        backpressure: bool = True,
+        autoscale: bool = True,
+        ahead: bool = True,
     ) -> None:
         self._queued_blocks = queued_blocks
         self._queued_fraction = queued_fraction
         self._backpressure = backpressure
         self._autoscale = autoscale
+        self._ahead = ahead  # whether a task may be queued behind a worker's running one
 
     def start(self, job: Job, view: View) -> list[Action]:
         """Start the pool, the minimum of every actor pool, and read."""
@@ -239,7 +248,7 @@ class Streaming:
         actions: list[Action] = []
         if not ready or not self._sides_complete(index):
             return actions
-        ahead = len(ready) > 2 * len(ledger.workers)
+        ahead = self._ahead and len(ready) > 2 * len(ledger.workers)
         while ready:
             if not self._admits(index):
                 break
@@ -313,3 +322,16 @@ class Streaming:
             return []
         action = self._ledger.start_actor(index) if len(self._ready[index]) >= 1 else None
         return [action] if action else []
+
+
+ENTRY = ModelEntry(
+    name="streaming",
+    build=Streaming,
+    options=(
+        Option(name="queued_blocks", default=8, doc="most blocks a stage may have queued or in the making for its consumers"),
+        Option(name="queued_fraction", default=0.5, doc="share of the object store that queued blocks of all edges may fill"),
+        Option(name="backpressure", default=True, doc="whether full queues hold a stage back", choices=(True, False)),
+        Option(name="autoscale", default=True, doc="whether actor pools grow above their minimum", choices=(True, False)),
+    ),
+    features={"backpressure": "bounded blocks and bytes queued between stages"},
+)

@@ -18,8 +18,8 @@ class Disk:
     __slots__ = ("_capacity", "_reads", "_writes", "read_bytes", "used", "written_bytes")
 
     def __init__(self, env: Environment, spec: DiskSpec) -> None:
-        self._reads = Shared(env, _divided(spec.read_bytes_per_s))
-        self._writes = Shared(env, _divided(spec.write_bytes_per_s))
+        self._reads = Shared(env, divided(spec.read_bytes_per_s))
+        self._writes = Shared(env, divided(spec.write_bytes_per_s))
         self._capacity = spec.capacity_bytes
         self.used = self.read_bytes = self.written_bytes = 0
 
@@ -39,5 +39,6 @@ class Disk:
         self._writes.add(float(size), 1.0, done, arg)
 
 
-def _divided(bytes_per_s: float) -> Any:
+def divided(bytes_per_s: float) -> Any:
+    """The rate of each of ``load`` users of a bandwidth; a single user gets all of it."""
     return lambda load: bytes_per_s / load if load > 1.0 else bytes_per_s

@@ -81,10 +81,12 @@ def refuse_gaps(scenario: Scenario, verb: str) -> None:
     """What the format holds and this version does not run, in one sentence each."""
     from windtunnel.errors import InputError
 
+    location = scenario.workload.dataset.location.kind if scenario.workload else "generated"
+    real = verb == "run"
     gaps = (
         (scenario.serving is not None, "serving scenarios ([arrivals] with [[deployments]])"),
-        (bool(scenario.faults), "faults ([[faults]])"),
-        (scenario.location.kind != "generated", f'data sets with location = "{scenario.location.kind}"'),
+        (real and bool(scenario.cluster.faults), "faults ([[faults]])"),
+        (real and location != "generated", f'data sets with location = "{location}"'),
     )
     for there, what in gaps:
         if there:

@@ -1,0 +1,40 @@
+"""What a model brings into the worlds: its name, options and traits. Every model file ends with its entry."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from windtunnel.engines.api import Option
+from windtunnel.engines.models.traits import Traits
+
+from windtunnel.model import ExecutionModel, Job
+
+
+def as_compiled(job: Job, chosen: Mapping[str, Any], cpus: float) -> Job:
+    """The job as the worlds' planner made it."""
+    return job
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelEntry:
+    """A model by name: how it is built from its ``options``, and what it adds to a world's features.
+
+    ``world`` gives settings of the simulated world the name and default that this engine's users know. ``plan`` rewrites the
+    physical job as the engine's own planner would: ``plan(job, options, CPUs of the cluster)``; ``plan_options`` are for it alone.
+    """
+
+    name: str
+    build: Callable[..., ExecutionModel]
+    options: tuple[Option, ...]
+    features: Mapping[str, str] = field(default_factory=dict)
+    traits: Traits = Traits()
+    world: Mapping[str, Option] = field(default_factory=dict)
+    plan_options: tuple[Option, ...] = ()
+    plan: Callable[[Job, Mapping[str, Any], float], Job] = as_compiled
+
+    def factory(self, chosen: Mapping[str, Any]) -> Callable[[], ExecutionModel]:
+        """Builds a fresh model for a run; ``chosen`` holds a world's options too."""
+        own = {o.name: chosen[o.name] for o in self.options}
+        return lambda: self.build(**own)

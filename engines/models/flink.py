@@ -1,0 +1,112 @@
+"""Flink: every operator deployed at once with a fixed parallelism, records flow through bounded network buffers.
+
+What the model knows, with its source (Flink 2.0 docs: "Network memory tuning", "Task slots and resources", "Python configuration"):
+
+* Each operator runs as ``parallelism`` subtasks from the beginning to the end; subtasks of different operators share CPUs
+  (slot sharing), so that more busy subtasks than CPUs slow each other down.
+* Between two operators lie 2 exclusive buffers a channel and 8 floating ones a gate, of 32 KiB; a record that does not fit keeps
+  its sender waiting (credit-based flow control). So a receiver has at most one record larger than that waiting.
+* Python operators exchange bundles with a Python process (``python.fn-execution.bundle.size`` 100,000 rows, Arrow batches 10,000).
+* After a failure the job starts again from the last checkpoint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from windtunnel.engines.api import Option
+from windtunnel.engines.models.entry import ModelEntry
+from windtunnel.engines.models.streaming import Streaming
+from windtunnel.engines.models.traits import Constant, Traits
+
+from windtunnel.errors import InputError, nearest
+from windtunnel.model import Action, Job, Stage, View
+from windtunnel.plan import Concurrency, Resources, State
+
+BUFFER_BYTES = 32 * 1024
+EXCLUSIVE, FLOATING = 2, 8
+
+TRAITS = Traits(
+    generator=True,
+    constants=(
+        Constant(name="startup_s", value=5.0, source="job submission, slots and the Python harness"),
+        Constant(name="launch_s", value=20e-6, source="records move without a central scheduler: only bookkeeping"),
+        Constant(name="done_s", value=20e-6, source="as launch_s"),
+        Constant(name="task_s", value=0.2e-3, source="handling of one bundle"),
+        Constant(name="bridge_bytes_per_s", value=0.42e9, source="pickled rows between JVM and Python, as Spark's bridge",
+                 fitted="memory_pipelining: spark at 12 and 16 GB"),
+        Constant(name="bridge_row_s", value=1.5e-6, source="as Spark's bridge"),
+        Constant(name="actor_start_s", value=1.0, source="start of a Python worker process"),
+        Constant(name="worker_memory_bytes", value=150e6, source="a Python worker process"),
+    ),
+)  # fmt: skip
+
+
+class Flink(Streaming):
+    """The model; see the module for the rules and their sources."""
+
+    def __init__(self) -> None:
+        super().__init__(queued_blocks=1 << 60, queued_fraction=1.0, autoscale=False, ahead=False)
+
+    def start(self, job: Job, view: View) -> list[Action]:
+        """Deploy all subtasks."""
+        self._consumers = [
+            sum(_parallelism(job.stages[r]) for r in job.consumers(s.index)) for s in job.stages
+        ]
+        self._channels = [c * _parallelism(s) for c, s in zip(self._consumers, job.stages, strict=True)]
+        return super().start(job, view)
+
+    def _admits(self, index: int) -> bool:
+        """Whether the buffers behind a subtask have room for what it is about to make."""
+        if not self._pushes[index]:
+            return True
+        waiting = self._queued[index] + self._running[index]
+        if waiting < 2 * self._consumers[index]:  # one in work and one waiting at each receiver
+            return True
+        buffers = (EXCLUSIVE * self._channels[index] + FLOATING * self._consumers[index]) * BUFFER_BYTES
+        made = self._emitted_blocks[index]
+        return made > 0 and (waiting + 1) * self._emitted_bytes[index] / made <= buffers
+
+
+def _parallelism(stage: Stage) -> int:
+    return stage.concurrency.minimum if stage.concurrency else 1
+
+
+def plan(job: Job, chosen: Mapping[str, Any], cpus: float) -> Job:
+    """Every stage becomes a pool of subtasks that holds its place for the whole job and shares the CPUs with the others."""
+    wanted = chosen["parallelism"]
+    names = [o for s in job.stages for o in s.operators]
+    for name in wanted if isinstance(wanted, dict) else ():
+        if name not in names:
+            raise InputError(f"flink: option parallelism names {name!r}, which is no operator{nearest(name, names)}")
+    return replace(job, stages=tuple(_deployed(s, wanted, int(cpus)) for s in job.stages))
+
+
+def _deployed(stage: Stage, wanted: Any, cpus: int) -> Stage:
+    count = max((wanted.get(o, 0) for o in stage.operators), default=0) if isinstance(wanted, dict) else int(wanted or 0)
+    if not count:
+        count = stage.concurrency.maximum or cpus if stage.concurrency else cpus
+    if stage.resources.gpus >= 1 and not isinstance(wanted, dict):
+        count = min(count, cpus)
+    resources = Resources(cpus=0, gpus=stage.resources.gpus, memory_bytes=stage.resources.memory_bytes)
+    state = State(kind="actor", load_s=stage.state.load_s, memory_bytes=stage.state.memory_bytes)
+    return replace(stage, resources=resources, state=state, concurrency=Concurrency(minimum=count, maximum=count))
+
+
+ENTRY = ModelEntry(
+    name="flink",
+    build=Flink,
+    plan=plan,
+    traits=TRAITS,
+    world={
+        "worker_memory_bytes": Option(name="task_memory", default=None, doc="memory of a subtask's Python process; default 150 MB"),
+        "fuse": Option(name="chaining", default=False, doc="chain neighbouring operators into one subtask", choices=(True, False)),
+    },
+    options=(),
+    plan_options=(
+        Option(name="parallelism", default=None, doc="subtasks of every operator, or by operator; default one a CPU"),
+    ),
+    features={"backpressure": "bounded network buffers between subtasks", "actors": "every operator keeps its subtasks"},
+)

@@ -1,0 +1,178 @@
+"""Ray Data's streaming execution: blocks flow between operators of tasks and actor pools, bounded by an object store budget.
+
+What the model knows, with its source (Ray 2.44 unless said otherwise; "the paper" is arXiv 2501.12407):
+
+* A pipeline may fill ``budget_fraction`` of the object store with blocks queued or in the making (half of it:
+  ``DataContext.override_object_store_memory_limit_fraction``, resource_manager.py).
+* ``op_reservation`` of the budget is reserved in equal parts for the operators, the rest is shared
+  (``op_resource_reservation_ratio`` = 0.5, ReservationOpResourceAllocator).
+* A running task is expected to add what its operator's tasks produced on average, at most ``generator_buffer`` blocks of it
+  before it ended (``_max_num_blocks_in_streaming_gen_buffer`` = 2); before any block exists, blocks of the target size.
+* With ``op_reservation`` = 0 and ``budget_policy`` the source alone is held back: it may start a task only while the budget has
+  room for all of that task's output (the adaptive policy of the paper, section 4); other operators run whenever a slot is free.
+* Among operators that may run, the one farthest downstream goes first. Actors take two tasks at most
+  (``max_tasks_in_flight_per_actor`` = 2 × max concurrency); a pool grows by one actor a decision while all are busy.
+* A task that needs a device runs in a fresh worker process: ``max_calls`` is 1 for tasks with GPUs (docs of ``ray.remote``).
+* Blocks lost with a node are computed again from their lineage (``max_retries`` = 3 of a task, and its inputs recursively).
+
+Fusion of neighbouring operators is left to ``fuse``, off by default: operators declared apart stay apart.
+"""
+
+from __future__ import annotations
+
+from windtunnel.engines.api import Option
+from windtunnel.engines.models.entry import ModelEntry
+from windtunnel.engines.models.ledger import Task
+from windtunnel.engines.models.streaming import Streaming
+from windtunnel.engines.models.traits import Constant, Traits
+from windtunnel.engines.models.views import Offered
+
+from windtunnel.model import Action, Block, Job, View
+from windtunnel.units import parse_bytes
+
+TRAITS = Traits(
+    generator=True,
+    page_cache=True,
+    constants=(
+        Constant(name="launch_s", value=2e-3, source="driver's time a task, from the plateau of ray_data in the scalability table",
+                 fitted="scalability: ray_data at 32 nodes"),
+        Constant(name="done_s", value=1e-3, source="as launch_s", fitted="scalability: ray_data at 32 nodes"),
+        Constant(name="block_s", value=0.2e-3, source="bookkeeping of one more block, a share of done_s"),
+        Constant(name="task_s", value=35e-3, source="a slot is free for so long between two tasks: lease, dispatch, reply",
+                 fitted="partition_size: 16 and 64 rows"),
+        Constant(name="emit_bytes_per_s", value=1.15e9, source="a task that makes and stores a tensor of 128 MiB, 8 at a time",
+                 fitted="scalability: ray_tasks at 1 node"),
+        Constant(name="startup_s", value=1.0, source="planning and first workers"),
+        Constant(name="device_restart_s", value=0.42, source="start of a worker process and its imports",
+                 fitted="memory_pipelining: ray at 16 GB"),
+        Constant(name="actor_start_s", value=2.0, source="start of a worker process, its imports and the actor's constructor"),
+        Constant(name="worker_memory_bytes", value=100e6, source="an idle Ray worker with Arrow imported"),
+    ),
+)  # fmt: skip
+
+
+class Ray(Streaming):
+    """The model; see the module for the rules and their sources."""
+
+    def __init__(
+        self,
+        *,
+        budget_fraction: float = 0.5,
+        op_reservation: float = 0.5,
+        budget_policy: bool = True,
+        generator_buffer: int = 2,
+        backpressure: bool = True,
+        autoscale: bool = True,
+        num_cpus: float | None = None,
+        num_gpus: float | None = None,
+        concurrency: dict[str, int] | None = None,
+        block: int | str = "128MiB",
+    ) -> None:
+        super().__init__(backpressure=backpressure, autoscale=autoscale, ahead=False)
+        self._fraction = budget_fraction
+        self._reservation = op_reservation
+        self._policy = budget_policy
+        self._buffer = generator_buffer
+        self._offer = (num_cpus, num_gpus)
+        self._caps = concurrency or {}
+        self._block_bytes = parse_bytes(block)
+
+    def start(self, job: Job, view: View) -> list[Action]:
+        """As `Streaming`, within the offered CPUs and devices."""
+        count = len(job.stages)
+        self._held = [0] * count  # bytes that a stage's blocks take until their readers are done
+        self._ended = [0] * count  # tasks
+        self._budget = view.store_limit_bytes * self._fraction
+        self._reserved = self._budget * self._reservation / count
+        self._limit = [min((self._caps[o] for o in s.operators if o in self._caps), default=1 << 60) for s in job.stages]
+        return super().start(job, Offered(view, *self._offer))
+
+    # -- budgets -----------------------------------------------------------------------------------------------------
+
+    def _emit(self, block: Block) -> None:
+        super()._emit(block)
+        self._held[block.stage] += block.bytes
+
+    def _task_done(self, task: Task) -> list[Action]:
+        self._ended[task.stage] += 1
+        for block_id in task.blocks:
+            block = self._ledger.blocks[block_id]
+            if self._ledger.readers[block_id] == 1:
+                self._held[block.stage] -= block.bytes
+        return super()._task_done(task)
+
+    def _average_block(self, index: int) -> float:
+        made = self._emitted_blocks[index]
+        return self._emitted_bytes[index] / made if made else float(self._block_bytes)
+
+    def _task_output(self, index: int) -> float:
+        """Bytes that one task of a stage is expected to make."""
+        if not self._ended[index]:
+            return self._buffer * self._average_block(index)
+        return self._emitted_bytes[index] / self._ended[index]
+
+    def _pending(self, index: int) -> float:
+        """Bytes that one running task may still add before its reader has to take them."""
+        return min(self._task_output(index), self._buffer * self._average_block(index))
+
+    def _usage(self, index: int) -> float:
+        return self._held[index] + self._running[index] * self._pending(index)
+
+    def _admits(self, index: int) -> bool:
+        """Whether one more task of a stage may start."""
+        if self._running[index] >= self._limit[index]:
+            return False
+        if not self._pushes[index]:
+            return True
+        if self._reservation > 0:
+            return self._within_reservation(index)
+        if self._policy:
+            return self._within_budget(index)
+        total = sum(self._usage(i) for i, pushes in enumerate(self._pushes) if pushes)
+        return self._running[index] == 0 == self._held[index] or total + self._pending(index) <= self._budget
+
+    def _within_budget(self, index: int) -> bool:
+        """A source pays for all that its task will make; what others make replaces what they read."""
+        if self._job.stages[index].inputs:
+            return True
+        sources = [s.index for s in self._job.stages if not s.inputs]
+        used = sum(h for h, pushes in zip(self._held, self._pushes, strict=True) if pushes)
+        promised = sum(self._running[s] * self._task_output(s) for s in sources)
+        return used + promised == 0 or used + promised + self._task_output(index) <= self._budget
+
+    def _within_reservation(self, index: int) -> bool:
+        used = [self._usage(i) if pushes else 0.0 for i, pushes in enumerate(self._pushes)]
+        shared = self._budget * (1 - self._reservation) - sum(max(u - self._reserved, 0.0) for u in used)
+        own = max(self._reserved - used[index], 0.0) + max(shared, 0.0) / max(sum(self._pushes), 1)
+        return used[index] == 0 or self._pending(index) <= own
+
+
+ENTRY = ModelEntry(
+    name="ray",
+    build=Ray,
+    traits=TRAITS,
+    world={
+        "store_bytes": Option(name="object_store", default=None, doc="object store of all nodes; default 30 % of their memory"),
+        "block_bytes": Option(name="block", default="128MiB", doc="target block size: a task's output is cut into blocks of about it"),
+        "fuse": Option(name="fuse", default=False, doc="fuse operators with equal resources", choices=(True, False)),
+    },
+    options=(
+        Option(name="block", default="128MiB", doc="target block size: a task's output is cut into blocks of about it"),
+        Option(name="op_reservation", default=0.5, doc="share of the budget that is reserved for the operators in equal parts"),
+        Option(name="budget_fraction", default=0.5, doc="share of the object store that queued blocks and running tasks may fill"),
+        Option(
+            name="budget_policy", default=True, choices=(True, False),
+            doc="with op_reservation = 0: hold back the source alone until the budget has room for all that its task will make",
+        ),
+        Option(name="generator_buffer", default=2, doc="blocks that a running task may have made before they are taken"),
+        Option(name="backpressure", default=True, doc="whether budgets hold operators back", choices=(True, False)),
+        Option(name="autoscale", default=True, doc="whether actor pools grow above their minimum", choices=(True, False)),
+        Option(name="num_cpus", default=None, doc="CPUs offered to the engine; default all"),
+        Option(name="num_gpus", default=None, doc="devices offered to the engine; default all"),
+        Option(name="concurrency", default=None, doc="most tasks of an operator that run at once, by operator: { load = 4 }"),
+    ),
+    features={
+        "backpressure": "an object store budget, by operator or for the source alone",
+        "spill": "blocks beyond the object store go to local disk through the page cache",
+    },
+)  # fmt: skip

@@ -1,0 +1,195 @@
+"""Spark's execution: stages between barriers, narrow operators fused, shuffles through local disk, executors, a bridge to Python.
+
+What the model knows, with its source (Spark 4.0 docs, configuration.html and rdd-programming-guide.html, unless said otherwise):
+
+* A stage begins when its parents are complete; tasks of a stage run in any order on free cores (`Bulk`).
+* Neighbouring narrow operators are one task. Where their resources differ, a shuffle into ``shuffle_partitions`` parts lies
+  between them: resources are requested by stage (stage-level scheduling, ``RDD.withResources`` after a ``repartition``).
+* Executors of ``executor_cores``, ``executor_memory`` and ``executor_gpus``; without ``executors`` a standalone master starts as
+  many on a node as cores, devices and memory (all but 1 GiB) allow. A task takes one core of an executor.
+* Shuffle output is written to local files through the page cache and read while the reduce task works.
+  What exceeds a task's share of execution memory (``memory_fraction`` 0.6 of the heap over its cores) is spilled and merged:
+  written and read once more.
+* Rows of Python operators are pickled to a Python worker and back; while a partition is written, the worker holds its rows and
+  their pickle, and the JVM the bytes (``_reserialize`` in RDD.repartition batches rows by ten; pyspark/rdd.py).
+* Adaptive execution joins small shuffle partitions up to 64 MiB (``spark.sql.adaptive.advisoryPartitionSizeInBytes``).
+* A task is tried ``max_failures`` (4) times; shuffle files that are lost with a node are made again by their stage (stage retry).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from windtunnel.engines.api import Option
+from windtunnel.engines.models.bulk import Bulk
+from windtunnel.engines.models.entry import ModelEntry
+from windtunnel.engines.models.ledger import Task
+from windtunnel.engines.models.traits import Constant, Traits
+from windtunnel.engines.physical import Partitioner, program
+
+from windtunnel.model import Action, Job, NodeView, Stage, StageInput, View
+from windtunnel.units import parse_bytes
+
+ADVISORY_BYTES = 64 * 2**20
+_SYSTEM_BYTES = 2**30  # what a standalone worker leaves to the system: SPARK_WORKER_MEMORY
+
+TRAITS = Traits(
+    outputs="disk",
+    overlap=True,
+    page_cache=True,
+    constants=(
+        Constant(name="startup_s", value=4.0, source="application and executors, as docs/engines.md measures cold starts"),
+        Constant(name="launch_s", value=1.5e-3, source="task serialization and dispatch in the driver"),
+        Constant(name="done_s", value=0.5e-3, source="status update in the driver"),
+        Constant(name="task_s", value=10e-3, source="task deserialization, shuffle and result handling in the executor"),
+        Constant(name="emit_bytes_per_s", value=1.0e9, source="shuffle serialization and checksum of byte arrays"),
+        Constant(name="bridge_bytes_per_s", value=0.42e9, source="pickled rows through a socket, each way, one core",
+                 fitted="memory_pipelining: spark at 12 and 16 GB"),
+        Constant(name="bridge_row_s", value=1.5e-6, source="pickling and unpickling a small row"),
+        Constant(name="python_copies", value=2.0, source="a partition's rows and their pickle in the Python worker"),
+        Constant(name="worker_memory_bytes", value=150e6, source="a Python worker and its share of the executor's JVM"),
+        Constant(name="driver_memory_bytes", value=1.5e9, source="driver JVM and Python, standalone master and worker"),
+    ),
+)  # fmt: skip
+
+
+@dataclass(slots=True)
+class Executors:
+    """``view`` as a Spark application sees it: the cores and devices of its executors."""
+
+    view: View
+    count: int | None
+    cores: int | None
+    memory: int | None
+    gpus: float
+
+    @property
+    def nodes(self) -> tuple[NodeView, ...]:
+        """Nodes with the resources of the executors on them; executors are spread one by one."""
+        most = [self._most(n) for n in self.view.nodes]
+        given = [0] * len(most)
+        left = sum(most) if self.count is None else min(self.count, sum(most))
+        while left:
+            for i, limit in enumerate(most):
+                if left and given[i] < limit:
+                    given[i] += 1
+                    left -= 1
+        return tuple(
+            replace(n, cpus=min(n.cpus, g * (self.cores or n.cpus)), gpus=min(n.gpus, g * self.gpus) if self.gpus else n.gpus)
+            for n, g in zip(self.view.nodes, given, strict=True)
+            if g
+        )
+
+    def _most(self, node: NodeView) -> int:
+        limits = [node.cpus // (self.cores or node.cpus)]
+        if self.gpus:
+            limits.append(node.gpus // self.gpus)
+        if self.memory:
+            limits.append((node.physical_bytes - _SYSTEM_BYTES) // self.memory)
+        return max(int(min(limits)), 0)
+
+    @property
+    def stored_bytes(self) -> int:
+        """As the view below."""
+        return self.view.stored_bytes
+
+    @property
+    def store_limit_bytes(self) -> int:
+        """As the view below."""
+        return self.view.store_limit_bytes
+
+
+class Spark(Bulk):
+    """The model; see the module for the rules and their sources."""
+
+    def __init__(
+        self,
+        *,
+        executors: int | None = None,
+        executor_cores: int | None = None,
+        executor_memory: int | str | None = None,
+        executor_gpus: float = 0,
+        adaptive: bool = True,
+    ) -> None:
+        super().__init__(prefetch=False)
+        memory = None if executor_memory is None else parse_bytes(executor_memory)
+        self._executors = (executors, executor_cores, memory, executor_gpus)
+        self._adaptive = adaptive
+
+    def start(self, job: Job, view: View) -> list[Action]:
+        """As `Bulk`, on the executors."""
+        return super().start(job, Executors(view, *self._executors))
+
+    def _tasks_of(self, stage: Stage) -> list[Task]:
+        tasks = super()._tasks_of(stage)
+        shuffled = len(stage.inputs) == 1 and stage.inputs[0].mode == "partition"
+        return self._coalesced(tasks) if self._adaptive and shuffled and not stage.ordered and not stage.resources.gpus else tasks
+
+    def _coalesced(self, tasks: list[Task]) -> list[Task]:
+        """Neighbouring small partitions in one task, but no fewer tasks than cores (parallelismFirst)."""
+        ledger = self._ledger
+        sizes = [sum(ledger.blocks[b].bytes for b in t.blocks) for t in tasks]
+        goal = min(ADVISORY_BYTES, sum(sizes) / max(len(ledger.workers), 1))
+        merged: list[Task] = []
+        size = 0.0
+        for task, bytes_in in zip(tasks, sizes, strict=True):
+            if merged and size + bytes_in <= goal:
+                merged[-1].blocks += task.blocks
+                merged[-1].split = len(merged[-1].blocks)
+                del ledger.tasks[task.id]
+                size += bytes_in
+            else:
+                merged.append(task)
+                size = bytes_in
+        return merged
+
+
+def plan(job: Job, chosen: Mapping[str, Any], cpus: float) -> Job:
+    """Stage boundaries without a shuffle become shuffles, as a change of resources asks for in Spark."""
+    partitions = chosen["shuffle_partitions"]
+    stages = list(job.stages)
+    for stage in job.stages:
+        for position, given in enumerate(stage.inputs):
+            source = stages[given.stage]
+            if given.mode != "forward" or source.output_partitions:
+                continue
+            count = int(partitions or _tasks(stages, source))
+            payload = replace(program(source), partitioner=Partitioner(kind="hash", partitions=count))
+            stages[source.index] = replace(source, output_partitions=count, payload=(payload,))
+            inputs = list(stages[stage.index].inputs)
+            inputs[position] = StageInput(stage=given.stage, mode="partition")
+            stages[stage.index] = replace(stages[stage.index], inputs=tuple(inputs), partitions=count)
+    return replace(job, stages=tuple(stages))
+
+
+def _tasks(stages: list[Stage], stage: Stage) -> int:
+    """Tasks of a stage: those of its source along forward edges."""
+    while stage.partitions is None:
+        stage = stages[stage.inputs[0].stage]
+    return stage.partitions
+
+
+ENTRY = ModelEntry(
+    name="spark",
+    build=Spark,
+    plan=plan,
+    traits=TRAITS,
+    world={
+        "partitions": Option(name="shuffle_partitions", default=None, doc="tasks after a shuffle; default as many as before it"),
+        "compression": Option(name="compression", default=1.0, doc="size of shuffle files over the size of their rows (lz4)"),
+    },
+    options=(
+        Option(name="executors", default=None, doc="executors of the application; default as many as fit"),
+        Option(name="executor_cores", default=None, doc="cores of an executor; default all of its node"),
+        Option(name="executor_memory", default=None, doc="heap of an executor; default no limit on how many fit"),
+        Option(name="executor_gpus", default=0, doc="devices of an executor; default those of its node"),
+        Option(name="adaptive", default=True, doc="join small shuffle partitions", choices=(True, False)),
+    ),
+    features={
+        "barrier": "a stage begins when its parents are complete",
+        "shuffle": "through local files and the page cache",
+        "bridge": "rows of Python operators are pickled to a worker process and back",
+    },
+)

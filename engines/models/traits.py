@@ -1,0 +1,46 @@
+"""How an engine carries out what its model decides, as data: what the simulated world must know beyond the decisions.
+
+A `Constant` is a number of the engine with its source; those that were fitted name the published cells they were fitted to. A
+constant belongs to a mechanism, never to a cell. The docs table of constants is made from these.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+#: fields of `windtunnel.sim.costs.EngineCost`; the others are documented there too
+Overheads = dict[str, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Constant:
+    """``name`` is a field of `EngineCost`, ``value`` in its unit. ``fitted``: the published cells used, if it was fitted."""
+
+    name: str
+    value: float
+    source: str
+    fitted: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Traits:
+    """Mechanisms of an engine.
+
+    ``outputs``: where a stage's blocks lie until they are read: the shared-memory object store, or files on local disks.
+    ``store_fraction``: share of a node's usable memory that the object store takes unless it is set.
+    ``generator``: a task's output leaves it block by block, so that it holds one block at a time. ``overlap``: later inputs
+    are fetched while earlier ones are processed. ``page_cache``: files are written and read through the node's free memory.
+    ``replication``: copies of the final output, all but the first over the network.
+    """
+
+    constants: tuple[Constant, ...] = ()
+    outputs: str = "store"
+    store_fraction: float = 0.3
+    generator: bool = False
+    overlap: bool = False
+    page_cache: bool = False
+    replication: int = 1
+
+    def overheads(self) -> Overheads:
+        """The constants by name."""
+        return {c.name: c.value for c in self.constants}

@@ -1,0 +1,65 @@
+"""A node's page cache: files are written to free memory first and reach the disk behind the writer's back.
+
+The law is Linux's, simplified: a writer goes on at once while less than ``DIRTY_RATIO`` of memory waits to be written
+(vm.dirty_ratio, 20 % by default in the kernel's Documentation/admin-guide/sysctl/vm.rst), else it waits for the disk. Bytes
+written or read last stay in what memory is free; the least recently touched go first. Knows bytes and numbers, no blocks.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from typing import Any
+
+from windtunnel.sim.hardware.cpu import Done
+from windtunnel.sim.hardware.disk import Disk
+from windtunnel.sim.hardware.memory import Memory
+
+DIRTY_RATIO = 0.2
+
+
+class PageCache:
+    """Reads and writes of numbered files through ``memory`` of ``total`` bytes in front of ``disk``."""
+
+    __slots__ = ("_dirty", "_disk", "_held", "_memory", "_resident", "_total", "_waiting")
+
+    def __init__(self, disk: Disk, memory: Memory, total: int) -> None:
+        self._disk, self._memory, self._total = disk, memory, total
+        self._resident: OrderedDict[int, int] = OrderedDict()
+        self._held = self._dirty = 0
+        self._waiting: deque[tuple[Done, Any]] = deque()
+
+    def write(self, number: int, size: int, done: Done, arg: Any) -> bool:
+        """Write file ``number``. True: the writer may go on at once; else ``done(arg)`` is called when it may."""
+        self._dirty += size
+        self._disk.write(size, self._flushed, size)
+        self._touch(number, size)
+        if self._dirty <= DIRTY_RATIO * self._total:
+            return True
+        self._waiting.append((done, arg))
+        return False
+
+    def _flushed(self, size: int) -> None:
+        self._dirty -= size
+        while self._waiting and self._dirty <= DIRTY_RATIO * self._total:
+            done, arg = self._waiting.popleft()
+            done(arg)
+
+    def holds(self, number: int, size: int) -> bool:
+        """Whether a read finds the file in memory; it is there afterwards in any case."""
+        found = number in self._resident
+        self._touch(number, size)
+        return found
+
+    def forget(self, number: int) -> None:
+        """The file was deleted."""
+        self._held -= self._resident.pop(number, 0)
+
+    def _touch(self, number: int, size: int) -> None:
+        if number in self._resident:
+            self._resident.move_to_end(number)
+        else:
+            self._resident[number] = size
+            self._held += size
+        free = max(self._total - self._memory.used, 0)
+        while self._held > free and self._resident:
+            self._held -= self._resident.popitem(last=False)[1]
