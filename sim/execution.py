@@ -109,6 +109,9 @@ class Execution:
         if worker.mapped:
             ready = max(ready, now) + self._let_go(worker)
         node = worker.node
+        if worker.ahead is not None and worker.ahead.launch is launch:
+            self._begin_ahead(worker, worker.ahead, ready)
+            return
         if (
             stage.law.source and launch.attempt == 0 and node.flat_law and node.weight <= node.cpus and self._cost.cold == 1.0
             and self._location.kind == "generated" and node.slow == 1.0
@@ -131,6 +134,15 @@ class Execution:
             worker.arm(ready - now)
         else:
             self._fetch(run)
+
+    def _begin_ahead(self, worker: Worker, run: TaskRun, ready: float) -> None:
+        """The worker turns to a task whose inputs are here, or on their way."""
+        worker.run, worker.ahead = run, None
+        run.ahead = False
+        run.started_s = worker.started_s = now = self.env._now
+        if not run.pending:
+            run.fetched_s, run.phase = now, -1
+            worker.arm(max(ready - now, 0.0))
 
     def _on_worker(self, worker: Worker) -> None:
         """A worker's own timer fired: a launch arrived, a phase ended, or a quick task is done."""
@@ -191,16 +203,18 @@ class Execution:
         now = self.env._now
         if now >= self.journal.stored.next_s:
             self.journal.stored.note(now, self.stored_bytes)
-        self._send(TaskDone(launch.task, blocks), self._cost.done_s)
-        if worker.queue and worker.launch is None and worker.alive:
+        if worker.queue:  # before the driver hears of it, who may send another that must wait behind
             ready, following = worker.queue.popleft()
             self._begin(worker, following, ready)
+        self._send(TaskDone(launch.task, blocks), self._cost.done_s)
 
     # -- tasks on the general path -----------------------------------------------------------------------------------
 
     def _fetch(self, run: TaskRun) -> None:
         """Bring the inputs here: over the network from other nodes, from disk where they were spilled."""
-        run.started_s = run.worker.started_s = self.env._now
+        run.started_s = self.env._now
+        if not run.ahead:
+            run.worker.started_s = run.started_s
         node, launch = run.worker.node, run.launch
         remote: dict[int, int] = {}
         from_disk: dict[int, int] = {}
@@ -233,7 +247,7 @@ class Execution:
         if run.stage.law.source:
             self._read_source(run)
         self._fetched(run)
-        if run.pending and run.stage.traits.overlap and not run.phase and not run.emission:
+        if run.pending and run.stage.traits.overlap and not run.ahead:
             run.fetched_s = self.env._now
             self._phase(run)
 
@@ -279,7 +293,7 @@ class Execution:
 
     def _fetched(self, run: TaskRun) -> None:
         run.pending -= 1
-        if run.pending or not run.worker.alive:
+        if run.pending or run.ahead or not run.worker.alive:
             return
         if run.waiting:
             run.waiting = False

@@ -58,7 +58,7 @@ class Node:
 class Worker(Timer):
     """A process on a node; it is its own SimPy event, since it does one thing at a time."""
 
-    __slots__ = ("alive", "cold", "launch", "mapped", "node", "queue", "ready_s", "run", "stage", "started_s", "up", "weight")
+    __slots__ = ("ahead", "alive", "cold", "launch", "mapped", "node", "queue", "ready_s", "run", "stage", "started_s", "up", "weight")
 
     def __init__(self, env: Environment, callback: Callable[[Any], None], node: Node, stage: int) -> None:
         super().__init__(env, callback)
@@ -70,6 +70,7 @@ class Worker(Timer):
         self.queue: deque[tuple[float, Launch]] = deque()
         self.launch: Launch | None = None
         self.run: TaskRun | None = None
+        self.ahead: TaskRun | None = None  # a queued task whose inputs are on their way already
         self.ready_s = 0.0
         self.mapped: tuple[int, ...] = ()  # blocks that its last task read
         self.cold = True  # has not run a task yet
@@ -80,6 +81,7 @@ class TaskRun:
     """A task under way on the general path: phases by work class and emission, one after the other."""
 
     __slots__ = (
+        "ahead",
         "at",
         "blocks",
         "emission",
@@ -118,6 +120,7 @@ class TaskRun:
         self.spill_s = 0.0
         self.started_s = 0.0
         self.fetched_s = -1.0
+        self.ahead = False  # it fetches while its worker is busy with another task
         self.waiting = False  # all phases are over, inputs are not
 
 

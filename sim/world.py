@@ -19,7 +19,7 @@ from windtunnel.sim.hardware.cpu import Timer
 from windtunnel.sim.hardware.gpu import check_device_memory
 from windtunnel.sim.journal import Journal
 from windtunnel.sim.laws import StageLaw
-from windtunnel.sim.tasks import EMBEDDED, StageRun, Worker
+from windtunnel.sim.tasks import EMBEDDED, StageRun, TaskRun, Worker
 
 from windtunnel.cluster import ClusterSpec
 from windtunnel.errors import RunFailed
@@ -232,7 +232,9 @@ class SimWorld(Execution):
             return
         if worker.run is not None:
             worker.node.memory.give(worker.run.memory)
-        elif worker.launch is not None:
+        if worker.ahead is not None:
+            worker.node.memory.give(worker.ahead.memory)
+        if worker.run is None and worker.launch is not None:
             quick = self._stages[worker.launch.stage].quick[worker.launch.partition]
             assert quick is not None
             worker.node.memory.give(quick.memory + quick.bytes)
@@ -254,6 +256,10 @@ class SimWorld(Execution):
             self._begin(worker, launch, ready)
         else:
             worker.queue.append((ready, launch))
+            if self._traits.prefetch and launch.blocks and worker.ahead is None:
+                worker.ahead = run = TaskRun(self._stages[launch.stage], launch, worker)
+                run.ahead = True
+                self._fetch(run)
 
 
 def _failed(fail: Fail) -> RunFailed:

@@ -32,13 +32,14 @@ from windtunnel.units import parse_bytes
 
 TRAITS = Traits(
     generator=True,
+    prefetch=True,
     page_cache=True,
     constants=(
         Constant(name="launch_s", value=2e-3, source="driver's time a task, from the plateau of ray_data in the scalability table",
                  fitted="scalability: ray_data at 32 nodes"),
         Constant(name="done_s", value=1e-3, source="as launch_s", fitted="scalability: ray_data at 32 nodes"),
         Constant(name="block_s", value=0.2e-3, source="bookkeeping of one more block, a share of done_s"),
-        Constant(name="task_s", value=35e-3, source="a slot is free for so long between two tasks: lease, dispatch, reply",
+        Constant(name="task_s", value=30e-3, source="a slot is free for so long between two tasks: lease, dispatch, reply",
                  fitted="partition_size: 16 and 64 rows"),
         Constant(name="emit_bytes_per_s", value=1.15e9, source="a task that makes and stores a tensor of 128 MiB, 8 at a time",
                  fitted="scalability: ray_tasks at 1 node"),
@@ -66,15 +67,17 @@ class Ray(Streaming):
         num_cpus: float | None = None,
         num_gpus: float | None = None,
         concurrency: dict[str, int] | None = None,
+        materialize: bool = False,
         block: int | str = "128MiB",
     ) -> None:
-        super().__init__(backpressure=backpressure, autoscale=autoscale, ahead=False)
+        super().__init__(backpressure=backpressure and not materialize, autoscale=autoscale, ahead=False)
         self._fraction = budget_fraction
         self._reservation = op_reservation
         self._policy = budget_policy
         self._buffer = generator_buffer
         self._offer = (num_cpus, num_gpus)
         self._caps = concurrency or {}
+        self._materialize = materialize
         self._block_bytes = parse_bytes(block)
 
     def start(self, job: Job, view: View) -> list[Action]:
@@ -86,6 +89,10 @@ class Ray(Streaming):
         self._reserved = self._budget * self._reservation / count
         self._limit = [min((self._caps[o] for o in s.operators if o in self._caps), default=1 << 60) for s in job.stages]
         return super().start(job, Offered(view, *self._offer))
+
+    def _sides_complete(self, index: int) -> bool:
+        inputs_done = not self._materialize or all(self._complete[i.stage] for i in self._job.stages[index].inputs)
+        return inputs_done and super()._sides_complete(index)
 
     # -- budgets -----------------------------------------------------------------------------------------------------
 
@@ -169,6 +176,10 @@ ENTRY = ModelEntry(
         Option(name="autoscale", default=True, doc="whether actor pools grow above their minimum", choices=(True, False)),
         Option(name="num_cpus", default=None, doc="CPUs offered to the engine; default all"),
         Option(name="num_gpus", default=None, doc="devices offered to the engine; default all"),
+        Option(
+            name="materialize", default=False, choices=(True, False),
+            doc="materialise every operator's output before the next begins (Dataset.materialize): the staged way",
+        ),
         Option(name="concurrency", default=None, doc="most tasks of an operator that run at once, by operator: { load = 4 }"),
     ),
     features={

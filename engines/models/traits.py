@@ -29,7 +29,7 @@ class Traits:
     ``outputs``: where a stage's blocks lie until they are read: the shared-memory object store, or files on local disks.
     ``store_fraction``: share of a node's usable memory that the object store takes unless it is set.
     ``generator``: a task's output leaves it block by block, so that it holds one block at a time. ``overlap``: later inputs
-    are fetched while earlier ones are processed. ``page_cache``: files are written and read through the node's free memory.
+    are fetched while earlier ones are processed. ``prefetch``: a queued task's inputs are fetched while its worker is busy. ``page_cache``: files are written and read through the node's free memory.
     ``replication``: copies of the final output, all but the first over the network.
     """
 
@@ -38,6 +38,7 @@ class Traits:
     store_fraction: float = 0.3
     generator: bool = False
     overlap: bool = False
+    prefetch: bool = False
     page_cache: bool = False
     replication: int = 1
 
