@@ -16,14 +16,14 @@ from windtunnel.commands.calibrate import calibrate
 from windtunnel.commands.completion import completion
 from windtunnel.commands.demo import demo
 from windtunnel.commands.holdout import holdout
-from windtunnel.commands.listing import doctor, engines, workloads
+from windtunnel.commands.listing import doctor, engines, instances, workloads
 from windtunnel.commands.report import report
 from windtunnel.commands.run import run
 from windtunnel.commands.simulate import simulate
 from windtunnel.errors import WindtunnelError
 
 INTERRUPTED = 130
-_COMMANDS = (demo, run, simulate, calibrate, holdout, report, engines, workloads, doctor, completion)
+_COMMANDS = (demo, run, simulate, calibrate, holdout, report, engines, workloads, instances, doctor, completion)
 
 
 class _Ordered(click.Group):

@@ -68,7 +68,7 @@ def quantities(recorder: Recorder, workload: Workload, rows_out: int) -> dict[st
         "makespan_s": makespan,
         "first_output_s": min(ends, default=makespan),
         "throughput_per_s": rows_out / makespan,
-        "work_s": makespan - recorder.counters.get("startup_s", 0.0),
+        "source_rows_per_s": (workload.dataset.rows or 0) / makespan,
     }
 
 

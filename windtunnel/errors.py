@@ -95,6 +95,10 @@ class NotComparable(WindtunnelError):
 def nearest(name: str, known: Iterable[str]) -> str:
     """A hint such as ``; did you mean 'spark'? Known: bulk, spark`` for an unknown ``name``."""
     names = sorted(known)
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    hint = f"; did you mean {close[0]!r}?" if close else ";"
-    return f"{hint} Known: {', '.join(names)}"
+    return f"{closest(name, names) or ';'} Known: {', '.join(names)}"
+
+
+def closest(name: str, known: Iterable[str]) -> str:
+    """A hint such as ``; did you mean 'spark'?``, empty when nothing known is close to ``name``."""
+    close = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else ""

@@ -6,14 +6,14 @@ and runs nothing.
 
 from __future__ import annotations
 
-import functools
+import os
 import re
-import tomllib
 from dataclasses import dataclass, field
-from importlib import resources
+from pathlib import Path
 from typing import Any
 
-from windtunnel.cluster import ClusterSpec, DeviceSpec, DiskSpec, Fault, NetworkSpec, NodeSpec
+from windtunnel.catalogue import NODE_KEYS, InstanceType, read_catalogue, read_node, with_type
+from windtunnel.cluster import ClusterSpec, Fault, NetworkSpec
 from windtunnel.errors import nearest
 from windtunnel.plan import Concurrency, Cost, Operator, Pipeline, Scan, State, Synthetic
 from windtunnel.registry import engine_names
@@ -25,9 +25,6 @@ _FAULT_KINDS = ("node_lost", "node_joins", "worker_killed", "straggler", "gpu_lo
 #: engines that the format names besides those registered here
 FORMAT_ENGINES = ("bulk", "streaming", "spark", "dask", "ray", "flink", "mapreduce")
 _KINDS = ("map", "flat_map", "filter", "aggregate", "join", "sort", "sink")
-_NODE_KEYS = (
-    "name", "count", "type", "cpus", "memory", "memory_limit", "gpus", "disk", "nic", "price_per_hour", "startup", "mtbf",
-)  # fmt: skip
 _OPERATOR_KEYS = (
     "name", "kind", "inputs", "batch_rows", "cost", "fixed_work", "rows_out", "row_bytes_out", "memory", "language",
     "resources", "state", "concurrency",
@@ -47,37 +44,25 @@ class EngineChoice:
 # -- hardware ---------------------------------------------------------------------------------------------------------
 
 
-@functools.cache
-def catalogue() -> dict[str, dict[str, Any]]:
-    """Instance types shipped with windtunnel: name → keys of a node group."""
-    text = resources.files("windtunnel").joinpath("catalogue.toml").read_text(encoding="utf-8")
-    types: dict[str, dict[str, Any]] = tomllib.loads(text)["types"]
-    return types
-
-
 def read_cluster(top: Table) -> ClusterSpec:
     """The table ``[cluster]``."""
     top.raw("cluster")
-    table = top.table("cluster", ("network", "nodes"))
-    groups = table.get("nodes", [])
-    merged = [_from_catalogue(g, table, i) for i, g in enumerate(groups)] if isinstance(groups, list) else groups
+    table = top.table("cluster", ("network", "nodes", "catalogue"))
+    own, groups, place = _own_types(table), table.get("nodes", []), table.place.key("nodes")
+    merged = [with_type(g, own, place.item(i)) for i, g in enumerate(groups)] if isinstance(groups, list) else groups
     whole = Table({"nodes": merged} if "nodes" in table else {}, table.place, ("network", "nodes"))
-    nodes = tuple(_node(n) for n in whole.tables("nodes", _NODE_KEYS))
+    nodes = tuple(read_node(n) for n in whole.tables("nodes", NODE_KEYS))
     return table.place.rule(ClusterSpec, nodes=nodes, network=_network(table))
 
 
-def _from_catalogue(group: Any, table: Table, index: int) -> Any:
-    """A node group with the figures of its type below its own keys."""
-    if not isinstance(group, dict) or "type" not in group:
-        return group
-    place = table.place.key("nodes").item(index)
-    name = Table(group, place, _NODE_KEYS).text("type")
-    known_name(name, catalogue(), place.key("type"), "instance type")
-    merged = {**catalogue()[name], **group}
-    for key in ("gpus", "disk"):  # inner keys override one by one
-        if isinstance(group.get(key), dict) and key in catalogue()[name]:
-            merged[key] = {**catalogue()[name][key], **group[key]}
-    return merged
+def _own_types(table: Table) -> dict[str, InstanceType]:
+    """The instance types of the scenario's own catalogue, whose path is relative to the scenario."""
+    if "catalogue" not in table:
+        return {}
+    path = Path(table.place.file).parent / table.text("catalogue")
+    if not os.path.isfile(path):  # unlike Path.is_file, never an error
+        table.fail("catalogue", f"there is no such file next to the scenario ({path})")
+    return read_catalogue(path)
 
 
 def _network(table: Table) -> NetworkSpec:
@@ -86,49 +71,6 @@ def _network(table: Table) -> NetworkSpec:
         topology=inner.choice("topology", ("star",), "star"),
         oversubscription=inner.number("oversubscription", 1.0, least=1.0),
         latency_s=inner.seconds("latency", 100e-6),
-    )
-
-
-def _node(table: Table) -> NodeSpec:
-    memory = table.bytes("memory", least=1)
-    limit = table.bytes("memory_limit", least=1) if "memory_limit" in table else None
-    if limit is not None and limit > memory:
-        table.fail("memory_limit", f"must not be above memory = {memory} bytes")
-    return NodeSpec(
-        name=table.text("name", "worker"),
-        count=table.integer("count", 1, least=1, most=1_000_000),
-        type=table.text("type") if "type" in table else None,
-        cpus=table.integer("cpus", least=1, most=100_000),
-        memory_bytes=memory,
-        memory_limit_bytes=limit,
-        gpus=_device(table),
-        disk=_disk(table),
-        nic_bytes_per_s=table.rate("nic", 1.25e9),
-        price_per_hour_usd=table.number("price_per_hour", 0.0),
-        startup_s=table.seconds("startup", 0.0),
-        mtbf_s=table.seconds("mtbf", 0.0),
-    )
-
-
-def _device(table: Table) -> DeviceSpec:
-    if "gpus" not in table:
-        return DeviceSpec()
-    inner = table.table("gpus", ("kind", "count", "memory", "pcie", "speed"))
-    return DeviceSpec(
-        kind=inner.text("kind", "slot"),
-        count=inner.integer("count", most=10_000),
-        memory_bytes=inner.bytes("memory", 0),
-        pcie_bytes_per_s=inner.rate("pcie", 12e9),
-        speed=inner.number("speed", 1.0, above=0),
-    )
-
-
-def _disk(table: Table) -> DiskSpec:
-    inner, usual = table.table("disk", ("read", "write", "capacity")), DiskSpec()
-    return DiskSpec(
-        read_bytes_per_s=inner.rate("read", usual.read_bytes_per_s),
-        write_bytes_per_s=inner.rate("write", usual.write_bytes_per_s),
-        capacity_bytes=inner.bytes("capacity", usual.capacity_bytes),
     )
 
 

@@ -180,7 +180,7 @@ class Bulk:
         for index, pending in self._pending.items():
             while pending:
                 ahead = len(pending) > plenty
-                worker = ledger.worker_for(index, ahead=ahead)
+                worker = ledger.worker_for(index, ahead=ahead, task=pending[0])
                 if worker is None:
                     break
                 actions.append(ledger.launch(pending.popleft(), worker, self._sides.get(index, ())))

@@ -59,6 +59,8 @@ class Ledger:
         self.workers: dict[int, Worker] = {}
         # Pool workers by number of tasks (0, 1). Entries may be stale: they are checked, and dropped, when looked at.
         self._by_load: tuple[deque[int], deque[int]] = (deque(), deque())
+        # The same by node, for tasks that would rather run beside their input; None on a single node.
+        self._idle_on: dict[int, deque[int]] | None = {n.node: deque() for n in view.nodes} if len(view.nodes) > 1 else None
         self.actors: dict[int, list[int]] = {s.index: [] for s in job.stages if s.state.kind == "actor"}
         self.consumers = [job.consumers(s.index) for s in job.stages]
         self._needs = [(s.resources.cpus, s.resources.gpus, s.resources.custom) for s in job.stages]
@@ -111,7 +113,12 @@ class Ledger:
         worker = self.workers[worker_id]
         worker.up = True
         if worker.stage < 0:
-            self._by_load[0].append(worker_id)
+            self._idle(worker)
+
+    def _idle(self, worker: Worker) -> None:
+        self._by_load[0].append(worker.id)
+        if self._idle_on is not None:
+            self._idle_on[worker.node].append(worker.id)
 
     def stop_actors(self, stage: int) -> list[Action]:
         """Stop all actors of a stage."""
@@ -176,18 +183,25 @@ class Ledger:
         custom = "".join(f", {amount:g} {tag}" for tag, amount in r.custom)
         return f"stage {stage.name!r} asks for {r.cpus:g} CPUs, {r.gpus:g} devices{custom} a task; no node has that much"
 
-    def worker_for(self, stage: int, *, ahead: bool) -> Worker | None:
-        """A worker that can take a task of ``stage`` now; ``ahead`` allows one queued behind a running task."""
+    def worker_for(self, stage: int, *, ahead: bool, task: Task | None = None) -> Worker | None:
+        """A worker that can take a task of ``stage`` now; ``ahead`` allows one queued behind a running task.
+
+        One on the node of ``task``'s first block is preferred, where a task is named and the cluster has several nodes.
+        """
         if stage in self.actors:
             return self._actor_for(stage)
+        if task is not None and task.blocks and self._idle_on is not None:
+            near = self._first(stage, 0, self._idle_on.get(self.blocks[task.blocks[0]].node))
+            if near is not None:
+                return near
         if self._by_load[0] and (idle := self._first(stage, 0)) is not None:
             return idle
         return self._first(stage, 1) if ahead else None
 
-    def _first(self, stage: int, load: int) -> Worker | None:
+    def _first(self, stage: int, load: int, among: deque[int] | None = None) -> Worker | None:
         """A pool worker with ``load`` tasks that can take one of ``stage``; entries that became stale are dropped on the way."""
-        queue, workers, needs = self._by_load[load], self.workers, self._needs
-        refused = 0
+        queue = self._by_load[load] if among is None else among
+        workers, needs, refused = self.workers, self._needs, 0
         while queue and refused < MOST_REFUSED:
             worker = workers.get(queue[0])
             if worker is None or len(worker.tasks) != load:
@@ -264,7 +278,10 @@ class Ledger:
         if not worker.tasks:
             self._take(worker.held, worker.node, -1)
             worker.held = -1
-        self._by_load[1 if worker.tasks else 0].append(worker.id)
+        if worker.tasks:
+            self._by_load[1].append(worker.id)
+        else:
+            self._idle(worker)
 
     def consumed(self, block_ids: Iterable[int]) -> list[Action]:
         """A consumer stage needs these no more; a `Release` of those that nobody needs."""

@@ -35,10 +35,10 @@ TRAITS = Traits(
     prefetch=True,
     page_cache=True,
     constants=(
-        Constant(name="launch_s", value=2e-3, source="driver's time a task, from the plateau of ray_data in the scalability table",
+        Constant(name="launch_s", value=1e-3, source="driver's time a task, from the plateau of ray_data in the scalability table",
                  fitted="scalability: ray_data at 32 nodes"),
-        Constant(name="done_s", value=1e-3, source="as launch_s", fitted="scalability: ray_data at 32 nodes"),
-        Constant(name="block_s", value=0.2e-3, source="bookkeeping of one more block, a share of done_s"),
+        Constant(name="done_s", value=0.5e-3, source="as launch_s", fitted="scalability: ray_data at 32 nodes"),
+        Constant(name="block_s", value=0.1e-3, source="bookkeeping of one more block, a share of done_s"),
         Constant(name="task_s", value=30e-3, source="a slot is free for so long between two tasks: lease, dispatch, reply",
                  fitted="partition_size: 16 and 64 rows"),
         Constant(name="emit_bytes_per_s", value=1.15e9, source="a task that makes and stores a tensor of 128 MiB, 8 at a time",

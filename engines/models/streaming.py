@@ -252,7 +252,7 @@ class Streaming:
         while ready:
             if not self._admits(index):
                 break
-            worker = ledger.worker_for(index, ahead=ahead)
+            worker = ledger.worker_for(index, ahead=ahead, task=ready[0])
             if worker is None:
                 if index in ledger.actors:
                     actions += self._grow(index)

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from windtunnel.commands.listing import _engine, _engine_names, engines_markdown, workloads_markdown
+from windtunnel.catalogue import shipped
+from windtunnel.commands.listing import _engine, _engine_names, engines_markdown, instances_markdown, workloads_markdown
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -31,10 +32,12 @@ def test_the_tutorial_works_from_top_to_bottom(tmp_path: Path, data_root: Path) 
     assert (tmp_path / "first.html").stat().st_size > 20_000
 
 
-def test_tables_of_engines_and_workloads_are_current() -> None:
+def test_tables_of_engines_workloads_and_instances_are_current() -> None:
     engines = engines_markdown([_engine(name) for name in _engine_names()])
     assert engines in (DOCS / "engines.md").read_text(encoding="utf-8"), "run `windtunnel engines --markdown`"
     assert workloads_markdown() in (DOCS / "workloads.md").read_text(encoding="utf-8"), "run `windtunnel workloads --markdown`"
+    instances = instances_markdown(shipped().values())
+    assert instances in (DOCS / "instances.md").read_text(encoding="utf-8"), "run `windtunnel instances --markdown`"
 
 
 def test_links_between_pages_lead_somewhere() -> None:

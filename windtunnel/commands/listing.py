@@ -1,14 +1,19 @@
-"""``windtunnel engines``, ``workloads`` and ``doctor``: what there is, and what works here."""
+"""``windtunnel engines``, ``workloads``, ``instances`` and ``doctor``: what there is, and what works here."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from dataclasses import asdict
-from typing import Any
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from windtunnel.commands.common import json_option, print_json
+
+if TYPE_CHECKING:
+    from windtunnel.catalogue import InstanceType
 
 PLAIN_WIDTH = 160  # where nobody says how wide the output may be
 
@@ -102,6 +107,58 @@ def workloads(markdown: bool, as_json: bool) -> int:
         [(i.name, i.kind, f"{i.scale:g}", str(i.operators), i.description) for i in infos],
     )
     return 0
+
+
+_INSTANCE_HEADS = ("type", "CPUs", "memory", "GPUs", "network", "disk read / write", "price an hour", "per CPU or GPU")
+
+
+@click.command()
+@markdown_option
+@json_option
+def instances(markdown: bool, as_json: bool) -> int:
+    """List the instance types that a node group of a scenario may name."""
+    from windtunnel.catalogue import shipped
+
+    types = tuple(shipped().values())
+    if markdown:
+        click.echo(instances_markdown(types), nl=False)
+    elif as_json:
+        print_json({"schema": 1, "instances": [_instance_document(t) for t in types]})
+    else:
+        _print(_INSTANCE_HEADS, [_instance(t) for t in types])
+    return 0
+
+
+def instances_markdown(types: Iterable[InstanceType]) -> str:
+    """A section a source of prices, in the order of the catalogue."""
+    lines = []
+    for (source, date), group in groupby(types, key=lambda t: (t.source, t.date)):
+        lines += [f"## {source}, {date}", "", f"| {' | '.join(_INSTANCE_HEADS)} |", "|---" * len(_INSTANCE_HEADS) + "|"]
+        lines += [f"| {' | '.join((f'`{name}`', *cells))} |" for name, *cells in map(_instance, group)]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _instance(kind: InstanceType) -> tuple[str, ...]:
+    node, gpus = kind.node, kind.node.gpus
+    unit, count = ("GPU", gpus.count) if gpus.count else ("CPU", node.cpus)
+    return (
+        kind.name,
+        str(node.cpus),
+        f"{node.memory_bytes / 2**30:g} GiB",
+        f"{gpus.count} × {gpus.kind}, {gpus.memory_bytes / 2**30:g} GiB" if gpus.count else "–",
+        f"{node.nic_bytes_per_s * 8 / 1e9:g} Gbit/s",
+        f"{node.disk.read_bytes_per_s / 1e6:g} / {node.disk.write_bytes_per_s / 1e6:g} MB/s",
+        f"${node.price_per_hour_usd:.3f}",
+        f"${node.price_per_hour_usd / count:.3f} a {unit}",
+    )
+
+
+def _instance_document(kind: InstanceType) -> dict[str, Any]:
+    """What the catalogue says of a type, in base units."""
+    group = ("name", "count", "type", "memory_limit_bytes")
+    figures = {key: value for key, value in asdict(kind.node).items() if key not in group}
+    return {"name": kind.name, **figures, "source": kind.source, "date": kind.date}
 
 
 @click.command()
