@@ -43,6 +43,7 @@ WORLD_OPTIONS = (
     Option(name="overheads", default=None, doc="constants of the engine to replace, by name: { launch_s = 0.001 }"),
 )
 #: settings beyond these options that a model may offer under a name of its own
+_ONE_FILE = 1 << 62  # a task's output goes to one file, however large
 _COST_SETTINGS = ("worker_memory_bytes", "compression")
 _FEATURES = {
     "simulated": "the model's decisions are its own; hardware, serialization and variance follow a calibration or declared costs",
@@ -60,7 +61,7 @@ class SimSession:
         path = self._settings["calibration"]
         self._calibration = Calibration.load(Path(path)) if path else Calibration()
         self._prepared: tuple[Job, tuple[StageLaw, ...]] | None = None
-        self._cost = _engine_cost(entry, self._calibration, self._settings)
+        self._cost = _engine_cost(entry, self._calibration, options, self._settings)
         self.world: SimWorld | None = None
 
     def prepare(self, workload: BoundWorkload) -> None:
@@ -90,7 +91,7 @@ class SimSession:
         world = self.world = SimWorld(
             self._cluster, job, laws, recorder, cost=self._cost, seed=int(settings["seed"]), spans=settings["spans"],
             store_bytes=None if settings["store_bytes"] is None else parse_bytes(settings["store_bytes"]),
-            block_bytes=parse_bytes(settings["block_bytes"]), location=workload.workload.dataset.location,
+            block_bytes=parse_bytes(settings["block_bytes"]) if traits.outputs == "store" else _ONE_FILE, location=workload.workload.dataset.location,
             traits=replace(traits, replication=int(settings.get("replication", traits.replication))),
         )  # fmt: skip
         blocks = world.run(self._entry.factory(self._options)())
@@ -107,9 +108,12 @@ def _named(entry: ModelEntry, options: Mapping[str, Any]) -> dict[str, Any]:
     return {setting: options[option.name] for setting, option in entry.world.items()}
 
 
-def _engine_cost(entry: ModelEntry, calibration: Calibration, settings: Mapping[str, Any]) -> EngineCost:
+def _engine_cost(
+    entry: ModelEntry, calibration: Calibration, options: Mapping[str, Any], settings: Mapping[str, Any]
+) -> EngineCost:
     """Measured overheads where there are some, else the engine's constants; what the user set on top."""
     cost = calibration.engine(entry.name) if calibration.engines else EngineCost(engine=entry.name, **entry.traits.overheads())
+    cost = replace(cost, **entry.costs(options))
     chosen = {k: settings[k] for k in _COST_SETTINGS if settings.get(k) is not None}
     chosen |= settings["overheads"] or {}
     known = {f.name for f in fields(EngineCost)} - {"engine", "slowdown"}

@@ -37,7 +37,9 @@ class Execution:
     ) -> None:
         self.env = Environment()
         specs: list[NodeSpec] = [group for group in cluster.nodes for _ in range(group.count)]
-        self.nodes = tuple(NodeView(i, s.cpus, s.gpus.count, s.usable_memory_bytes, physical_bytes=s.memory_bytes) for i, s in enumerate(specs))
+        self.nodes = tuple(
+            NodeView(i, s.cpus, s.gpus.count, s.usable_memory_bytes, physical_bytes=s.memory_bytes) for i, s in enumerate(specs)
+        )
         limits = _store_limits([s.usable_memory_bytes for s in specs], store_bytes, stages[0].traits.store_fraction)
         self.store_limit_bytes = sum(limits)
         self.stored_bytes = 0
@@ -234,12 +236,14 @@ class Execution:
                     self._locate(block, node, remote, from_disk)
         self._work_out(run, rows, size)
         copied = sum(remote.values())
-        run.memory += copied
+        run.memory += min(copied, round(self._cost.merge_bytes)) if self._cost.merge_bytes else copied
         node.memory.take(run.memory, run.stage.name)
         run.pending = 1
         for source, count in sorted(from_disk.items()):
             run.pending += 1
             self._machines[source].disk.read(count, self._fetched, run)
+        if self._cost.merge_bytes and size > self._cost.merge_bytes and self._traits.outputs == "disk":
+            self._merge(run, node, round(size * self._cost.compression))
         wide = len(remote) > WIDE_FETCH
         for source, count in [(-1, copied)] if wide else sorted(remote.items()):
             run.pending += 1
@@ -266,6 +270,14 @@ class Execution:
 
     def _late(self, run: TaskRun) -> None:
         Timer(self.env, lambda timer: self._fetched(timer.arg), run).arm(self._location.latency_s)
+
+    def _merge(self, run: TaskRun, node: Node, size: int) -> None:
+        """What was fetched does not fit in memory: sorted runs go to disk and come back."""
+        self.journal.recorder.count("bytes_merged", size)
+        run.pending += 2
+        node.disk.write(size, self._fetched, run)
+        node.disk.read(size, self._fetched, run)
+        node.disk.used -= size
 
     def _locate(self, block: Block, node: Node, remote: dict[int, int], from_disk: dict[int, int]) -> None:
         if block.on_disk:
@@ -331,6 +343,12 @@ class Execution:
         launch, node = run.launch, run.worker.node
         last = run.emission == len(run.plan) - 1
         pieces = run.plan[run.emission].blocks
+        limit = self._cost.merge_bytes
+        if limit and not run.merged and run.stage.traits.outputs == "disk":
+            size = sum(b for _, _, b in pieces)
+            if size > limit:
+                self._merge_out(run, round(size * self._cost.compression))
+                return
         at = run.at - sum(len(e.blocks) for e in run.plan[: run.emission])
         for partition, rows, size in pieces[at:]:
             run.at += 1
@@ -350,6 +368,16 @@ class Execution:
             run.emission += 1
             run.phase = 0
             self._phase(run)
+
+    def _merge_out(self, run: TaskRun, size: int) -> None:
+        """Output beyond the sort memory was spilled in runs before it is merged into its file: written and read once more."""
+        self.journal.recorder.count("bytes_merged", size)
+        disk = run.worker.node.disk
+        run.pending = 2
+        run.waiting = run.merged = True
+        disk.write(size, self._fetched, run)
+        disk.read(size, self._fetched, run)
+        disk.used -= size
 
     def _write(self, run: TaskRun, partition: int, rows: int, size: int, last: bool, spills: bool) -> bool:
         """Write a block to a file. True when that is done at once; else the task goes on when the file is taken."""

@@ -22,7 +22,6 @@ from windtunnel.sim.laws import Emission, StageLaw, Work, WorkClass, cut
 from windtunnel.cluster import NodeSpec
 from windtunnel.model import Launch, Stage
 
-
 EMBEDDED = Traits()
 
 
@@ -35,7 +34,13 @@ class Node:
     )  # fmt: skip
 
     def __init__(
-        self, env: Environment, index: int, spec: NodeSpec, store_limit: int, cost: EngineCost, remote_bytes_per_s: float | None = None
+        self,
+        env: Environment,
+        index: int,
+        spec: NodeSpec,
+        store_limit: int,
+        cost: EngineCost,
+        remote_bytes_per_s: float | None = None,
     ) -> None:
         self.index = index
         self.spec = spec
@@ -58,7 +63,21 @@ class Node:
 class Worker(Timer):
     """A process on a node; it is its own SimPy event, since it does one thing at a time."""
 
-    __slots__ = ("ahead", "alive", "cold", "launch", "mapped", "node", "queue", "ready_s", "run", "stage", "started_s", "up", "weight")
+    __slots__ = (
+        "ahead",
+        "alive",
+        "cold",
+        "launch",
+        "mapped",
+        "node",
+        "queue",
+        "ready_s",
+        "run",
+        "stage",
+        "started_s",
+        "up",
+        "weight",
+    )
 
     def __init__(self, env: Environment, callback: Callable[[Any], None], node: Node, stage: int) -> None:
         super().__init__(env, callback)
@@ -90,6 +109,7 @@ class TaskRun:
         "fetched_s",
         "launch",
         "memory",
+        "merged",
         "pending",
         "phase",
         "phases",
@@ -121,6 +141,7 @@ class TaskRun:
         self.started_s = 0.0
         self.fetched_s = -1.0
         self.ahead = False  # it fetches while its worker is busy with another task
+        self.merged = False  # its output was sorted in several runs
         self.waiting = False  # all phases are over, inputs are not
 
 
@@ -252,7 +273,12 @@ class StageRun:
         self.seconds = table.sum(axis=1).tolist()
 
     def _quick(self, work: Work, plan: tuple[Emission, ...]) -> Quick | None:
-        if len(plan) != 1 or "device" in self.classes or self.traits.outputs == "disk" or (self.python and self.cost.python_copies):
+        if (
+            len(plan) != 1
+            or "device" in self.classes
+            or self.traits.outputs == "disk"
+            or (self.python and self.cost.python_copies)
+        ):
             return None
         out = sum(b for _, _, b in plan[0].blocks)
         return Quick(self.memory_bytes, out, plan[0].blocks, work)
@@ -275,6 +301,8 @@ class StageRun:
             leaving = max((b for e in plan for _, _, b in e.blocks), default=0)
         else:
             leaving = max(sum(b for _, _, b in e.blocks) for e in plan)
+            if self.traits.outputs == "disk" and self.cost.merge_bytes:
+                leaving = min(leaving, round(self.cost.merge_bytes))
         copies = 0
         if self.python and self.cost.python_copies:
             copies = round(self.cost.python_copies * max(bytes_in, sum(b for e in plan for _, _, b in e.blocks)))

@@ -146,7 +146,8 @@ class Summary:
 def names() -> tuple[str, ...]:
     """The tables that ship with the project."""
     folder = resources.files("windtunnel.sim").joinpath("published")
-    return tuple(sorted(p.name[:-5] for p in folder.iterdir() if p.name.endswith(".toml")))
+    files = [p for p in folder.iterdir() if p.name.endswith(".toml")]
+    return tuple(sorted(p.name[:-5] for p in files if "\n[published]\n" in p.read_text(encoding="utf-8")))
 
 
 def load(name: str) -> Table:

@@ -20,10 +20,11 @@ from windtunnel.commands.listing import doctor, engines, instances, workloads
 from windtunnel.commands.report import report
 from windtunnel.commands.run import run
 from windtunnel.commands.simulate import simulate
+from windtunnel.commands.validate import validate
 from windtunnel.errors import WindtunnelError
 
 INTERRUPTED = 130
-_COMMANDS = (demo, run, simulate, calibrate, holdout, report, engines, workloads, instances, doctor, completion)
+_COMMANDS = (demo, run, simulate, validate, calibrate, holdout, report, engines, workloads, instances, doctor, completion)
 
 
 class _Ordered(click.Group):

@@ -23,8 +23,6 @@ from windtunnel.registry import WORKLOADS, load_workload
 from windtunnel.scenario_tables import (
     INPUT,
     EngineChoice,
-    Fault,
-    Location,
     read_cluster,
     read_dataset,
     read_engines,
@@ -141,9 +139,7 @@ def _read(document: dict[str, Any], file: str) -> Scenario:
     )
 
 
-def _work(
-    top: Table, name: str, cluster: ClusterSpec, objective: Objective | None
-) -> tuple[Workload | None, ServingSpec | None]:
+def _work(top: Table, name: str, cluster: ClusterSpec, objective: Objective | None) -> tuple[Workload | None, ServingSpec | None]:
     ways = {"workload": ("workload",), "operators": ("operators",), "serving": ("arrivals", "deployments")}
     used = [way for way, keys in ways.items() if any(k in top for k in keys)]
     if len(used) != 1:

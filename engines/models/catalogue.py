@@ -7,6 +7,5 @@ from windtunnel.engines.models.entry import ModelEntry
 
 BULK, STREAMING = bulk.ENTRY, streaming.ENTRY
 ENTRIES: dict[str, ModelEntry] = {
-    entry.name: entry
-    for entry in (BULK, STREAMING, ray.ENTRY, spark.ENTRY, dask.ENTRY, flink.ENTRY, mapreduce.ENTRY)
+    entry.name: entry for entry in (BULK, STREAMING, ray.ENTRY, spark.ENTRY, dask.ENTRY, flink.ENTRY, mapreduce.ENTRY)
 }

@@ -17,12 +17,18 @@ def as_compiled(job: Job, chosen: Mapping[str, Any], cpus: float) -> Job:
     return job
 
 
+def no_costs(chosen: Mapping[str, Any]) -> dict[str, float]:
+    """No constant follows from the options."""
+    return {}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelEntry:
     """A model by name: how it is built from its ``options``, and what it adds to a world's features.
 
     ``world`` gives settings of the simulated world the name and default that this engine's users know. ``plan`` rewrites the
     physical job as the engine's own planner would: ``plan(job, options, CPUs of the cluster)``; ``plan_options`` are for it alone.
+    ``costs`` gives constants that follow from the options.
     """
 
     name: str
@@ -33,6 +39,7 @@ class ModelEntry:
     world: Mapping[str, Option] = field(default_factory=dict)
     plan_options: tuple[Option, ...] = ()
     plan: Callable[[Job, Mapping[str, Any], float], Job] = as_compiled
+    costs: Callable[[Mapping[str, Any]], dict[str, float]] = no_costs
 
     def factory(self, chosen: Mapping[str, Any]) -> Callable[[], ExecutionModel]:
         """Builds a fresh model for a run; ``chosen`` holds a world's options too."""

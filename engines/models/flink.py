@@ -52,9 +52,7 @@ class Flink(Streaming):
 
     def start(self, job: Job, view: View) -> list[Action]:
         """Deploy all subtasks."""
-        self._consumers = [
-            sum(_parallelism(job.stages[r]) for r in job.consumers(s.index)) for s in job.stages
-        ]
+        self._consumers = [sum(_parallelism(job.stages[r]) for r in job.consumers(s.index)) for s in job.stages]
         self._channels = [c * _parallelism(s) for c, s in zip(self._consumers, job.stages, strict=True)]
         return super().start(job, view)
 
@@ -101,12 +99,14 @@ ENTRY = ModelEntry(
     plan=plan,
     traits=TRAITS,
     world={
-        "worker_memory_bytes": Option(name="task_memory", default=None, doc="memory of a subtask's Python process; default 150 MB"),
-        "fuse": Option(name="chaining", default=False, doc="chain neighbouring operators into one subtask", choices=(True, False)),
+        "worker_memory_bytes": Option(
+            name="task_memory", default=None, doc="memory of a subtask's Python process; default 150 MB"
+        ),
+        "fuse": Option(
+            name="chaining", default=False, doc="chain neighbouring operators into one subtask", choices=(True, False)
+        ),
     },
     options=(),
-    plan_options=(
-        Option(name="parallelism", default=None, doc="subtasks of every operator, or by operator; default one a CPU"),
-    ),
+    plan_options=(Option(name="parallelism", default=None, doc="subtasks of every operator, or by operator; default one a CPU"),),
     features={"backpressure": "bounded network buffers between subtasks", "actors": "every operator keeps its subtasks"},
 )

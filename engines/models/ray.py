@@ -43,7 +43,7 @@ TRAITS = Traits(
                  fitted="partition_size: 16 and 64 rows"),
         Constant(name="emit_bytes_per_s", value=1.15e9, source="a task that makes and stores a tensor of 128 MiB, 8 at a time",
                  fitted="scalability: ray_tasks at 1 node"),
-        Constant(name="startup_s", value=1.0, source="planning and first workers"),
+        Constant(name="startup_s", value=2.0, source="planning, executor and first workers", fitted="partition_size: 64 rows"),
         Constant(name="device_restart_s", value=0.42, source="start of a worker process and its imports",
                  fitted="memory_pipelining: ray at 16 GB"),
         Constant(name="actor_start_s", value=2.0, source="start of a worker process, its imports and the actor's constructor"),

@@ -32,6 +32,7 @@ from windtunnel.engines.physical import Partitioner, program
 from windtunnel.model import Action, Job, NodeView, Stage, StageInput, View
 from windtunnel.units import parse_bytes
 
+MEMORY_FRACTION = 0.6
 ADVISORY_BYTES = 64 * 2**20
 _SYSTEM_BYTES = 2**30  # what a standalone worker leaves to the system: SPARK_WORKER_MEMORY
 
@@ -164,6 +165,13 @@ def plan(job: Job, chosen: Mapping[str, Any], cpus: float) -> Job:
     return replace(job, stages=tuple(stages))
 
 
+def costs(chosen: Mapping[str, Any]) -> dict[str, float]:
+    """A task's share of execution memory: spark.memory.fraction of the heap over the executor's cores."""
+    if chosen["executor_memory"] is None or not chosen["executor_cores"]:
+        return {}
+    return {"merge_bytes": MEMORY_FRACTION * parse_bytes(chosen["executor_memory"]) / chosen["executor_cores"]}
+
+
 def _tasks(stages: list[Stage], stage: Stage) -> int:
     """Tasks of a stage: those of its source along forward edges."""
     while stage.partitions is None:
@@ -175,6 +183,7 @@ ENTRY = ModelEntry(
     name="spark",
     build=Spark,
     plan=plan,
+    costs=costs,
     traits=TRAITS,
     world={
         "partitions": Option(name="shuffle_partitions", default=None, doc="tasks after a shuffle; default as many as before it"),

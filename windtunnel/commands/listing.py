@@ -146,7 +146,7 @@ def _instance(kind: InstanceType) -> tuple[str, ...]:
         kind.name,
         str(node.cpus),
         f"{node.memory_bytes / 2**30:g} GiB",
-        f"{gpus.count} × {gpus.kind}, {gpus.memory_bytes / 2**30:g} GiB" if gpus.count else "–",
+        f"{gpus.count} × {gpus.kind} ({gpus.memory_bytes / 2**30:g} GiB)" if gpus.count else "–",
         f"{node.nic_bytes_per_s * 8 / 1e9:g} Gbit/s",
         f"{node.disk.read_bytes_per_s / 1e6:g} / {node.disk.write_bytes_per_s / 1e6:g} MB/s",
         f"${node.price_per_hour_usd:.3f}",
