@@ -18,7 +18,9 @@ from windtunnel.engines.models.entry import ModelEntry
 from windtunnel.engines.physical import compile_job
 from windtunnel.sim.bounds import lower_bound
 from windtunnel.sim.costs import Calibration, EngineCost
+from windtunnel.sim.faults import expanded
 from windtunnel.sim.laws import StageLaw, stage_laws
+from windtunnel.sim.wave import total_rows
 from windtunnel.sim.world import SimWorld
 
 import windtunnel
@@ -78,7 +80,7 @@ class SimSession:
             )
         partitions = int(self._settings["partitions"] or max(1, self._cluster.cpus))
         job = compile_job(workload, partitions=partitions, fuse=bool(self._settings["fuse"]))
-        job = self._entry.plan(job, self._options, self._cluster.cpus)
+        job = self._entry.plan(job, self._options, self._cluster)
         self._prepared = job, stage_laws(job, workload, self._calibration)
 
     def run(self, workload: BoundWorkload, recorder: Recorder, output: Path) -> Outcome:
@@ -88,16 +90,18 @@ class SimSession:
         assert self._prepared is not None
         job, laws = self._prepared
         settings, traits = self._settings, self._entry.traits
+        cluster = expanded(self._cluster)
         world = self.world = SimWorld(
-            self._cluster, job, laws, recorder, cost=self._cost, seed=int(settings["seed"]), spans=settings["spans"],
+            cluster, job, laws, recorder, cost=self._cost, seed=int(settings["seed"]), spans=settings["spans"],
             store_bytes=None if settings["store_bytes"] is None else parse_bytes(settings["store_bytes"]),
-            block_bytes=parse_bytes(settings["block_bytes"]) if traits.outputs == "store" else _ONE_FILE, location=workload.workload.dataset.location,
+            block_bytes=parse_bytes(settings["block_bytes"]) if traits.outputs == "store" else _ONE_FILE,
+            location=workload.workload.dataset.location,
             traits=replace(traits, replication=int(settings.get("replication", traits.replication))),
         )  # fmt: skip
         blocks = world.run(self._entry.factory(self._options)())
         recorder.counters["makespan_s"] = recorder.counters["virtual_makespan_s"] = world.makespan_s
-        recorder.counters["lower_bound_s"] = lower_bound(job, laws, self._cluster)
-        return Outcome(rows=sum(b.rows for b in blocks))
+        recorder.counters["lower_bound_s"] = lower_bound(job, laws, cluster)
+        return Outcome(rows=total_rows(blocks))
 
     def close(self) -> None:
         """Nothing is open."""

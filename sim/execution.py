@@ -1,104 +1,24 @@
-"""What the simulated world's workers do with a task: fetch, compute phase by phase, emit, spill. The other half of the world.
+"""What the simulated world's workers do with a task: fetch, compute phase by phase, emit, spill.
 
-`Execution` knows blocks, nodes and stages; it decides nothing and knows no model: what happens is told through `_send`. Tasks that
-need only one slot of one resource (`Quick`) take a short way through.
+`Execution` decides nothing and knows no model: what happens is told through `_send`. Tasks that need only one slot of one resource
+(`Quick`) take a short way through.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from simpy.core import Environment
-from windtunnel.sim.costs import EngineCost
-from windtunnel.sim.hardware.cpu import Timer
 from windtunnel.sim.hardware.gpu import check_device_memory
-from windtunnel.sim.hardware.network import Network
-from windtunnel.sim.journal import Journal
-from windtunnel.sim.tasks import Node, Quick, StageRun, TaskRun, Worker
+from windtunnel.sim.place import Place
+from windtunnel.sim.tasks import Made, Quick, StageRun, TaskRun, Worker
 
-from windtunnel.cluster import ClusterSpec, NodeSpec
-from windtunnel.model import Block, BlockReady, Event, Launch, MemoryPressure, NodeView, TaskDone
-from windtunnel.workload import Location
-
-WIDE_FETCH = 8  # sources above which the up links of a fetch count as no bottleneck
+from windtunnel.model import Block, BlockReady, Launch, MemoryPressure, TaskDone
 
 
-class Execution:
-    """Nodes, workers' tasks and blocks on the virtual clock of ``env``."""
+class Execution(Place):
+    """What becomes of tasks in their place."""
 
-    def __init__(
-        self,
-        cluster: ClusterSpec,
-        stages: list[StageRun],
-        journal: Journal,
-        cost: EngineCost,
-        store_bytes: int | None,
-        location: Location,
-    ) -> None:
-        self.env = Environment()
-        specs: list[NodeSpec] = [group for group in cluster.nodes for _ in range(group.count)]
-        self.nodes = tuple(
-            NodeView(i, s.cpus, s.gpus.count, s.usable_memory_bytes, physical_bytes=s.memory_bytes) for i, s in enumerate(specs)
-        )
-        limits = _store_limits([s.usable_memory_bytes for s in specs], store_bytes, stages[0].traits.store_fraction)
-        self.store_limit_bytes = sum(limits)
-        self.stored_bytes = 0
-        self.journal = journal
-        self._cost = cost
-        self._stages = stages
-        self._traits = stages[0].traits
-        self._location = location
-        self._machines = [
-            Node(self.env, i, s, limit, cost, location.bandwidth_per_node)
-            for i, (s, limit) in enumerate(zip(specs, limits, strict=True))
-        ]
-        network = cluster.network
-        self._network = Network(self.env, [s.nic_bytes_per_s for s in specs], network.oversubscription, network.latency_s)
-        self._blocks: list[Block | None] = []
-        self._held: dict[int, int] = {}  # block → workers that still map it
-        self._dropped: dict[int, int] = {}  # released blocks that are still mapped, with their bytes
-        self._pressed = False
-        self._machines[0].memory.take(cost.driver_memory_bytes, "the driver")
-
-    def _send(self, event: Event, service_s: float) -> None:
-        """A worker's message to the driver, who is busy with it for ``service_s``."""
+    def _refuse_run(self, run: TaskRun) -> None:
+        """A worker cannot begin a task, because its input is lost."""
         raise NotImplementedError
-
-    def _release(self, ids: Sequence[int]) -> float:
-        """Forget blocks; the seconds that whoever does so needs to give their pages back. Mapped ones are left to who maps them."""
-        freed = 0
-        held = self._held
-        for i in ids:
-            block = self._blocks[i]
-            if block is None:
-                continue
-            self._blocks[i] = None
-            if held and i in held:
-                self._dropped[i] = block.bytes
-            else:
-                freed += block.bytes
-            node = self._machines[block.node]
-            if block.on_disk:
-                node.disk.used -= round(block.bytes * self._cost.compression)
-                node.pages.forget(block.id)
-            else:
-                node.store.free(block.bytes)
-                self.stored_bytes -= block.bytes
-        if self._pressed and self.stored_bytes < 0.9 * self.store_limit_bytes:
-            self._pressed = False
-        self.journal.stored.note(self.env._now, self.stored_bytes)
-        return freed / self._cost.forget_bytes_per_s if self._cost.forget_bytes_per_s else 0.0
-
-    def _let_go(self, worker: Worker) -> float:
-        """A worker turns to its next task and unmaps what the last one read; the seconds it needs for pages nobody else wants."""
-        freed = 0
-        for i in worker.mapped:
-            self._held[i] -= 1
-            if not self._held[i]:
-                del self._held[i]
-                freed += self._dropped.pop(i, 0)
-        worker.mapped = ()
-        return freed / self._cost.forget_bytes_per_s
 
     # -- tasks -------------------------------------------------------------------------------------------------------
 
@@ -214,98 +134,63 @@ class Execution:
 
     def _fetch(self, run: TaskRun) -> None:
         """Bring the inputs here: over the network from other nodes, from disk where they were spilled."""
-        run.started_s = self.env._now
+        run.started_s = now = self.env._now
         if not run.ahead:
-            run.worker.started_s = run.started_s
-        node, launch = run.worker.node, run.launch
-        remote: dict[int, int] = {}
-        from_disk: dict[int, int] = {}
+            run.worker.started_s = now
+        node, launch, blocks = run.worker.node, run.launch, self._blocks
+        elsewhere: list[Block] = []
+        if self.volatile and any(self._blocks[i] is None for i in launch.blocks):
+            self._refuse_run(run)  # launched before the driver heard that its input is gone
+            return
         rows = size = 0
         for i in launch.blocks:
-            block = self._blocks[i]
+            block = blocks[i]
             assert block is not None, f"task {launch.task} reads block {i}, which was released"
             rows += block.rows
             size += block.bytes
-            self._locate(block, node, remote, from_disk)
+            if block.node != node.index or block.on_disk:
+                elsewhere.append(block)
         for side in launch.sides:
             for i in side:
-                block = self._blocks[i]
+                block = blocks[i]
                 assert block is not None, f"task {launch.task} reads block {i}, which was released"
                 if i not in node.cached:
                     node.cached.add(i)
-                    self._locate(block, node, remote, from_disk)
+                    elsewhere.append(block)
         self._work_out(run, rows, size)
-        copied = sum(remote.values())
-        run.memory += min(copied, round(self._cost.merge_bytes)) if self._cost.merge_bytes else copied
-        node.memory.take(run.memory, run.stage.name)
-        run.pending = 1
-        for source, count in sorted(from_disk.items()):
-            run.pending += 1
-            self._machines[source].disk.read(count, self._fetched, run)
-        if self._cost.merge_bytes and size > self._cost.merge_bytes and self._traits.outputs == "disk":
-            self._merge(run, node, round(size * self._cost.compression))
-        wide = len(remote) > WIDE_FETCH
-        for source, count in [(-1, copied)] if wide else sorted(remote.items()):
-            run.pending += 1
-            self._network.transfer(source, node.index, count, self._fetched, run)
-        if run.stage.law.source:
-            self._read_source(run)
+        if elsewhere or self._cost.merge_bytes or run.stage.law.source:
+            self._bring(run, elsewhere, size)
+        else:
+            node.memory.take(run.memory, run.stage.name)
+            run.pending = 1
         self._fetched(run)
         if run.pending and run.stage.traits.overlap and not run.ahead:
-            run.fetched_s = self.env._now
+            run.fetched_s = now
             self._phase(run)
-
-    def _read_source(self, run: TaskRun) -> None:
-        """A source partition that lies on the node's disk or in a remote store."""
-        kind, size = self._location.kind, run.stage.law.source[run.launch.partition][1]
-        node = run.worker.node
-        if kind == "generated":
-            return
-        run.pending += 1
-        if kind == "local":
-            node.disk.read(size, self._fetched, run)
-        else:
-            self.journal.recorder.count("bytes_remote", size)
-            node.remote.add(float(size), 1.0, self._late, run)
-
-    def _late(self, run: TaskRun) -> None:
-        Timer(self.env, lambda timer: self._fetched(timer.arg), run).arm(self._location.latency_s)
-
-    def _merge(self, run: TaskRun, node: Node, size: int) -> None:
-        """What was fetched does not fit in memory: sorted runs go to disk and come back."""
-        self.journal.recorder.count("bytes_merged", size)
-        run.pending += 2
-        node.disk.write(size, self._fetched, run)
-        node.disk.read(size, self._fetched, run)
-        node.disk.used -= size
-
-    def _locate(self, block: Block, node: Node, remote: dict[int, int], from_disk: dict[int, int]) -> None:
-        if block.on_disk:
-            size = round(block.bytes * self._cost.compression)
-            if not (self._traits.page_cache and self._machines[block.node].pages.holds(block.id, size)):
-                from_disk[block.node] = from_disk.get(block.node, 0) + size
-        if block.node != node.index:
-            remote[block.node] = remote.get(block.node, 0) + block.bytes
 
     def _work_out(self, run: TaskRun, rows: int, size: int) -> None:
         stage, launch, node = run.stage, run.launch, run.worker.node
         if stage.law.source:
             rows, size = stage.law.source[launch.partition]
-        inputs = len(launch.blocks)
-        run.work = stage.work(rows, size, max(inputs, 1))
-        run.plan = stage.plan(run.work, launch.partition)
-        run.factors = stage.factors(run.work, launch.partition, launch.attempt)
-        out = [sum(b for _, _, b in e.blocks) for e in run.plan]
-        count = sum(len(e.blocks) for e in run.plan)
-        run.phases = stage.phases(run, node.spec, inputs, 0 if stage.law.source else size, count, sum(out))
+        inputs, bytes_in = len(launch.blocks), 0 if stage.law.source else size
+        recipe = stage.recipe(rows, size, inputs, bytes_in)
+        work = run.work = recipe.work
+        made, overhead, run.memory = recipe.made, recipe.overhead_s, recipe.held
+        if recipe.plan is not None:
+            run.plan = recipe.plan
+        else:
+            run.plan = stage.plan(work, launch.partition)
+            made = Made(run.plan)
+            overhead, run.memory = stage.overhead_s(work, inputs, bytes_in, made), stage.held_bytes(size, run.plan)
+        run.factors = stage.factors(work, launch.partition, launch.attempt) if recipe.varies else ()
+        run.phases = stage.phases(run, node, overhead)
         if "device" in stage.classes:
-            batch = size / max(run.work.batches, 1) + max(out)
+            batch = size / max(work.batches, 1) + made.most
             check_device_memory(node.spec.gpus, stage.spec.state.memory_bytes, batch, stage.name)
-        run.memory = stage.held_bytes(size, run.plan)
 
     def _fetched(self, run: TaskRun) -> None:
         run.pending -= 1
-        if run.pending or run.ahead or not run.worker.alive:
+        if run.pending or run.ahead or run.dropped or not run.worker.alive:
             return
         if run.waiting:
             run.waiting = False
@@ -317,10 +202,11 @@ class Execution:
     def _phase(self, run: TaskRun) -> None:
         """Begin the phase at hand of the emission at hand."""
         work_class, seconds = run.phases[run.phase]
-        before = run.plan[run.emission - 1].fraction if run.emission else 0.0
-        seconds *= run.plan[run.emission].fraction - before
+        if len(run.plan) > 1:
+            before = run.plan[run.emission - 1].fraction if run.emission else 0.0
+            seconds *= run.plan[run.emission].fraction - before
         node = run.worker.node
-        if work_class != "cpu" or (node.flat_law and node.weight <= node.spec.cpus):
+        if work_class != "cpu" or (node.flat_law and node.weight <= node.cpus):
             run.worker.arm(seconds)
         elif node.flat_law:
             node.cpu.add(seconds, run.stage.weight, self._phase_done, run)
@@ -343,25 +229,24 @@ class Execution:
         launch, node = run.launch, run.worker.node
         last = run.emission == len(run.plan) - 1
         pieces = run.plan[run.emission].blocks
-        limit = self._cost.merge_bytes
-        if limit and not run.merged and run.stage.traits.outputs == "disk":
-            size = sum(b for _, _, b in pieces)
-            if size > limit:
-                self._merge_out(run, round(size * self._cost.compression))
+        if not run.merged and run.stage.traits.outputs == "disk":
+            run.merged = True
+            if self._finish_files(run, sum(b for _, _, b in pieces)):
                 return
-        at = run.at - sum(len(e.blocks) for e in run.plan[: run.emission])
+        at = run.at - sum([len(e.blocks) for e in run.plan[: run.emission]]) if run.emission else run.at
+        in_files = run.stage.traits.outputs == "disk"
         for partition, rows, size in pieces[at:]:
             run.at += 1
             if run.at <= launch.skip_blocks:
                 continue
-            in_files = run.stage.traits.outputs == "disk"
             if in_files or not node.store.put(size):
                 if not self._write(run, partition, rows, size, last, spills=not in_files):
                     return
                 continue
             self.stored_bytes += size
             self._made(run, Block(-1, launch.stage, partition, launch.task, rows, size, node.index), last)
-        self.journal.stored.note(self.env._now, self.stored_bytes)
+        if self.env._now >= self.journal.stored.next_s:
+            self.journal.stored.note(self.env._now, self.stored_bytes)
         if last:
             self._task_done(run)
         else:
@@ -369,15 +254,26 @@ class Execution:
             run.phase = 0
             self._phase(run)
 
-    def _merge_out(self, run: TaskRun, size: int) -> None:
-        """Output beyond the sort memory was spilled in runs before it is merged into its file: written and read once more."""
-        self.journal.recorder.count("bytes_merged", size)
-        disk = run.worker.node.disk
-        run.pending = 2
-        run.waiting = run.merged = True
-        disk.write(size, self._fetched, run)
-        disk.read(size, self._fetched, run)
-        disk.used -= size
+    def _finish_files(self, run: TaskRun, size: int) -> bool:
+        """What a task's files cost beyond writing them once: merging sorted runs, copies of the job's output. True: wait for it.
+
+        Output beyond the sort memory was spilled in runs before it is merged into its file: written and read once more.
+        """
+        node, on_disk = run.worker.node, round(size * self._cost.compression)
+        begun = run.pending
+        if self._cost.merge_bytes and size > self._cost.merge_bytes:
+            self.journal.recorder.count("bytes_merged", on_disk)
+            run.pending += 2
+            node.disk.write(on_disk, self._fetched, run)
+            node.disk.read(on_disk, self._fetched, run)
+            node.disk.used -= on_disk
+        if run.stage.index == len(self._stages) - 1:
+            for copy in range(1, min(run.stage.traits.replication, len(self._machines))):
+                run.pending += 1
+                target = (node.index + copy) % len(self._machines)
+                self._network.transfer(node.index, target, on_disk, self._fetched, run)
+        run.waiting = run.pending > begun
+        return run.waiting
 
     def _write(self, run: TaskRun, partition: int, rows: int, size: int, last: bool, spills: bool) -> bool:
         """Write a block to a file. True when that is done at once; else the task goes on when the file is taken."""
@@ -430,10 +326,3 @@ class Execution:
             for i in worker.mapped:
                 self._held[i] = self._held.get(i, 0) + 1
         self._end(worker, run.launch, run.blocks)
-
-
-def _store_limits(memory: list[int], total: int | None, fraction: float) -> list[int]:
-    """The object store's bytes on each node: its share of ``total`` by memory."""
-    if total is None:
-        return [int(fraction * m) for m in memory]
-    return [total * m // sum(memory) for m in memory]

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from windtunnel.sim.tasks import Node, Quick, SampledValue, StageRun, TaskRun, Worker
+from windtunnel.sim.samples import SampledValue
+from windtunnel.sim.tasks import Node, Quick, StageRun, TaskRun, Worker
 
 from windtunnel.model import Block, Launch, Note
 from windtunnel.record import Recorder
@@ -59,10 +60,15 @@ class Journal:
     def quick_done(self, worker: Worker, stage: StageRun, quick: Quick, now: float) -> None:
         """A source task on the short path ended, one of those to write out."""
         assert worker.launch is not None
+        self.sampled(stage, quick, worker.launch, worker.ready_s, worker.started_s, now, worker.node.memory.used)
+
+    def sampled(
+        self, stage: StageRun, quick: Quick, launch: Launch, ready: float, start: float, now: float, memory_bytes: int
+    ) -> None:
+        """Write out a source task of the short path, with the bytes in use on its node."""
         self._written += 1
-        self._memory.note(now, worker.node.memory.used)
-        factors = stage.factors(quick.work, worker.launch.partition, 0)
-        self._write(stage, worker.launch, worker.ready_s, worker.started_s, worker.started_s, now, quick.work, factors)
+        self._memory.note(now, memory_bytes)
+        self._write(stage, launch, ready, start, start, now, quick.work, stage.factors(quick.work, launch.partition, 0))
 
     def task_done(self, run: TaskRun, now: float) -> None:
         """A task ended."""

@@ -307,7 +307,8 @@ def _scan(step: Step, bound: BoundWorkload, calibration: Calibration) -> tuple[l
     assert table is not None
     if table.format == "generated":
         size = max(1, table.bytes // max(1, table.rows))
-        return [], tuple((rows, rows * size) for rows in table.partition_rows)
+        pairs = {rows: (rows, rows * size) for rows in set(table.partition_rows)}
+        return [], tuple(map(pairs.__getitem__, table.partition_rows))
     cost = calibration.operator(bound.workload.name, step.operator, "Scan")
     total = cost.rows_factor * bound.workload.dataset.scale**cost.rows_exponent
     width = cost.row_bytes_out or 0.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from windtunnel.cluster import NodeSpec
 from windtunnel.model import Launch, Stage
 
 EMBEDDED = Traits()
+_PAGE = 1024  # factors drawn at a time
 
 
 class Node:
@@ -97,83 +98,96 @@ class Worker(Timer):
 
 
 class TaskRun:
-    """A task under way on the general path: phases by work class and emission, one after the other."""
+    """A task under way on the general path: phases by work class and emission, one after the other.
 
-    __slots__ = (
-        "ahead",
-        "at",
-        "blocks",
-        "emission",
-        "factors",
-        "felt",
-        "fetched_s",
-        "launch",
-        "memory",
-        "merged",
-        "pending",
-        "phase",
-        "phases",
-        "plan",
-        "spill_s",
-        "stage",
-        "started_s",
-        "waiting",
-        "work",
-        "worker",
-    )  # fmt: skip
+    No slots: there are no more of them than workers, and what most of them never change is not set for each.
+    """
+
+    work: Work
+    plan: tuple[Emission, ...] = ()
+    factors: Sequence[float] = ()
+    felt = 1.0  # share of the co-run slowdown that its work feels
+    phases: Sequence[tuple[WorkClass, float]] = ()
+    phase = 0
+    emission = 0
+    at = 0  # blocks emitted, counting skipped ones
+    memory = 0
+    pending = 0
+    spill_s = 0.0
+    started_s = 0.0
+    fetched_s = -1.0
+    dropped = False  # given back to the driver while its inputs were on their way
+    ahead = False  # it fetches while its worker is busy with another task
+    merged = False  # its output was sorted in several runs
+    waiting = False  # all phases are over, inputs are not
 
     def __init__(self, stage: StageRun, launch: Launch, worker: Worker) -> None:
         self.stage = stage
         self.launch = launch
         self.worker = worker
-        self.work: Work = stage.nothing
-        self.plan: tuple[Emission, ...] = ()
-        self.factors: tuple[float, ...] = ()
-        self.felt = 1.0  # share of the co-run slowdown that its work feels
-        self.phases: list[tuple[WorkClass, float]] = []
-        self.phase = 0
-        self.emission = 0
-        self.at = 0  # blocks emitted, counting skipped ones
+        self.work = stage.nothing
         self.blocks: list[Any] = []
-        self.memory = 0
-        self.pending = 0
-        self.spill_s = 0.0
-        self.started_s = 0.0
-        self.fetched_s = -1.0
-        self.ahead = False  # it fetches while its worker is busy with another task
-        self.merged = False  # its output was sorted in several runs
-        self.waiting = False  # all phases are over, inputs are not
 
 
 class Normals:
     """Standard normal numbers of one named stream, by index: the same whatever the order of asking."""
 
-    __slots__ = ("_random", "_values")
+    __slots__ = ("_drawn", "_random", "_values")
 
     def __init__(self, *name: int) -> None:
         self._random = np.random.Generator(np.random.PCG64(np.random.SeedSequence(name)))
-        self._values: list[float] = []
+        self._drawn: np.ndarray[Any, np.dtype[np.float64]] = np.empty(0)
+        self._values: list[float] = []  # the same, where single ones are asked for
 
     def __getitem__(self, index: int) -> float:
-        self._draw(index + 1)
+        if index >= len(self._values):
+            self._draw(index + 1)
+            self._values += self._drawn[len(self._values) :].tolist()
         return self._values[index]
 
     def _draw(self, count: int) -> None:
-        if count > len(self._values):
-            self._values += self._random.standard_normal(max(1024, count - len(self._values))).tolist()
+        have = len(self._drawn)
+        if count > have:
+            self._drawn = np.concatenate([self._drawn, self._random.standard_normal(max(1024, have, count - have))])
 
     def first(self, count: int) -> np.ndarray[Any, np.dtype[np.float64]]:
         """The first ``count`` of them."""
         self._draw(count)
-        return np.array(self._values[:count])
+        return self._drawn[:count]
+
+
+class Recipe:
+    """What tasks with equal input have in common. ``plan`` None: it depends on the partition."""
+
+    __slots__ = ("held", "made", "overhead_s", "plan", "varies", "work")
+
+    def __init__(self, work: Work, plan: tuple[Emission, ...] | None, made: Made, overhead_s: float, held: int) -> None:
+        self.work, self.varies = work, work.varies
+        self.plan = plan
+        self.made = made
+        self.overhead_s = overhead_s
+        self.held = held
+
+
+class Made:
+    """What leaves a task together, added up: blocks, bytes, bytes of the largest emission."""
+
+    __slots__ = ("blocks", "bytes", "most")
+
+    def __init__(self, plan: Sequence[Emission]) -> None:
+        out = [sum(b for _, _, b in e.blocks) for e in plan]
+        self.blocks = sum(len(e.blocks) for e in plan)
+        self.bytes, self.most = sum(out), max(out)
 
 
 class StageRun:
     """A stage with its law: works out tasks, remembers equal ones, draws durations."""
 
     __slots__ = (
+        "_draws",
         "_normals",
         "_plans",
+        "_recipes",
         "_seed",
         "_works",
         "block_bytes",
@@ -182,11 +196,13 @@ class StageRun:
         "emit",
         "fetch",
         "index",
+        "kinds",
         "law",
         "memory_bytes",
         "name",
         "nothing",
         "operators",
+        "plain",
         "python",
         "quick",
         "restart_s",
@@ -213,8 +229,13 @@ class StageRun:
         self.nothing = Work((), 0.0, 0.0, 1, 0.0, 0.0)
         self._seed = seed
         self._normals: dict[tuple[int, int], Normals] = {}
+        self._draws: dict[tuple[int, int], tuple[float, dict[int, list[float]]]] = {}
         self._works: dict[tuple[int, int, int], Work] = {}
+        self._recipes: dict[tuple[int, int, int, int], Recipe] = {}
+        #: its tasks have a single phase, on the CPU
+        self.plain = self.weight > 0 and not self.restart_s and self.classes == ("cpu",)
         self._plans: dict[tuple[int, float, int, int], tuple[Emission, ...]] = {}
+        self.kinds: list[Quick | None] = []  # source tasks that differ
         self.quick: list[Quick | None] = []  # by source partition, None = needs the general path
         self.seconds: list[float] = []
 
@@ -225,6 +246,24 @@ class StageRun:
         if work is None:
             work = self._works[key] = self.law.work(rows, size, blocks)
         return work
+
+    def recipe(self, rows: int, size: int, inputs: int, bytes_in: int) -> Recipe:
+        """What is done with this input of ``inputs`` blocks, of which ``bytes_in`` are fetched."""
+        key = (rows, size, inputs, bytes_in)
+        recipe = self._recipes.get(key)
+        if recipe is None:
+            work = self.work(rows, size, max(inputs, 1))
+            plan = self.plan(work, 0)
+            made = Made(plan)
+            overhead = self.overhead_s(work, inputs, bytes_in, made)
+            recipe = Recipe(work, None if self._varies(work) else plan, made, overhead, self.held_bytes(size, plan))
+            self._recipes[key] = recipe
+        return recipe
+
+    def overhead_s(self, work: Work, blocks_in: int, bytes_in: int, made: Made) -> float:
+        """Seconds of a worker's own doings around a task's work."""
+        overhead = self.cost.task_s + self.fetch.seconds(blocks_in, bytes_in) + self.emit.seconds(made.blocks, made.bytes)
+        return overhead + self.bridge_s(work)
 
     @staticmethod
     def rows_out(work: Work, partition: int) -> int:
@@ -247,23 +286,12 @@ class StageRun:
 
     def prepare_quick(self, node: NodeSpec) -> None:
         """Work out all source tasks at once: equal ones share a `Quick`, durations are drawn in one stroke."""
-        made: dict[tuple[int, int, int], int] = {}
-        quicks: list[Quick | None] = []
         works: list[Work] = []
-        base: list[list[float]] = []
-        which: list[int] = []
-        for partition, (rows, size) in enumerate(self.law.source):
-            work = self.work(rows, size, 1)
-            plan = self.plan(work, partition)
-            key = (rows, size, id(plan))  # plans are remembered: equal ones are one
-            index = made.get(key)
-            if index is None:
-                index = made[key] = len(quicks)
-                quicks.append(self._quick(work, plan))
-                works.append(work)
-                base.append(self._seconds_by_step(work, plan, node))
-            which.append(index)
-        self.quick = [quicks[i] for i in which]
+        plans: list[tuple[Emission, ...]] = []
+        which = self._kinds(works, plans)
+        quicks = self.kinds = [self._quick(work, plan) for work, plan in zip(works, plans, strict=True)]
+        base = [self._seconds_by_step(work, plan, node) for work, plan in zip(works, plans, strict=True)]
+        self.quick = list(map(quicks.__getitem__, which))
         table = np.array(base)[which]
         for i, step in enumerate(self.law.steps):
             if step.cost.cv > 0:
@@ -271,6 +299,30 @@ class StageRun:
                 normals = self._normal(i, 0).first(len(which))
                 table[:, i] *= np.exp(normals * np.sqrt(variance) - variance / 2)
         self.seconds = table.sum(axis=1).tolist()
+
+    def _kinds(self, works: list[Work], plans: list[tuple[Emission, ...]]) -> list[int]:
+        """Fill in the works and plans of source tasks that differ; which of them each task has."""
+        source = self.law.source
+        kinds = {kind: self.work(*kind, 1) for kind in dict.fromkeys(source)}
+        if not any(self._varies(work) for work in kinds.values()):
+            works += kinds.values()
+            plans += [self.plan(work, 0) for work in works]
+            return list(map({kind: i for i, kind in enumerate(kinds)}.__getitem__, source))
+        made: dict[tuple[tuple[int, int], int], int] = {}
+        which: list[int] = []
+        for partition, kind in enumerate(source):
+            plan = self.plan(kinds[kind], partition)
+            index = made.setdefault((kind, id(plan)), len(plans))  # plans are remembered: equal ones are one
+            if index == len(plans):
+                works.append(kinds[kind])
+                plans.append(plan)
+            which.append(index)
+        return which
+
+    def _varies(self, work: Work) -> bool:
+        """Whether tasks of this work may emit differently, by their partition."""
+        rows = int(work.rows_out + 1e-9)
+        return work.rows_out - rows > 1e-9 or (self.law.turns and len(self.law.shares) > 1 and rows < 8 * len(self.law.shares))
 
     def _quick(self, work: Work, plan: tuple[Emission, ...]) -> Quick | None:
         if (
@@ -318,22 +370,30 @@ class StageRun:
         """A random multiplier a step: lognormal with mean 1."""
         if not work.varies:
             return ()
-        factors = []
-        for i, step in enumerate(work.steps):
-            if step.cv <= 0:
-                factors.append(1.0)
-                continue
-            variance = float(np.log1p(step.cv**2))
-            factors.append(float(np.exp(self._normal(i, attempt)[max(partition, 0)] * variance**0.5 - variance / 2)))
-        return tuple(factors)
+        return tuple(
+            [1.0 if step.cv <= 0 else self._factor(i, attempt, max(partition, 0), step.cv) for i, step in enumerate(work.steps)]
+        )
 
-    def phases(
-        self, run: TaskRun, node: NodeSpec, blocks_in: int, bytes_in: int, blocks_out: int, bytes_out: int
-    ) -> list[tuple[WorkClass, float]]:
+    def _factor(self, step: int, attempt: int, partition: int, cv: float) -> float:
+        """One multiplier. Those of the first ``cv`` of a step are drawn a thousand at a time: as a rule there is no other."""
+        usual, pages = self._draws.setdefault((step, attempt), (cv, {}))
+        number, place = divmod(partition, _PAGE)
+        page = pages.get(number) if cv == usual else None
+        if page is not None:
+            return page[place]
+        variance, normals = float(np.log1p(cv**2)), self._normal(step, attempt)
+        if cv != usual:
+            return float(np.exp(normals[partition] * variance**0.5 - variance / 2))
+        drawn = normals.first((number + 1) * _PAGE)[number * _PAGE :]
+        values: list[float] = np.exp(drawn * variance**0.5 - variance / 2).tolist()
+        pages[number] = values
+        return values[place]
+
+    def phases(self, run: TaskRun, node: Node, overhead: float) -> Sequence[tuple[WorkClass, float]]:
         """Seconds by work class, in order, with the worker's overheads as CPU time."""
+        if self.plain and node.flat_law:
+            return self._one_phase(run, node, overhead)
         factors = run.factors or (1.0,) * len(run.work.steps)
-        overhead = self.cost.task_s + self.fetch.seconds(blocks_in, bytes_in) + self.emit.seconds(blocks_out, bytes_out)
-        overhead += self.bridge_s(run.work)
         seconds: dict[WorkClass, float] = {"sleep": self.restart_s} if self.restart_s else {}
         if self.weight:
             seconds["cpu"] = overhead
@@ -348,9 +408,17 @@ class StageRun:
         run.felt = felt / seconds["cpu"] if seconds.get("cpu") else 1.0
         if "device" in seconds:
             extra = 0.0 if self.weight else overhead
-            seconds["device"] = device_seconds(node.gpus, seconds["device"], run.work.moved_bytes) + extra
-        slow = run.worker.node.slow
-        return [(c, s * slow) for c, s in seconds.items() if s > 0] or [("sleep", 0.0)]
+            seconds["device"] = device_seconds(node.spec.gpus, seconds["device"], run.work.moved_bytes) + extra
+        return [(c, s * node.slow) for c, s in seconds.items() if s > 0] or [("sleep", 0.0)]
+
+    def _one_phase(self, run: TaskRun, node: Node, seconds: float) -> Sequence[tuple[WorkClass, float]]:
+        """The same where all is CPU time that nobody disturbs."""
+        factors, cold = run.factors, self.cost.cold if run.worker.cold else 1.0
+        run.worker.cold = False
+        for i, step in enumerate(run.work.steps):
+            seconds += step.seconds * ((factors[i] if factors else 1.0) * cold)
+        seconds *= node.slow
+        return (("cpu", seconds),) if seconds > 0 else (("sleep", 0.0),)
 
 
 class Quick:
@@ -363,27 +431,3 @@ class Quick:
         self.bytes = size
         self.blocks = blocks
         self.work = work
-
-
-class SampledValue:
-    """Samples of a value over time, thinned as they become many: at most 4,096 stay."""
-
-    __slots__ = ("_gap", "next_s", "points")
-
-    def __init__(self) -> None:
-        self.points: list[tuple[float, float]] = []
-        self._gap = 0.0
-        self.next_s = 0.0  # samples before this time are left out
-
-    def note(self, time_s: float, value: float) -> None:
-        """The value has changed."""
-        if time_s < self.next_s:
-            return
-        if self.points and self.points[-1][0] == time_s:
-            self.points[-1] = (time_s, value)
-            return
-        self.points.append((time_s, value))
-        if len(self.points) >= 4096:
-            self.points = self.points[::2]
-            self._gap = max(2 * self._gap, time_s / 2048)
-        self.next_s = time_s + self._gap

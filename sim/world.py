@@ -11,15 +11,17 @@ import gc
 from collections import deque
 from collections.abc import Sequence
 from heapq import heappop
+from typing import NoReturn
 
 from windtunnel.engines.models.traits import Traits
 from windtunnel.sim.costs import EngineCost
-from windtunnel.sim.execution import Execution
+from windtunnel.sim.faults import Faults
 from windtunnel.sim.hardware.cpu import Timer
 from windtunnel.sim.hardware.gpu import check_device_memory
 from windtunnel.sim.journal import Journal
 from windtunnel.sim.laws import StageLaw
 from windtunnel.sim.tasks import EMBEDDED, StageRun, TaskRun, Worker
+from windtunnel.sim.wave import Waves
 
 from windtunnel.cluster import ClusterSpec
 from windtunnel.errors import RunFailed
@@ -37,15 +39,17 @@ from windtunnel.model import (
     StartWorker,
     StopWorker,
     Tick,
+    Wave,
     WorkerJoined,
-    WorkerLost,
 )
 from windtunnel.record import Recorder
 from windtunnel.workload import Location
 
+GENERATED = Location()
 
-class SimWorld(Execution):
-    """One run of one job. ``now`` is virtual seconds since its start."""
+
+class SimWorld(Waves):
+    """One run of one job. ``now`` is virtual seconds since its start. ``waves`` False: every task takes the general path."""
 
     def __init__(
         self,
@@ -60,18 +64,23 @@ class SimWorld(Execution):
         block_bytes: int = 32 * 2**20,
         spans: bool | None = None,
         traits: Traits = EMBEDDED,
-        location: Location = Location(),
+        location: Location = GENERATED,
+        waves: bool = True,
     ) -> None:
         self._job = job
         stages = [StageRun(s, law, cost, block_bytes, seed, traits) for s, law in zip(job.stages, laws, strict=True)]
         super().__init__(cluster, stages, Journal(recorder, stages, spans), cost, store_bytes, location)
-        self._workers: dict[int, Worker] = {}
         self._inbox: deque[tuple[float, Event]] = deque()
         self._driver = Timer(self.env, self._handle)
         self._driver_busy = False
         self._driver_free_s = cost.startup_s
         self._failure: Fail | None = None
         self._result: tuple[int, ...] | None = None
+        self.waves = waves and not self.volatile
+        self._faults = Faults(self, cluster, seed) if self.volatile else None
+        for fault in cluster.faults:
+            if fault.kind == "node_joins":
+                self.absent(cluster.node_index(fault.target))
 
     @property
     def now(self) -> float:
@@ -80,13 +89,15 @@ class SimWorld(Execution):
 
     # -- running -----------------------------------------------------------------------------------------------------
 
-    def run(self, model: ExecutionModel) -> list[Block]:
+    def run(self, model: ExecutionModel) -> Sequence[Block]:
         """Run to the end; the result's blocks in order. Raises RunFailed and OutOfMemory."""
         self._model = model
         collecting = gc.isenabled()
         gc.disable()  # the hot path makes no cycles; scanning its many live objects would cost a fifth of the time
         try:
             self._obey(model.start(self._job, self))
+            if self._faults is not None:
+                self._faults.arm()
             if model.tick_s > 0:
                 Timer(self.env, self._tick).arm(model.tick_s)
             self._loop()
@@ -96,6 +107,8 @@ class SimWorld(Execution):
             self.journal.close(self.makespan_s, self._machines, self._network.bytes)
         if self._failure is not None:
             raise _failed(self._failure)
+        if self._result_blocks is not None:
+            return self._result_blocks
         return [b for i in self._result or () if (b := self._blocks[i]) is not None]
 
     @property
@@ -109,14 +122,22 @@ class SimWorld(Execution):
         queue = env._queue
         while self._result is None and self._failure is None:
             if not queue:
-                raise RunFailed(
-                    "the model stopped releasing work before the job was complete: no task runs and no event is due; "
-                    "this is a fault of the execution model, or the cluster has no slot for some stage"
-                )
+                self._stalled()
             env._now, _, _, timer = heappop(queue)
             timer.fire(timer)
 
+    def _stalled(self) -> NoReturn:
+        """No event is due, and the job is not done."""
+        if gone := self.missing():
+            raise RunFailed(f"what is left of the cluster cannot finish the job: {gone}, and no task runs or can begin")
+        raise RunFailed(
+            "the model stopped releasing work before the job was complete: no task runs and no event is due; "
+            "this is a fault of the execution model, or the cluster has no slot for some stage"
+        )
+
     def _tick(self, timer: Timer) -> None:
+        if not self.env._queue:  # nothing but the clock itself goes on
+            self._stalled()
         self._send(Tick(), 0.0)
         timer.arm(self._model.tick_s)
 
@@ -171,6 +192,8 @@ class SimWorld(Execution):
             self._stop_worker(action)
         elif isinstance(action, Note):
             self.journal.note(action, self.now)
+        elif isinstance(action, Wave):
+            self._wave(action)
         elif isinstance(action, Fail):
             self._failure = action
         elif isinstance(action, Finish):
@@ -224,23 +247,6 @@ class SimWorld(Execution):
             stage = self._stages[worker.stage].spec
             if not (stage.resources.gpus > 0 and worker.node.spec.gpus.memory_bytes):
                 worker.node.memory.give(stage.state.memory_bytes)
-
-    def lose_worker(self, number: int) -> None:
-        """A worker dies now; what it was doing is gone and its model is told."""
-        worker = self._workers.pop(number, None)
-        if worker is None:
-            return
-        if worker.run is not None:
-            worker.node.memory.give(worker.run.memory)
-        if worker.ahead is not None:
-            worker.node.memory.give(worker.ahead.memory)
-        if worker.run is None and worker.launch is not None:
-            quick = self._stages[worker.launch.stage].quick[worker.launch.partition]
-            assert quick is not None
-            worker.node.memory.give(quick.memory + quick.bytes)
-        self._dismiss(worker)
-        self.journal.recorder.count("workers_lost")
-        self._send(WorkerLost(number), self._cost.done_s)
 
     def _launch(self, launch: Launch) -> None:
         worker = self._workers.get(launch.worker)

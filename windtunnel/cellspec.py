@@ -45,10 +45,7 @@ class WorkloadChoice:
             return workload
         from windtunnel.scenario import from_document
 
-        found = from_document(self.document, self.file).workload
-        if found is None:
-            raise InputError(f"{self.file}: this version runs no serving scenario")
-        return found
+        return from_document(self.document, self.file).workload
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

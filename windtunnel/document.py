@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow.compute as pc
 
 from windtunnel.record import Recorder, RunRecord
+from windtunnel.serving_document import KEYS, is_serving, serving_numbers, serving_quantities
 from windtunnel.workload import Workload
 
 _BUSY = ("compute", "load", "serialize", "deserialize")
@@ -28,32 +29,43 @@ def run_document(record: RunRecord) -> dict[str, Any]:
     }  # fmt: skip
     return {
         **head,
-        **(_numbers(record) if record.status == "ok" else _nulls()),
+        **(_numbers(record) if record.status == "ok" else _nulls(record)),
         "run_id": record.run_id,
         "verified": record.verified,
     }
 
 
-def _nulls() -> dict[str, Any]:
+def _nulls(record: RunRecord) -> dict[str, Any]:
     names = (
         "makespan_s", "first_output_s", "rows_out", "utilization", "peak_memory_bytes", "spilled_bytes", "bytes_moved",
         "cost_usd", "lower_bound_s", "latency_s", "throughput_per_s",
     )  # fmt: skip
-    return dict.fromkeys(names)
+    return dict.fromkeys((*names, *KEYS) if is_serving(record) else names)
 
 
 def _numbers(record: RunRecord) -> dict[str, Any]:
+    common = _common(record)
+    return {**common, **serving_numbers(record)} if is_serving(record) else {**common, **_batch(record)}
+
+
+def _common(record: RunRecord) -> dict[str, Any]:
     makespan, counters = record.makespan_s or 0.0, record.counters
     return {
         "makespan_s": record.makespan_s,
-        "first_output_s": first_output_s(record),
         "rows_out": record.rows_out,
-        "utilization": {"cpu": utilization(record, "cpus"), "gpu": utilization(record, "gpus")},
         "peak_memory_bytes": record.peak_memory_bytes,
         "spilled_bytes": round(counters.get("spilled_bytes", 0)),
         "bytes_moved": {kind: round(counters.get(f"bytes_{kind}", 0)) for kind in ("network", "bridge", "pcie")},
         "cost_usd": price_per_hour(record) * makespan / 3600,
-        "lower_bound_s": counters.get("lower_bound_s"),
+    }
+
+
+def _batch(record: RunRecord) -> dict[str, Any]:
+    makespan = record.makespan_s or 0.0
+    return {
+        "first_output_s": first_output_s(record),
+        "utilization": {"cpu": utilization(record, "cpus"), "gpu": utilization(record, "gpus")},
+        "lower_bound_s": record.counters.get("lower_bound_s"),
         "latency_s": None,
         "throughput_per_s": record.rows_out / makespan if record.rows_out is not None and makespan > 0 else None,
     }
@@ -61,6 +73,8 @@ def _numbers(record: RunRecord) -> dict[str, Any]:
 
 def quantities(recorder: Recorder, workload: Workload, rows_out: int) -> dict[str, float]:
     """What a simulated run that is not stored is asked for: makespan, first output, rows a second."""
+    if workload.serving is not None:
+        return serving_quantities(recorder)
     last = workload.pipeline.output.name
     ends = [s[6] for s in recorder.spans if s[1] == last and s[0] == "emit"]
     makespan = recorder.counters["virtual_makespan_s"]

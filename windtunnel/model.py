@@ -16,6 +16,7 @@ attempt emits the same blocks in the same order, so that ``Launch.skip_blocks`` 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -95,6 +96,16 @@ class View(Protocol):
         """Capacity of the object store (memory, all nodes)."""
         ...
 
+    @property
+    def volatile(self) -> bool:
+        """Whether nodes may be lost, so that it pays to remember how blocks were made."""
+        ...
+
+    @property
+    def waves(self) -> bool:
+        """Whether this world understands a `Wave`."""
+        ...
+
 
 # -- blocks and events ------------------------------------------------------------------------------------------------
 
@@ -136,6 +147,7 @@ class TaskFailed:
     reason: str
     retriable: bool = False
     operator: str | None = None
+    input_lost: bool = False  # not the task's fault: it does not count as an attempt
 
 
 @dataclass(slots=True)
@@ -147,10 +159,34 @@ class WorkerJoined:
 
 @dataclass(slots=True)
 class WorkerLost:
-    """A worker died; its launched tasks are gone. ``lost_blocks``: ids of blocks that died with its node."""
+    """A worker died; its launched tasks are gone. What it had emitted is still there."""
 
     worker: int
-    lost_blocks: tuple[int, ...] = ()
+
+
+@dataclass(slots=True)
+class NodeLost:
+    """A node is gone with its workers, whose tasks are gone too, and the blocks ``lost`` (ids) that lay on it.
+
+    Tasks elsewhere whose inputs were on their way from it are reported one by one (`TaskFailed` with ``input_lost``).
+    """
+
+    node: int
+    lost: tuple[int, ...] = ()
+
+
+@dataclass(slots=True)
+class NodeJoined:
+    """A node is there, new or again; nothing runs on it yet."""
+
+    node: NodeView
+
+
+@dataclass(slots=True)
+class DeviceLost:
+    """One device of a node is gone; a worker that used it is reported lost too."""
+
+    node: int
 
 
 @dataclass(slots=True)
@@ -166,7 +202,32 @@ class Tick:
     """Time passed (for models that ask for it through ``tick_s``)."""
 
 
-Event = BlockReady | TaskDone | TaskFailed | WorkerJoined | WorkerLost | MemoryPressure | Tick
+@dataclass(slots=True)
+class WaveDone:
+    """All tasks of a `Wave` ended.
+
+    ``blocks``: what they emitted, by id, None for the last stage: nobody reads them; ``result``: their ids in the order of the
+    tasks. ``idle``: each worker whenever it joined or ran out of tasks, in order. ``queues``: who waited at the end for a task, and
+    for a second one, longest first; entries may be stale, as in the general protocol where nobody looked at them.
+    """
+
+    blocks: Sequence[Block] | None
+    result: tuple[int, ...]
+    idle: list[int]
+    queues: tuple[list[int], list[int]]
+
+
+@dataclass(slots=True)
+class WaveRefused:
+    """The world cannot carry out a `Wave` exactly; nothing of it has happened."""
+
+    stage: int
+
+
+Event = (
+    BlockReady | TaskDone | TaskFailed | WorkerJoined | WorkerLost | NodeLost | NodeJoined | DeviceLost | MemoryPressure | Tick
+    | WaveDone | WaveRefused
+)  # fmt: skip
 
 # -- actions ----------------------------------------------------------------------------------------------------------
 
@@ -208,6 +269,22 @@ class Launch:
 
 
 @dataclass(slots=True)
+class Wave:
+    """Send all tasks of source stage ``stage``, in order, to the pool's workers: the same decisions as launch by launch.
+
+    Tasks are numbered from ``first_task``. Whenever a worker joined or a task ended, tasks go to workers that have none, longest
+    idle first; then, while more than ``plenty`` tasks wait to be sent, to workers with one, longest so first. Every worker can take
+    a task of the stage at any time, and nothing else runs. A task that ends when all were sent begins a `Note` of a barrier.
+
+    Only for worlds whose view says ``waves``. The next event is a `WaveDone` in place of the last `TaskDone`, or a `WaveRefused`.
+    """
+
+    stage: int
+    first_task: int
+    plenty: float
+
+
+@dataclass(slots=True)
 class Release:
     """Nobody needs these blocks any more."""
 
@@ -239,7 +316,7 @@ class Finish:
     blocks: tuple[int, ...]
 
 
-Action = StartWorker | StopWorker | Launch | Release | Note | Fail | Finish
+Action = StartWorker | StopWorker | Launch | Wave | Release | Note | Fail | Finish
 
 
 class ExecutionModel(Protocol):

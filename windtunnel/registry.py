@@ -42,6 +42,9 @@ ENGINES: dict[str, EngineEntry] = {
     "sim:dask": EngineEntry("windtunnel.sim.engine:SimDaskEngine"),
     "sim:flink": EngineEntry("windtunnel.sim.engine:SimFlinkEngine"),
     "sim:mapreduce": EngineEntry("windtunnel.sim.engine:SimMapReduceEngine"),
+    "sim:serving": EngineEntry("windtunnel.sim.serving.engine:SimEmbeddedServingEngine"),
+    "sim:ray-serve": EngineEntry("windtunnel.sim.serving.engine:SimRayServeEngine"),
+    "sim:fastapi": EngineEntry("windtunnel.sim.serving.engine:SimFastApiEngine"),
 }
 
 #: workload name → "module:function" that returns a `Workload`

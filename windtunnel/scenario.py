@@ -18,7 +18,7 @@ from typing import Any
 
 from windtunnel.cluster import ClusterSpec
 from windtunnel.errors import InputError, WrongResult, nearest
-from windtunnel.plan import Pipeline, Synthetic
+from windtunnel.plan import Operator, Pipeline, Scan, Synthetic
 from windtunnel.registry import WORKLOADS, load_workload
 from windtunnel.scenario_tables import (
     INPUT,
@@ -46,14 +46,14 @@ _KEYS = (
 class Scenario:
     """What a scenario file says. With a sweep these are the values of its first point; `expand` gives all points.
 
-    Either ``workload`` or ``serving`` is set. ``document`` is the parsed TOML behind it.
+    ``serving`` is set for a serving scenario, whose workload holds it too. ``document`` is the parsed TOML behind it.
     """
 
     name: str
     seed: int
     repetitions: int
     cluster: ClusterSpec
-    workload: Workload | None
+    workload: Workload
     serving: ServingSpec | None
     engines: tuple[EngineChoice, ...]
     objective: Objective | None
@@ -139,7 +139,7 @@ def _read(document: dict[str, Any], file: str) -> Scenario:
     )
 
 
-def _work(top: Table, name: str, cluster: ClusterSpec, objective: Objective | None) -> tuple[Workload | None, ServingSpec | None]:
+def _work(top: Table, name: str, cluster: ClusterSpec, objective: Objective | None) -> tuple[Workload, ServingSpec | None]:
     ways = {"workload": ("workload",), "operators": ("operators",), "serving": ("arrivals", "deployments")}
     used = [way for way, keys in ways.items() if any(k in top for k in keys)]
     if len(used) != 1:
@@ -150,7 +150,8 @@ def _work(top: Table, name: str, cluster: ClusterSpec, objective: Objective | No
     if used[0] == "serving":
         if "dataset" in top:
             top.fail("dataset", "does not belong to a serving scenario")
-        return None, read_serving(top)
+        serving = read_serving(top)
+        return serving_workload(name, serving, objective), serving
     if used[0] == "workload":
         return _catalogue_workload(top, objective), None
     return _declared_workload(top, name, read_dataset(top), cluster, objective), None
@@ -164,6 +165,23 @@ def _catalogue_workload(top: Table, objective: Objective | None) -> Workload:
         hint = nearest(str(top.get("dataset")), [workload.dataset.name])
         top.fail("dataset", f"is not the data set of workload {name!r}{hint}")
     return replace(workload, objective=objective or workload.objective)
+
+
+def serving_workload(name: str, serving: ServingSpec, objective: Objective | None = None) -> Workload:
+    """A workload of requests: no data, and a pipeline that is only their source."""
+    source = Operator(name="requests", kind="scan", kernel=Scan(table="requests", columns=("payload",)))
+    return Workload(
+        name=name, kind="serving", pipeline=Pipeline((source,)), dataset=DatasetSpec(name="requests", generator=_NO_TABLES),
+        objective=objective, description=f"deployments of scenario {name!r}", serving=serving,
+    )  # fmt: skip
+
+
+def no_tables(spec: DatasetSpec, folder: Path) -> tuple[TableData, ...]:
+    """The data of a serving workload: requests are made while it runs."""
+    return ()
+
+
+_NO_TABLES = "windtunnel.scenario:no_tables"
 
 
 def _declared_workload(

@@ -23,7 +23,7 @@ from windtunnel.workload import DatasetSpec, Location, Objective
 
 _FAULT_KINDS = ("node_lost", "node_joins", "worker_killed", "straggler", "gpu_lost", "network_slow")
 #: engines that the format names besides those registered here
-FORMAT_ENGINES = ("bulk", "streaming", "spark", "dask", "ray", "flink", "mapreduce")
+FORMAT_ENGINES = ("bulk", "streaming", "spark", "dask", "ray", "flink", "mapreduce", "serving", "ray-serve", "fastapi")
 _KINDS = ("map", "flat_map", "filter", "aggregate", "join", "sort", "sink")
 _OPERATOR_KEYS = (
     "name", "kind", "inputs", "batch_rows", "cost", "fixed_work", "rows_out", "row_bytes_out", "memory", "language",

@@ -20,7 +20,10 @@ Calls = tuple["str | Calls", ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArrivalSpec:
-    """When requests come. Open loops have a rate (``steps``: one from each time on), ``closed`` a number of clients."""
+    """When requests come. Open loops have a rate (``steps``: one from each time on), ``closed`` a number of clients.
+
+    ``file`` is the path of a trace as the scenario's own path gives it.
+    """
 
     kind: ArrivalKind
     duration_s: float | None = None
@@ -141,7 +144,7 @@ def _trace_file(table: Table) -> str:
     path = Path(table.place.file).parent / name
     if not path.is_file():
         table.fail("file", f"there is no such file next to the scenario ({path})")
-    return name
+    return str(path)
 
 
 def _steps(table: Table) -> tuple[tuple[float, float], ...]:

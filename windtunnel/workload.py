@@ -14,6 +14,7 @@ from typing import Any, Literal
 from windtunnel.canonical import digest
 from windtunnel.errors import InputError
 from windtunnel.plan import Pipeline
+from windtunnel.serving import ServingSpec
 
 Format = Literal["parquet", "csv", "json", "orc", "generated"]
 
@@ -86,7 +87,10 @@ class Objective:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
-    """One definition for all engines and both worlds. ``description`` is one sentence for people."""
+    """One definition for all engines and both worlds. ``description`` is one sentence for people.
+
+    A ``serving`` workload has its work there; its pipeline is only the source of requests.
+    """
 
     name: str
     kind: Literal["etl", "inference", "serving", "ingest"]
@@ -95,6 +99,7 @@ class Workload:
     oracle: Oracle | None = None
     objective: Objective | None = None
     description: str = ""
+    serving: ServingSpec | None = None
 
     def scaled(self, factor: float) -> Workload:
         """The same workload on ``factor`` times the data."""
@@ -104,8 +109,9 @@ class Workload:
         return replace(self, dataset=replace(self.dataset, scale=self.dataset.scale * factor, rows=rows))
 
     def digest(self) -> str:
-        """Hash of name, pipeline and data set."""
-        return digest((self.name, self.pipeline.operators, self.dataset))
+        """Hash of name, pipeline and data set, and of what serves."""
+        what = (self.name, self.pipeline.operators, self.dataset)
+        return digest(what if self.serving is None else (*what, self.serving))
 
     def bind(self, data_root: Path) -> BoundWorkload:
         """Make the data below ``data_root`` if absent (outside any timing) and give their paths."""

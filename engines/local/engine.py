@@ -12,7 +12,8 @@ import pyarrow as pa
 from windtunnel.engines.api import Capabilities, Option, Outcome, resolve_options
 from windtunnel.engines.local.store import memory_folder, read_block
 from windtunnel.engines.local.world import LocalWorld
-from windtunnel.engines.models.catalogue import BULK, STREAMING, ModelEntry
+from windtunnel.engines.models.catalogue import BULK, STREAMING
+from windtunnel.engines.models.entry import ModelEntry
 from windtunnel.engines.physical import compile_job
 
 import windtunnel

@@ -81,6 +81,9 @@ class _Stored:
 class LocalWorld:
     """Worker processes and a block store on this machine. One job at a time; not thread-safe."""
 
+    volatile = False  # the only node is lost with the run
+    waves = False
+
     def __init__(self, nodes: Sequence[NodeView], store_bytes: int, spill_dir: Path | None = None) -> None:
         self._nodes = tuple(nodes)
         self._limit = store_bytes

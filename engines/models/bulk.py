@@ -12,21 +12,27 @@ from collections import deque
 
 from windtunnel.engines.api import Option
 from windtunnel.engines.models.entry import ModelEntry
-from windtunnel.engines.models.ledger import Ledger, Task
+from windtunnel.engines.models.ledger import MAX_ATTEMPTS, Again, Ledger, Task
 
 from windtunnel.model import (
     Action,
     Block,
     BlockReady,
+    DeviceLost,
     Event,
     Fail,
     Finish,
     Job,
+    NodeJoined,
+    NodeLost,
     Note,
+    Release,
     Stage,
     TaskDone,
     TaskFailed,
     View,
+    WaveDone,
+    WaveRefused,
     WorkerJoined,
     WorkerLost,
 )
@@ -53,10 +59,13 @@ class Bulk:
         self._output: list[list[int]] = [[] for _ in job.stages]
         self._sides: dict[int, tuple[tuple[int, ...], ...]] = {}
         self._waiting: set[int] = set()
+        self._unopened: set[int] = set()  # stages whose inputs are complete, but for blocks that are being made again
         actions = self._ledger.start_pool(view)
-        for stage in job.stages:
-            if not stage.inputs:
-                actions += self._begin(stage)
+        sources = [s for s in job.stages if not s.inputs]
+        if len(sources) == 1 and view.waves and (wave := self._wave(sources[0])) is not None:
+            return [*actions, wave]
+        for stage in sources:
+            actions += self._begin(stage)
         return actions
 
     def on_event(self, event: Event, view: View) -> list[Action]:
@@ -65,19 +74,30 @@ class Bulk:
         actions: list[Action] = []
         if isinstance(event, TaskDone):
             for block in event.blocks:
-                self._emitted(block)
-            actions = self._task_done(ledger.done(event.task))
+                actions += self._emitted(block)
+            actions += self._task_done(ledger.done(event.task))
         elif isinstance(event, BlockReady):
-            self._emitted(event.block)
-            return actions
+            actions += self._emitted(event.block)
+            if not self._unopened and not actions:
+                return actions
         elif isinstance(event, WorkerJoined):
             ledger.joined(event.worker)
         elif isinstance(event, TaskFailed):
-            if fail := ledger.failed(event.task, event.reason, event.retriable, event.operator):
+            if fail := ledger.failed(event.task, event):
                 return [fail]
             self._again(ledger.tasks[event.task])
         elif isinstance(event, WorkerLost):
             actions = self._worker_lost(event)
+        elif isinstance(event, NodeLost):
+            actions = self._node_lost(event)
+        elif isinstance(event, NodeJoined):
+            actions = ledger.node_joined(event.node)
+        elif isinstance(event, DeviceLost):
+            ledger.device_lost(event.node)
+        elif isinstance(event, WaveDone):
+            actions = self._wave_done(event)
+        elif isinstance(event, WaveRefused):
+            actions = self._begin(self._job.stages[event.stage])
         return actions + self._launch() if not actions or not isinstance(actions[-1], (Fail, Finish)) else actions
 
     # -- stages ------------------------------------------------------------------------------------------------------
@@ -145,16 +165,54 @@ class Bulk:
         for index in ledger.consumers[stage.index]:
             follower = self._job.stages[index]
             if all(self._complete[i.stage] for i in follower.inputs):
-                actions += self._begin(follower)
+                actions += self._open(follower)
         return actions
+
+    def _open(self, stage: Stage) -> list[Action]:
+        """Begin a stage unless blocks that it reads are being made again."""
+        if self._ledger.lacks(b for i in stage.inputs for b in self._output[i.stage]):
+            self._unopened.add(stage.index)
+            return []
+        self._unopened.discard(stage.index)
+        return self._begin(stage)
+
+    # -- waves -------------------------------------------------------------------------------------------------------
+
+    @property
+    def _plenty(self) -> float:
+        """With more tasks than this waiting, workers get one ahead."""
+        return 2 * len(self._ledger.workers) if self._prefetch else math.inf
+
+    def _wave(self, stage: Stage) -> Action | None:
+        """The only source, whose tasks are all alike to the pool: nothing has to be decided launch by launch."""
+        if stage.state.kind == "actor" or not stage.partitions:
+            return None
+        self._source = stage
+        return self._ledger.wave_of(stage, self._plenty)
+
+    def _wave_done(self, event: WaveDone) -> list[Action]:
+        stage = self._source
+        self._waiting.add(stage.index)
+        if event.blocks is None:
+            return [Note("barrier", stage.index, False), Finish(event.result)]
+        self._ledger.wave_done(event, stage, event.blocks)
+        self._output[stage.index] = [b.id for b in event.blocks]
+        self._pending[stage.index] = deque()
+        self._sides[stage.index] = ()
+        return self._end(stage)
 
     # -- tasks -------------------------------------------------------------------------------------------------------
 
-    def _emitted(self, block: Block) -> None:
-        self._ledger.emitted(block)
-        self._output[block.stage].append(block.id)
+    def _emitted(self, block: Block) -> list[Action]:
+        again = self._ledger.emitted(block)
+        if again is None:
+            self._output[block.stage].append(block.id)
+            return []
+        return self._made_again(block, again)
 
     def _task_done(self, task: Task) -> list[Action]:
+        if task.again:
+            return self._ledger.consumed(task.blocks)
         self._left[task.stage] -= 1
         if self._left[task.stage] == 0:
             return self._end(self._job.stages[task.stage])
@@ -164,7 +222,38 @@ class Bulk:
         return []
 
     def _again(self, task: Task) -> None:
-        self._pending[task.stage].appendleft(task)
+        """A task goes to the front of its stage, or waits until its lost inputs are made again."""
+        if not self._ledger.waits(task):
+            self._pending[task.stage].appendleft(task)
+
+    def _node_lost(self, event: NodeLost) -> list[Action]:
+        """Tasks of the node run elsewhere, its blocks are made again by the stages they come from, and their readers wait."""
+        orphans, redos, actions = self._ledger.node_lost(event)
+        for task in orphans:
+            if task.attempt >= MAX_ATTEMPTS:
+                return [self._ledger.give_up(task, f"its worker died {MAX_ATTEMPTS} times")]
+        for index, pending in self._pending.items():
+            queue, self._pending[index] = pending, deque()
+            for task in reversed(queue):
+                self._again(task)
+        for task in (*orphans, *redos):
+            self._again(task)
+        return actions
+
+    def _made_again(self, block: Block, again: Again) -> list[Action]:
+        if again.old is None:
+            return [Release((block.id,))]
+        output = self._output[block.stage]
+        if again.old in output:
+            output[output.index(again.old)] = block.id
+        for index, sides in self._sides.items():
+            self._sides[index] = tuple(tuple(block.id if b == again.old else b for b in side) for side in sides)
+        for task in again.ready:
+            self._pending[task.stage].appendleft(task)
+        actions: list[Action] = []
+        for index in sorted(self._unopened):
+            actions += self._open(self._job.stages[index])
+        return actions
 
     def _worker_lost(self, event: WorkerLost) -> list[Action]:
         orphans, actions = self._ledger.orphans(event)
@@ -173,14 +262,26 @@ class Bulk:
         return actions
 
     def _launch(self) -> list[Action]:
-        """Fill free workers, stages in order; queue one ahead only while plenty of tasks wait (the end stays balanced)."""
+        """Fill free workers; where nothing runs and yet a task waits, see that somebody can take it."""
+        actions, ledger = self._fill(), self._ledger
+        if not actions and not ledger.running and ledger.lineage is not None and not ledger.starting:
+            waiting = next((i for i, tasks in self._pending.items() if tasks), None)
+            if waiting is not None:
+                actions = ledger.make_room(waiting)
+                actions += self._fill()
+        return actions
+
+    def _fill(self) -> list[Action]:
+        """Stages in order; queue one ahead only while plenty of tasks wait (the end stays balanced)."""
         ledger = self._ledger
         actions: list[Action] = []
-        plenty = 2 * len(ledger.workers) if self._prefetch else math.inf
+        plenty = self._plenty
         for index, pending in self._pending.items():
+            if ledger.lacks(b for side in self._sides.get(index, ()) for b in side):
+                continue
             while pending:
                 ahead = len(pending) > plenty
-                worker = ledger.worker_for(index, ahead=ahead, task=pending[0])
+                worker = ledger.worker_for(index, ahead=ahead, beside=pending[0].blocks)
                 if worker is None:
                     break
                 actions.append(ledger.launch(pending.popleft(), worker, self._sides.get(index, ())))

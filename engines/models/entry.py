@@ -9,15 +9,16 @@ from typing import Any
 from windtunnel.engines.api import Option
 from windtunnel.engines.models.traits import Traits
 
+from windtunnel.cluster import ClusterSpec
 from windtunnel.model import ExecutionModel, Job
 
 
-def as_compiled(job: Job, chosen: Mapping[str, Any], cpus: float) -> Job:
+def as_compiled(job: Job, chosen: Mapping[str, Any], cluster: ClusterSpec) -> Job:
     """The job as the worlds' planner made it."""
     return job
 
 
-def no_costs(chosen: Mapping[str, Any]) -> dict[str, float]:
+def no_costs(chosen: Mapping[str, Any]) -> dict[str, Any]:
     """No constant follows from the options."""
     return {}
 
@@ -27,7 +28,7 @@ class ModelEntry:
     """A model by name: how it is built from its ``options``, and what it adds to a world's features.
 
     ``world`` gives settings of the simulated world the name and default that this engine's users know. ``plan`` rewrites the
-    physical job as the engine's own planner would: ``plan(job, options, CPUs of the cluster)``; ``plan_options`` are for it alone.
+    physical job as the engine's own planner would: ``plan(job, options, cluster)``; ``plan_options`` are for it alone.
     ``costs`` gives constants that follow from the options.
     """
 
@@ -38,8 +39,8 @@ class ModelEntry:
     traits: Traits = Traits()
     world: Mapping[str, Option] = field(default_factory=dict)
     plan_options: tuple[Option, ...] = ()
-    plan: Callable[[Job, Mapping[str, Any], float], Job] = as_compiled
-    costs: Callable[[Mapping[str, Any]], dict[str, float]] = no_costs
+    plan: Callable[[Job, Mapping[str, Any], ClusterSpec], Job] = as_compiled
+    costs: Callable[[Mapping[str, Any]], dict[str, Any]] = no_costs
 
     def factory(self, chosen: Mapping[str, Any]) -> Callable[[], ExecutionModel]:
         """Builds a fresh model for a run; ``chosen`` holds a world's options too."""

@@ -21,8 +21,9 @@ from windtunnel.engines.models.entry import ModelEntry
 from windtunnel.engines.models.streaming import Streaming
 from windtunnel.engines.models.traits import Constant, Traits
 
+from windtunnel.cluster import ClusterSpec
 from windtunnel.errors import InputError, nearest
-from windtunnel.model import Action, Job, Stage, View
+from windtunnel.model import Action, Event, Job, NodeLost, Stage, TaskDone, Tick, View, WorkerLost
 from windtunnel.plan import Concurrency, Resources, State
 
 BUFFER_BYTES = 32 * 1024
@@ -47,14 +48,38 @@ TRAITS = Traits(
 class Flink(Streaming):
     """The model; see the module for the rules and their sources."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, checkpoint_s: float | None = None) -> None:
         super().__init__(queued_blocks=1 << 60, queued_fraction=1.0, autoscale=False, ahead=False)
+        self.tick_s = checkpoint_s or 0.0
+        self._ended: list[int] = []  # tasks that ended after the last checkpoint
 
     def start(self, job: Job, view: View) -> list[Action]:
         """Deploy all subtasks."""
         self._consumers = [sum(_parallelism(job.stages[r]) for r in job.consumers(s.index)) for s in job.stages]
         self._channels = [c * _parallelism(s) for c, s in zip(self._consumers, job.stages, strict=True)]
         return super().start(job, view)
+
+    def on_event(self, event: Event, view: View) -> list[Action]:
+        """As any streaming engine; a checkpoint now and then."""
+        if isinstance(event, Tick):
+            self._ended.clear()
+        elif isinstance(event, TaskDone) and self._ledger.lineage is not None and not self._ledger.tasks[event.task].again:
+            self._ended.append(event.task)
+        return super().on_event(event, view)
+
+    def _node_lost(self, event: NodeLost) -> list[Action]:
+        return super()._node_lost(event) + self._restart()
+
+    def _worker_lost(self, event: WorkerLost) -> list[Action]:
+        return super()._worker_lost(event) + self._restart()
+
+    def _restart(self) -> list[Action]:
+        """All subtasks go back to the last checkpoint: what they did since is done again, and counts once."""
+        if self._ledger.lineage is not None:
+            for task in self._ledger.lineage.repeat(self._ended):
+                self._hand_out(task)
+            self._ended.clear()
+        return []
 
     def _admits(self, index: int) -> bool:
         """Whether the buffers behind a subtask have room for what it is about to make."""
@@ -72,22 +97,22 @@ def _parallelism(stage: Stage) -> int:
     return stage.concurrency.minimum if stage.concurrency else 1
 
 
-def plan(job: Job, chosen: Mapping[str, Any], cpus: float) -> Job:
+def plan(job: Job, chosen: Mapping[str, Any], cluster: ClusterSpec) -> Job:
     """Every stage becomes a pool of subtasks that holds its place for the whole job and shares the CPUs with the others."""
     wanted = chosen["parallelism"]
     names = [o for s in job.stages for o in s.operators]
     for name in wanted if isinstance(wanted, dict) else ():
         if name not in names:
             raise InputError(f"flink: option parallelism names {name!r}, which is no operator{nearest(name, names)}")
-    return replace(job, stages=tuple(_deployed(s, wanted, int(cpus)) for s in job.stages))
+    on_devices = sum(1 for s in job.stages if s.resources.gpus)
+    usual = {True: max(int(cluster.gpus) // max(on_devices, 1), 1), False: cluster.cpus}
+    return replace(job, stages=tuple(_deployed(s, wanted, usual[s.resources.gpus > 0]) for s in job.stages))
 
 
-def _deployed(stage: Stage, wanted: Any, cpus: int) -> Stage:
+def _deployed(stage: Stage, wanted: Any, usual: int) -> Stage:
     count = max((wanted.get(o, 0) for o in stage.operators), default=0) if isinstance(wanted, dict) else int(wanted or 0)
     if not count:
-        count = stage.concurrency.maximum or cpus if stage.concurrency else cpus
-    if stage.resources.gpus >= 1 and not isinstance(wanted, dict):
-        count = min(count, cpus)
+        count = stage.concurrency.maximum or usual if stage.concurrency else usual
     resources = Resources(cpus=0, gpus=stage.resources.gpus, memory_bytes=stage.resources.memory_bytes)
     state = State(kind="actor", load_s=stage.state.load_s, memory_bytes=stage.state.memory_bytes)
     return replace(stage, resources=resources, state=state, concurrency=Concurrency(minimum=count, maximum=count))
@@ -106,7 +131,17 @@ ENTRY = ModelEntry(
             name="chaining", default=False, doc="chain neighbouring operators into one subtask", choices=(True, False)
         ),
     },
-    options=(),
-    plan_options=(Option(name="parallelism", default=None, doc="subtasks of every operator, or by operator; default one a CPU"),),
+    options=(
+        Option(
+            name="checkpoint_s",
+            default=None,
+            doc="seconds between checkpoints; default none, as Flink's: after a failure everything is done again",
+        ),
+    ),
+    plan_options=(
+        Option(
+            name="parallelism", default=None, doc="subtasks of every operator, or by operator; default one a CPU, or a device"
+        ),
+    ),
     features={"backpressure": "bounded network buffers between subtasks", "actors": "every operator keeps its subtasks"},
 )

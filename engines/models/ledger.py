@@ -1,20 +1,37 @@
 """What every embedded model must keep track of: workers and their slots, tasks and attempts, blocks and who still needs them.
 
-A `Ledger` is bookkeeping without policy: it answers "which worker could take a task of this stage" and writes down what was
-launched, finished or lost. When to launch what is the model's business. Integers and slots only: it is the hot path of
-simulations with millions of tasks.
+A `Ledger` is bookkeeping without policy: it knows who could take a task (`Slots`) and writes down what was launched, finished or
+lost. When to launch what is the model's business. Integers and slots only: it is the hot path of simulations with millions of
+tasks.
 """
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from windtunnel.model import Action, Block, Fail, Job, Launch, Release, Stage, StartWorker, StopWorker, View, WorkerLost
+from windtunnel.engines.models.lineage import Lineage
+from windtunnel.engines.models.slots import Slots, Worker
+
+from windtunnel.model import (
+    Action,
+    Block,
+    Fail,
+    Job,
+    Launch,
+    NodeLost,
+    NodeView,
+    Release,
+    Stage,
+    TaskFailed,
+    View,
+    Wave,
+    WaveDone,
+    WorkerLost,
+)
 
 MAX_ATTEMPTS = 4  # as Spark's spark.task.maxFailures (4.x default)
-MOST_REFUSED = 64  # workers looked at for one task, so that a full cluster costs no search through all of it
 Order = tuple[int, ...]
 
 
@@ -32,195 +49,57 @@ class Task:
     emitted: int = 0
     worker: int = -1
     output_bytes: int = 0
+    again: bool = False  # it makes lost blocks again: see `lineage`
 
 
 @dataclass(slots=True)
-class Worker:
-    """A process. ``stage`` ≥ 0: an actor of that stage. ``tasks`` are those sent to it, running one first."""
+class Again:
+    """A block that was made again: the lost one whose place it took (None: spare), and the tasks that need not wait any more."""
 
-    id: int
-    node: int
-    stage: int
-    up: bool = False
-    stopping: bool = False
-    tasks: list[int] = field(default_factory=list)
-    held: int = -1  # stage whose resources a pool worker occupies
+    old: int | None
+    ready: list[Task]
 
 
-class Ledger:
+class Ledger(Slots):
     """Slots, tasks and blocks of one job."""
 
     def __init__(self, job: Job, view: View) -> None:
-        self.job = job
+        super().__init__(job, view)
         self.tasks: dict[int, Task] = {}
         self.blocks: dict[int, Block] = {}
         self.order: dict[int, Order] = {}
         self.readers: dict[int, int] = {}  # block → consumer stages that still need it
-        self.workers: dict[int, Worker] = {}
-        # Pool workers by number of tasks (0, 1). Entries may be stale: they are checked, and dropped, when looked at.
-        self._by_load: tuple[deque[int], deque[int]] = (deque(), deque())
-        # The same by node, for tasks that would rather run beside their input; None on a single node.
-        self._idle_on: dict[int, deque[int]] | None = {n.node: deque() for n in view.nodes} if len(view.nodes) > 1 else None
-        self.actors: dict[int, list[int]] = {s.index: [] for s in job.stages if s.state.kind == "actor"}
         self.consumers = [job.consumers(s.index) for s in job.stages]
-        self._needs = [(s.resources.cpus, s.resources.gpus, s.resources.custom) for s in job.stages]
-        self._cpus = {n.node: n.cpus for n in view.nodes}
-        self._gpus = {n.node: n.gpus for n in view.nodes}
-        self._custom = {n.node: dict(n.custom) for n in view.nodes}
-        self._simple = all(not s.resources.custom for s in job.stages)
+        self.lineage = Lineage(self) if view.volatile else None
         self._next_task = 0
-        self._next_worker = 0
         self.running = 0
         self.attempts_lost = 0
 
-    # -- workers -----------------------------------------------------------------------------------------------------
+    # -- waves -------------------------------------------------------------------------------------------------------
 
-    def start_pool(self, view: View) -> list[Action]:
-        """One pool worker a CPU slot of the smallest stateless stage, and one a device where such a stage wants devices."""
-        stateless = [s.resources for s in self.job.stages if s.state.kind == "stateless"]
-        smallest = min((r.cpus for r in stateless if r.cpus > 0), default=1.0)
-        wants_device = any(r.gpus > 0 for r in stateless)
-        free_riders = any(r.cpus == 0 and r.gpus == 0 for r in stateless)
-        actions: list[Action] = []
-        for node in view.nodes:
-            count = int(min(self._cpus[node.node] / smallest, 4 * node.cpus) + 1e-9) + (int(node.gpus) if wants_device else 0)
-            actions += [self._start(node.node, -1) for _ in range(max(count, 1 if free_riders else 0))]
-        return actions
+    def wave_of(self, stage: Stage, plenty: float) -> Wave | None:
+        """A wave of a source stage, if every pool worker can take a task of it at any time."""
+        need = stage.resources
+        if need.gpus or need.custom or not float(need.cpus * 1024).is_integer():  # sums of such numbers are exact
+            return None
+        if any(w.stage >= 0 for w in self.workers.values()):
+            return None
+        if need.cpus and any(n * need.cpus > self._cpus[k] for k, n in Counter(w.node for w in self.workers.values()).items()):
+            return None
+        return Wave(stage.index, self._next_task, plenty)
 
-    def start_actor(self, stage: int) -> Action | None:
-        """An actor on the first node with room; it holds its resources while it lives."""
-        for node in self._cpus:
-            if self._fits(stage, node):
-                self._take(stage, node, 1)
-                action = self._start(node, stage)
-                self.actors[stage].append(action.worker)
-                return action
-        return None
-
-    def _start(self, node: int, stage: int) -> StartWorker:
-        worker = Worker(self._next_worker, node, stage)
-        self._next_worker += 1
-        self.workers[worker.id] = worker
-        return StartWorker(worker.id, node, stage)
-
-    @property
-    def starting(self) -> bool:
-        """Whether a worker is on its way: its arrival will be an event."""
-        return any(not w.up for w in self.workers.values())
-
-    def joined(self, worker_id: int) -> None:
-        """A worker is up."""
-        worker = self.workers[worker_id]
-        worker.up = True
-        if worker.stage < 0:
-            self._idle(worker)
-
-    def _idle(self, worker: Worker) -> None:
-        self._by_load[0].append(worker.id)
-        if self._idle_on is not None:
-            self._idle_on[worker.node].append(worker.id)
-
-    def stop_actors(self, stage: int) -> list[Action]:
-        """Stop all actors of a stage."""
-        actions: list[Action] = [StopWorker(w) for w in self.actors.get(stage, ())]
-        for worker_id in self.actors.get(stage, ()):
-            self._forget_actor(worker_id)
-        self.actors[stage] = []
-        return actions
-
-    def stop_actor(self, worker_id: int) -> Action:
-        """Stop one idle actor."""
-        self.actors[self.workers[worker_id].stage].remove(worker_id)
-        self._forget_actor(worker_id)
-        return StopWorker(worker_id)
-
-    def _forget_actor(self, worker_id: int) -> None:
-        worker = self.workers.pop(worker_id)
-        self._take(worker.stage, worker.node, -1)
-
-    def lost(self, worker_id: int) -> tuple[list[Task], list[Action]]:
-        """A worker died: its tasks to launch again, and the action that replaces it."""
-        worker = self.workers.pop(worker_id, None)
-        if worker is None:
-            return [], []
-        self.attempts_lost += 1
-        if worker.held >= 0:
-            self._take(worker.held, worker.node, -1)
-        orphans = [self.tasks[t] for t in worker.tasks]
-        self.running -= len(orphans)
-        for position, task in enumerate(orphans):
-            task.worker = -1
-            task.attempt += 1 if position == 0 else 0  # only the first was running
-        if worker.stage >= 0:
-            self.actors[worker.stage].remove(worker_id)
-            self._take(worker.stage, worker.node, -1)
-            again = self.start_actor(worker.stage)
-            return orphans, [again] if again else []
-        return orphans, [self._start(worker.node, -1)]
-
-    # -- resources ---------------------------------------------------------------------------------------------------
-
-    def _fits(self, stage: int, node: int) -> bool:
-        cpus, gpus, custom = self._needs[stage]
-        if self._cpus[node] + 1e-9 < cpus or self._gpus[node] + 1e-9 < gpus:
-            return False
-        return self._simple or all(self._custom[node].get(tag, 0.0) + 1e-9 >= amount for tag, amount in custom)
-
-    def _take(self, stage: int, node: int, sign: int) -> None:
-        cpus, gpus, custom = self._needs[stage]
-        self._cpus[node] -= sign * cpus
-        self._gpus[node] -= sign * gpus
-        for tag, amount in custom:
-            self._custom[node][tag] = self._custom[node].get(tag, 0.0) - sign * amount
-
-    def feasible(self, stage: Stage, view: View) -> str | None:
-        """Why no node could ever run a task of ``stage``, or None."""
-        r = stage.resources
-        for node in view.nodes:
-            tags = dict(node.custom)
-            if node.cpus >= r.cpus and node.gpus >= r.gpus and all(tags.get(t, 0) >= a for t, a in r.custom):
-                return None
-        custom = "".join(f", {amount:g} {tag}" for tag, amount in r.custom)
-        return f"stage {stage.name!r} asks for {r.cpus:g} CPUs, {r.gpus:g} devices{custom} a task; no node has that much"
-
-    def worker_for(self, stage: int, *, ahead: bool, task: Task | None = None) -> Worker | None:
-        """A worker that can take a task of ``stage`` now; ``ahead`` allows one queued behind a running task.
-
-        One on the node of ``task``'s first block is preferred, where a task is named and the cluster has several nodes.
-        """
-        if stage in self.actors:
-            return self._actor_for(stage)
-        if task is not None and task.blocks and self._idle_on is not None:
-            near = self._first(stage, 0, self._idle_on.get(self.blocks[task.blocks[0]].node))
-            if near is not None:
-                return near
-        if self._by_load[0] and (idle := self._first(stage, 0)) is not None:
-            return idle
-        return self._first(stage, 1) if ahead else None
-
-    def _first(self, stage: int, load: int, among: deque[int] | None = None) -> Worker | None:
-        """A pool worker with ``load`` tasks that can take one of ``stage``; entries that became stale are dropped on the way."""
-        queue = self._by_load[load] if among is None else among
-        workers, needs, refused = self.workers, self._needs, 0
-        while queue and refused < MOST_REFUSED:
-            worker = workers.get(queue[0])
-            if worker is None or len(worker.tasks) != load:
-                queue.popleft()
-            elif self._fits(stage, worker.node) if load == 0 else needs[worker.held] == needs[stage]:
-                return worker
-            else:
-                queue.rotate(-1)
-                refused += 1
-        return None
-
-    def _actor_for(self, stage: int) -> Worker | None:
-        """The least loaded actor with fewer than two tasks."""
-        best: Worker | None = None
-        for worker_id in self.actors[stage]:
-            worker = self.workers[worker_id]
-            if worker.up and len(worker.tasks) < 2 and (best is None or len(worker.tasks) < len(best.tasks)):
-                best = worker
-        return best
+    def wave_done(self, event: WaveDone, stage: Stage, blocks: Sequence[Block]) -> None:
+        """Everything that its launches and ends would have left here."""
+        for p in range(stage.partitions or 0):
+            self.new_task(stage.index, p, (p,))
+        for block in blocks:
+            self.emitted(block)
+        for worker_id in event.idle:
+            self.workers[worker_id].up = True
+            self._coming[-1].discard(worker_id)
+            if self._idle_on is not None:
+                self._idle_on[self.workers[worker_id].node].append(worker_id)
+        self._by_load = (deque(event.queues[0]), deque(event.queues[1]))
 
     # -- tasks -------------------------------------------------------------------------------------------------------
 
@@ -229,6 +108,8 @@ class Ledger:
         task = Task(self._next_task, stage, partition, order, blocks, split)
         self._next_task += 1
         self.tasks[task.id] = task
+        if self.lineage is not None:
+            self.lineage.launched(task)
         return task
 
     def launch(self, task: Task, worker: Worker, sides: tuple[tuple[int, ...], ...] = ()) -> Launch:
@@ -239,31 +120,63 @@ class Ledger:
                 self._take(task.stage, worker.node, 1)
                 self._by_load[1].append(worker.id)
         worker.tasks.append(task.id)
+        if worker.stage >= 0:
+            self._actor_has(worker)
         task.worker = worker.id
         self.running += 1
         return Launch(task.id, task.stage, task.partition, worker.id, task.attempt, task.blocks, task.split, sides, task.emitted)
 
-    def emitted(self, block: Block) -> None:
-        """A task emitted ``block``."""
+    def emitted(self, block: Block) -> Again | None:
+        """A task emitted ``block``; where a lost block was made again, what that means."""
         task = self.tasks[block.task]
+        if task.again:
+            return self._emitted_again(task, block)
+        if self.lineage is not None:
+            self.lineage.made(block, task.emitted)
         self.blocks[block.id] = block
         self.order[block.id] = (*task.order, task.emitted)
         self.readers[block.id] = len(self.consumers[block.stage])
         task.emitted += 1
         task.output_bytes += block.bytes
+        return None
+
+    def _emitted_again(self, task: Task, block: Block) -> Again:
+        assert self.lineage is not None
+        old = self.lineage.emitted(task, block)
+        task.emitted += 1
+        if old is None or old not in self.readers:  # nobody lost it, or nobody needs it any more
+            if old is not None:
+                self.lineage.missing.pop(old, None)
+            return Again(None, [])
+        self.blocks[block.id] = block
+        self.readers[block.id] = self.readers.pop(old)
+        self.order[block.id] = self.order.pop(old, (*task.order, task.emitted - 1))
+        self.blocks.pop(old, None)
+        return Again(old, self.lineage.replaced(old, block))
 
     def done(self, task_id: int) -> Task:
         """A task ended: its worker is free for another."""
+        task = self._ended(task_id)
+        if self.lineage is not None:
+            task.blocks = self.lineage.current(task.blocks)
+            if task.again:
+                self.lineage.done(task)
+        return task
+
+    def _ended(self, task_id: int) -> Task:
         task = self.tasks[task_id]
         self.running -= 1
         self._free(task)
         return task
 
-    def failed(self, task_id: int, reason: str, retriable: bool, operator: str | None) -> Fail | None:
+    def failed(self, task_id: int, event: TaskFailed) -> Fail | None:
         """A task raised: frees its worker; None when it may be launched again."""
-        task = self.done(task_id)
+        task = self._ended(task_id)
         task.worker = -1
+        if event.input_lost:
+            return None
         task.attempt += 1
+        reason, retriable, operator = event.reason, event.retriable, event.operator
         return self.give_up(task, reason, operator) if not retriable or task.attempt >= MAX_ATTEMPTS else None
 
     def give_up(self, task: Task, reason: str, operator: str | None = None) -> Fail:
@@ -274,23 +187,26 @@ class Ledger:
         worker = self.workers[task.worker]
         worker.tasks.remove(task.id)
         if worker.stage >= 0:
-            return
-        if not worker.tasks:
-            self._take(worker.held, worker.node, -1)
-            worker.held = -1
-        if worker.tasks:
+            self._actor_has(worker)
+        elif worker.tasks:
             self._by_load[1].append(worker.id)
         else:
+            self._take(worker.held, worker.node, -1)
+            worker.held = -1
             self._idle(worker)
 
     def consumed(self, block_ids: Iterable[int]) -> list[Action]:
         """A consumer stage needs these no more; a `Release` of those that nobody needs."""
         free = []
+        if self.lineage is not None:
+            block_ids = self.lineage.current(tuple(block_ids))
         for block_id in block_ids:
             self.readers[block_id] -= 1
             if self.readers[block_id] <= 0:
                 free.append(block_id)
-                del self.readers[block_id], self.blocks[block_id], self.order[block_id]
+                del self.readers[block_id]
+                self.blocks.pop(block_id, None)
+                self.order.pop(block_id, None)
         return [Release(tuple(free))] if free else []
 
     def partition_tasks(self, stage: Stage, outputs: Sequence[Iterable[int]]) -> tuple[list[Task], list[int]]:
@@ -312,16 +228,83 @@ class Ledger:
                 unread += ids
         return tasks, unread
 
+    def lost(self, worker_id: int) -> tuple[list[Task], list[Action]]:
+        """A worker died: its tasks to launch again, and the action that replaces it."""
+        worker = self.workers.pop(worker_id, None)
+        if worker is None:
+            return [], []
+        self.attempts_lost += 1
+        self.drop(worker)
+        orphans = [self.tasks[t] for t in worker.tasks]
+        self.running -= len(orphans)
+        for position, task in enumerate(orphans):
+            task.worker = -1
+            task.attempt += 1 if position == 0 else 0  # only the first was running
+        if worker.stage >= 0:
+            self._short[worker.stage] += 1
+            return orphans, self._replace_actors()
+        return orphans, [self._start(worker.node, -1)]
+
     def orphans(self, event: WorkerLost) -> tuple[list[Task], list[Action]]:
         """What a worker's death leaves: tasks to launch again, the last one first, and its replacement; or the job's end."""
-        if needed := [b for b in event.lost_blocks if b in self.blocks]:
-            why = f"{len(needed)} blocks were lost with worker {event.worker}; this model does not recompute blocks"
-            return [], [Fail(why)]
         tasks, actions = self.lost(event.worker)
         for task in tasks:
             if task.attempt >= MAX_ATTEMPTS:
                 return [], [self.give_up(task, f"its worker died {MAX_ATTEMPTS} times")]
         return tasks[::-1], actions
+
+    # -- nodes come and go -------------------------------------------------------------------------------------------
+
+    def node_lost(self, event: NodeLost) -> tuple[list[Task], list[Task], list[Action]]:
+        """A node is gone: its tasks to launch again, tasks that make its blocks again, and actors that replace its own."""
+        assert self.lineage is not None, "a world that loses nodes must say that it is volatile"
+        gone = [w for w in self.workers.values() if w.node == event.node]
+        orphans: list[Task] = []
+        for worker in gone:
+            del self.workers[worker.id]
+            for position, task_id in enumerate(worker.tasks):
+                task = self.tasks[task_id]
+                task.worker, task.attempt = -1, task.attempt + (position == 0)
+                orphans.append(task)
+            if worker.stage >= 0:
+                self.actors[worker.stage].remove(worker.id)
+        self.running -= len(orphans)
+        for books in (self._cpus, self._gpus, self._custom):
+            books.pop(event.node, None)
+        if self._idle_on is not None:
+            self._idle_on.pop(event.node, None)
+        redos = self.lineage.lose(event.lost)
+        self._short += Counter(w.stage for w in gone if w.stage >= 0)
+        return orphans[::-1], redos, self._replace_actors()
+
+    def _replace_actors(self) -> list[Action]:
+        """Actors in place of lost ones, as far as there is room; the others when a node joins."""
+        actions: list[Action] = []
+        for stage in sorted(self._short):
+            while self._short[stage] and (action := self.start_actor(stage)) is not None:
+                self._short[stage] -= 1
+                actions.append(action)
+        return actions
+
+    def node_joined(self, node: NodeView) -> list[Action]:
+        """A node is there: pool workers on it."""
+        self._cpus[node.node], self._gpus[node.node], self._custom[node.node] = node.cpus, node.gpus, dict(node.custom)
+        if self._idle_on is not None:
+            self._idle_on[node.node] = deque()
+        return [*self._replace_actors(), *(self._start(node.node, -1) for _ in range(self._pool_per_node(node)))]
+
+    def device_lost(self, node: int) -> None:
+        """One device less; who held it is reported lost separately."""
+        if node in self._gpus:
+            self._gpus[node] -= 1
+
+    def waits(self, task: Task) -> bool:
+        """Whether an input of ``task`` is being made again; it is handed out again when that is done."""
+        return self.lineage is not None and self.lineage.holds(task)
+
+    def lacks(self, blocks: Iterable[int]) -> bool:
+        """Whether some of these blocks are being made again."""
+        return self.lineage is not None and bool(self.lineage.missing) and any(b in self.lineage.missing for b in blocks)
 
     def in_order(self, block_ids: Iterable[int]) -> tuple[int, ...]:
         """Block ids by the order of their lineage."""

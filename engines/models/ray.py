@@ -96,8 +96,8 @@ class Ray(Streaming):
 
     # -- budgets -----------------------------------------------------------------------------------------------------
 
-    def _emit(self, block: Block) -> None:
-        super()._emit(block)
+    def _new_block(self, block: Block) -> None:
+        super()._new_block(block)
         self._held[block.stage] += block.bytes
 
     def _task_done(self, task: Task) -> list[Action]:

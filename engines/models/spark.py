@@ -27,8 +27,10 @@ from windtunnel.engines.models.bulk import Bulk
 from windtunnel.engines.models.entry import ModelEntry
 from windtunnel.engines.models.ledger import Task
 from windtunnel.engines.models.traits import Constant, Traits
+from windtunnel.engines.models.views import Narrowed
 from windtunnel.engines.physical import Partitioner, program
 
+from windtunnel.cluster import ClusterSpec
 from windtunnel.model import Action, Job, NodeView, Stage, StageInput, View
 from windtunnel.units import parse_bytes
 
@@ -57,10 +59,9 @@ TRAITS = Traits(
 
 
 @dataclass(slots=True)
-class Executors:
-    """``view`` as a Spark application sees it: the cores and devices of its executors."""
+class Executors(Narrowed):
+    """The view as a Spark application sees it: the cores and devices of its executors."""
 
-    view: View
     count: int | None
     cores: int | None
     memory: int | None
@@ -90,16 +91,6 @@ class Executors:
         if self.memory:
             limits.append((node.physical_bytes - _SYSTEM_BYTES) // self.memory)
         return max(int(min(limits)), 0)
-
-    @property
-    def stored_bytes(self) -> int:
-        """As the view below."""
-        return self.view.stored_bytes
-
-    @property
-    def store_limit_bytes(self) -> int:
-        """As the view below."""
-        return self.view.store_limit_bytes
 
 
 class Spark(Bulk):
@@ -147,7 +138,7 @@ class Spark(Bulk):
         return merged
 
 
-def plan(job: Job, chosen: Mapping[str, Any], cpus: float) -> Job:
+def plan(job: Job, chosen: Mapping[str, Any], cluster: ClusterSpec) -> Job:
     """Stage boundaries without a shuffle become shuffles, as a change of resources asks for in Spark."""
     partitions = chosen["shuffle_partitions"]
     stages = list(job.stages)
@@ -165,7 +156,7 @@ def plan(job: Job, chosen: Mapping[str, Any], cpus: float) -> Job:
     return replace(job, stages=tuple(stages))
 
 
-def costs(chosen: Mapping[str, Any]) -> dict[str, float]:
+def costs(chosen: Mapping[str, Any]) -> dict[str, Any]:
     """A task's share of execution memory: spark.memory.fraction of the heap over the executor's cores."""
     if chosen["executor_memory"] is None or not chosen["executor_cores"]:
         return {}

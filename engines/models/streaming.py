@@ -15,21 +15,27 @@ An edge into a stage that waits for something that depends on the same source ca
 
 from __future__ import annotations
 
+import math
 from collections import deque
 
 from windtunnel.engines.api import Option
 from windtunnel.engines.models.entry import ModelEntry
-from windtunnel.engines.models.ledger import Ledger, Task, Worker
+from windtunnel.engines.models.ledger import MAX_ATTEMPTS, Again, Ledger, Task
+from windtunnel.engines.models.slots import Worker
 
 from windtunnel.model import (
     Action,
     Block,
     BlockReady,
+    DeviceLost,
     Event,
     Fail,
     Finish,
     Job,
+    NodeJoined,
+    NodeLost,
     Note,
+    Release,
     Stage,
     TaskDone,
     TaskFailed,
@@ -83,7 +89,17 @@ class Streaming:
         self._edge_bytes = view.store_limit_bytes * self._queued_fraction / max(1, sum(self._pushes))
         self._collects = [self._collected(s.index) for s in job.stages]
         self._held_back = [False] * count
+        self._waiting = [0] * count  # tasks whose inputs are being made again
+        self._unopened: set[int] = set()  # wide stages whose inputs are complete, but for blocks that are being made again
         self._order = tuple(s.index for s in reversed(job.stages))
+        self._side_inputs = [tuple(i.stage for i in s.inputs if i.mode == "broadcast") for s in job.stages]
+        self._forward_readers = [
+            tuple(
+                r for r in job.consumers(s.index) if any(i.stage == s.index and i.mode == "forward" for i in job.stages[r].inputs)
+            )
+            for s in job.stages
+        ]
+        self._unsettled = list(job.stages)  # not complete yet
         actions: list[Action] = []
         for stage in job.stages:
             actions += self._first_actors(stage)
@@ -101,20 +117,27 @@ class Streaming:
         ledger = self._ledger
         actions: list[Action] = []
         if isinstance(event, BlockReady):
-            self._emit(event.block)
+            actions += self._emit(event.block)
         elif isinstance(event, TaskDone):
             for block in event.blocks:
-                self._emit(block)
+                actions += self._emit(block)
             task = ledger.done(event.task)
-            actions += self._task_done(task) + self._shrink(task.stage)
+            actions += self._task_done(task) if not task.again else self._again_done(task)
+            actions += self._shrink(task.stage)
         elif isinstance(event, WorkerJoined):
             ledger.joined(event.worker)
         elif isinstance(event, TaskFailed):
-            if fail := ledger.failed(event.task, event.reason, event.retriable, event.operator):
+            if fail := ledger.failed(event.task, event):
                 return [fail]
             self._again(ledger.tasks[event.task])
         elif isinstance(event, WorkerLost):
             actions += self._worker_lost(event)
+        elif isinstance(event, NodeLost):
+            actions += self._node_lost(event)
+        elif isinstance(event, NodeJoined):
+            actions += ledger.node_joined(event.node)
+        elif isinstance(event, DeviceLost):
+            ledger.device_lost(event.node)
         if actions and isinstance(actions[-1], Fail):
             return actions
         actions += self._settle()
@@ -157,21 +180,26 @@ class Streaming:
 
     # -- blocks and tasks --------------------------------------------------------------------------------------------
 
-    def _emit(self, block: Block) -> None:
-        """A block arrived: forward readers get a task for it at once."""
+    def _emit(self, block: Block) -> list[Action]:
+        """A block arrived."""
+        again = self._ledger.emitted(block)
+        if again is None:
+            self._new_block(block)
+            return []
+        return self._made_again(block, again)
+
+    def _new_block(self, block: Block) -> None:
+        """Forward readers get a task for it at once."""
         ledger, stage = self._ledger, block.stage
-        ledger.emitted(block)
         self._emitted_blocks[stage] += 1
         self._emitted_bytes[stage] += block.bytes
         if self._collects[stage]:
             self._output[stage].append(block.id)
-        forward = 0
-        for reader in ledger.consumers[stage]:
-            if any(i.stage == stage and i.mode == "forward" for i in self._job.stages[reader].inputs):
-                task = ledger.new_task(reader, ledger.tasks[block.task].partition, ledger.order[block.id], (block.id,))
-                self._ready[reader].append(task)
-                forward += 1
-        if forward:
+        readers = self._forward_readers[stage]
+        for reader in readers:
+            task = ledger.new_task(reader, ledger.tasks[block.task].partition, ledger.order[block.id], (block.id,))
+            self._ready[reader].append(task)
+        if readers:
             self._queued[stage] += 1
             self._queued_bytes[stage] += block.bytes
 
@@ -187,11 +215,52 @@ class Streaming:
         return ledger.consumed(task.blocks)
 
     def _is_forward(self, reader: int, source: int) -> bool:
-        return any(i.stage == source and i.mode == "forward" for i in self._job.stages[reader].inputs)
+        return reader in self._forward_readers[source]
 
     def _again(self, task: Task) -> None:
         self._running[task.stage] -= 1
-        self._ready[task.stage].appendleft(task)
+        self._hand_out(task)
+
+    # -- recovery ----------------------------------------------------------------------------------------------------
+
+    def _hand_out(self, task: Task) -> None:
+        """A task goes to the front of its queue, or waits until its lost inputs are made again."""
+        if self._ledger.waits(task):
+            self._waiting[task.stage] += 1
+        else:
+            self._ready[task.stage].appendleft(task)
+
+    def _node_lost(self, event: NodeLost) -> list[Action]:
+        """Tasks of the node run elsewhere, its blocks are made again, and whoever reads them waits."""
+        orphans, redos, actions = self._ledger.node_lost(event)
+        for task in orphans:
+            if task.attempt >= MAX_ATTEMPTS:
+                return [self._ledger.give_up(task, f"its worker died {MAX_ATTEMPTS} times")]
+        for index, ready in enumerate(self._ready):
+            queue, self._ready[index] = ready, deque()
+            for task in reversed(queue):
+                self._hand_out(task)
+        for task in orphans:
+            self._again(task)
+        for task in redos:
+            self._hand_out(task)
+        return actions
+
+    def _made_again(self, block: Block, again: Again) -> list[Action]:
+        if again.old is None:
+            return [Release((block.id,))]
+        output = self._output[block.stage]
+        if again.old in output:
+            output[output.index(again.old)] = block.id
+        for task in again.ready:
+            self._waiting[task.stage] -= 1
+            self._ready[task.stage].appendleft(task)
+        return []
+
+    def _again_done(self, task: Task) -> list[Action]:
+        self._running[task.stage] -= 1
+        del self._ledger.tasks[task.id]
+        return self._ledger.consumed(task.blocks)
 
     def _worker_lost(self, event: WorkerLost) -> list[Action]:
         orphans, actions = self._ledger.orphans(event)
@@ -204,11 +273,15 @@ class Streaming:
     def _settle(self) -> list[Action]:
         """Mark stages whose inputs are complete and whose tasks are done; open the barriers that this completes."""
         actions: list[Action] = []
-        for stage in self._job.stages:
+        ready, running = self._ready, self._running
+        for stage in self._unsettled:
             index = stage.index
-            if self._complete[index] or self._left_inputs[index] or self._ready[index] or self._running[index]:
+            if ready[index] or running[index] or self._left_inputs[index]:
+                continue
+            if self._waiting[index] or (index in self._unopened and not self._try_open(stage, actions)):
                 continue
             self._complete[index] = True
+            self._unsettled = [s for s in self._unsettled if s is not stage]
             actions += self._on_complete(stage)
         return actions
 
@@ -221,10 +294,19 @@ class Streaming:
             self._left_inputs[reader] -= sum(1 for i in self._job.stages[reader].inputs if i.stage == stage.index)
             follower = self._job.stages[reader]
             if not self._left_inputs[reader] and any(i.mode == "partition" for i in follower.inputs):
-                actions += self._open_partitions(follower)
+                self._unopened.add(reader)
+                self._try_open(follower, actions)
         if stage.index == len(self._job.stages) - 1:
             actions.append(Finish(ledger.in_order(self._output[stage.index])))
         return actions
+
+    def _try_open(self, stage: Stage, actions: list[Action]) -> bool:
+        """Open a wide stage unless blocks that it reads are being made again. True: it was opened and got no task."""
+        if self._ledger.lacks(b for i in stage.inputs for b in self._output[i.stage]):
+            return False
+        self._unopened.discard(stage.index)
+        actions += self._open_partitions(stage)
+        return not self._ready[stage.index]
 
     def _open_partitions(self, stage: Stage) -> list[Action]:
         """All inputs of a wide stage are complete: one task a partition that every input has a block for."""
@@ -238,7 +320,8 @@ class Streaming:
     def _launch(self) -> list[Action]:
         actions: list[Action] = []
         for index in self._order:
-            actions += self._launch_stage(index)
+            if self._ready[index]:
+                actions += self._launch_stage(index)
         if not actions and not self._ledger.running and not self._ledger.starting:
             actions += self._launch_one_anyway()
         return actions
@@ -248,23 +331,36 @@ class Streaming:
         actions: list[Action] = []
         if not ready or not self._sides_complete(index):
             return actions
-        ahead = self._ahead and len(ready) > 2 * len(ledger.workers)
+        plenty = 2 * len(ledger.workers) if self._ahead else math.inf
+        held = False
         while ready:
             if not self._admits(index):
+                held = True
                 break
-            worker = ledger.worker_for(index, ahead=ahead, task=ready[0])
+            worker = ledger.worker_for(index, ahead=len(ready) > plenty, beside=ready[0].blocks)
             if worker is None:
                 if index in ledger.actors:
                     actions += self._grow(index)
                 break
             actions.append(self._launch_task(index, worker))
-        return self._note(index) + actions
+        if held != self._held_back[index]:
+            self._held_back[index] = held
+            actions.insert(0, Note("blocked", index, held))
+        return actions
 
     def _launch_task(self, index: int, worker: Worker) -> Action:
         self._running[index] += 1
         return self._ledger.launch(self._ready[index].popleft(), worker, self._sides(index))
 
     def _launch_one_anyway(self) -> list[Action]:
+        if self._ledger.lineage is not None and (waiting := next((i for i in self._order if self._ready[i]), None)) is not None:
+            actions = self._ledger.make_room(waiting)
+            if self._ledger.starting:
+                return actions
+            return actions + self._launch_one()
+        return self._launch_one()
+
+    def _launch_one(self) -> list[Action]:
         for index in self._order:
             if self._ready[index] and self._sides_complete(index):
                 worker = self._ledger.worker_for(index, ahead=False)
@@ -282,18 +378,14 @@ class Streaming:
         average = self._emitted_bytes[index] / self._emitted_blocks[index] if self._emitted_blocks[index] else 0.0
         return self._queued[index] + running == 0 or self._queued_bytes[index] + (running + 1) * average <= self._edge_bytes
 
-    def _note(self, index: int) -> list[Action]:
-        held = bool(self._ready[index]) and not self._admits(index)
-        if held == self._held_back[index]:
-            return []
-        self._held_back[index] = held
-        return [Note("blocked", index, held)]
-
     def _sides_complete(self, index: int) -> bool:
-        return all(self._complete[i.stage] for i in self._job.stages[index].inputs if i.mode == "broadcast")
+        sides = self._side_inputs[index]
+        if not sides:
+            return True
+        return all(self._complete[s] for s in sides) and not self._ledger.lacks(b for s in sides for b in self._output[s])
 
     def _sides(self, index: int) -> tuple[tuple[int, ...], ...]:
-        sides = [i.stage for i in self._job.stages[index].inputs if i.mode == "broadcast"]
+        sides = self._side_inputs[index]
         return tuple(self._ledger.in_order(self._output[s]) for s in sides)
 
     # -- actor pools -------------------------------------------------------------------------------------------------
@@ -310,15 +402,13 @@ class Streaming:
         ledger = self._ledger
         if index not in ledger.actors or self._left_inputs[index] or self._ready[index] or not self._autoscale:
             return []
-        idle = [w for w in ledger.actors[index] if ledger.workers[w].up and not ledger.workers[w].tasks]
-        return [ledger.stop_actor(w) for w in idle]
+        return [ledger.stop_actor(w) for w in ledger.idle_actors(index)]
 
     def _grow(self, index: int) -> list[Action]:
         """One more actor when all that exist are up and busy with tasks queued, and blocks wait (utilisation above 2)."""
         stage, actors = self._job.stages[index], self._ledger.actors[index]
         maximum = stage.concurrency.maximum if stage.concurrency else None
-        starting = any(not self._ledger.workers[w].up for w in actors)
-        if not self._autoscale or starting or (maximum is not None and len(actors) >= maximum):
+        if not self._autoscale or self._ledger.actors_coming(index) or (maximum is not None and len(actors) >= maximum):
             return []
         action = self._ledger.start_actor(index) if len(self._ready[index]) >= 1 else None
         return [action] if action else []

@@ -7,9 +7,10 @@ constant belongs to a mechanism, never to a cell. The docs table of constants is
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 #: fields of `windtunnel.sim.costs.EngineCost`; the others are documented there too
-Overheads = dict[str, float]
+Overheads = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,8 +29,10 @@ class Traits:
 
     ``outputs``: where a stage's blocks lie until they are read: the shared-memory object store, or files on local disks.
     ``store_fraction``: share of a node's usable memory that the object store takes unless it is set.
-    ``generator``: a task's output leaves it block by block, so that it holds one block at a time. ``overlap``: later inputs
-    are fetched while earlier ones are processed. ``prefetch``: a queued task's inputs are fetched while its worker is busy. ``page_cache``: files are written and read through the node's free memory.
+    ``generator``: a task's output leaves it block by block, so that it holds one block at a time.
+    ``overlap``: later inputs are fetched while earlier ones are processed.
+    ``prefetch``: a queued task's inputs are fetched while its worker is busy.
+    ``page_cache``: files are written and read through the node's free memory.
     ``replication``: copies of the final output, all but the first over the network.
     """
 

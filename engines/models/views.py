@@ -8,10 +8,36 @@ from windtunnel.model import NodeView, View
 
 
 @dataclass(slots=True)
-class Offered:
-    """``view`` with ``cpus`` and ``gpus`` of all nodes together at most (None = all); the first nodes give theirs first."""
+class Narrowed:
+    """``view`` with other nodes; to be derived from. Waves are for the pool of the whole view, so it offers none."""
 
     view: View
+
+    @property
+    def volatile(self) -> bool:
+        """As the view below."""
+        return self.view.volatile
+
+    @property
+    def waves(self) -> bool:
+        """Never."""
+        return False
+
+    @property
+    def stored_bytes(self) -> int:
+        """As the view below."""
+        return self.view.stored_bytes
+
+    @property
+    def store_limit_bytes(self) -> int:
+        """As the view below."""
+        return self.view.store_limit_bytes
+
+
+@dataclass(slots=True)
+class Offered(Narrowed):
+    """The view with ``cpus`` and ``gpus`` of all nodes together at most (None = all); the first nodes give theirs first."""
+
     cpus: float | None = None
     gpus: float | None = None
 
@@ -26,13 +52,3 @@ class Offered:
             cpus, gpus = cpus - give, gpus - lend
             nodes.append(NodeView(node.node, give, lend, node.memory_bytes, node.custom))
         return tuple(nodes)
-
-    @property
-    def stored_bytes(self) -> int:
-        """As the view below."""
-        return self.view.stored_bytes
-
-    @property
-    def store_limit_bytes(self) -> int:
-        """As the view below."""
-        return self.view.store_limit_bytes

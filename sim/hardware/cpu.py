@@ -68,6 +68,11 @@ class Shared:
         self.load += weight
         self._arm()
 
+    def touch(self) -> None:
+        """The rate has changed for a reason that lies outside."""
+        self._move()
+        self._arm()
+
     def _move(self) -> None:
         now = self.env.now
         if self._heap:

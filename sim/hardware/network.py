@@ -60,12 +60,25 @@ class Flow:
 class Network:
     """Nodes 0 … n - 1; link i is the up link of node i, n + i its down link, 2 n the core (only when oversubscribed)."""
 
-    __slots__ = ("_capacity", "_changed", "_env", "_finish", "_latency", "_members", "_nodes", "_serial", "_token", "bytes")
+    __slots__ = (
+        "_capacity",
+        "_changed",
+        "_env",
+        "_finish",
+        "_latency",
+        "_members",
+        "_nodes",
+        "_nominal",
+        "_serial",
+        "_token",
+        "bytes",
+    )
 
     def __init__(self, env: Environment, nics: Sequence[float], oversubscription: float, latency_s: float) -> None:
         self._env = env
         self._nodes = len(nics)
         self._latency = latency_s
+        self._nominal = tuple(nics)
         self._capacity = dict(enumerate([*nics, *nics]))
         if oversubscription > 1.0:
             self._capacity[2 * len(nics)] = sum(nics) / oversubscription
@@ -73,6 +86,13 @@ class Network:
         self._changed: dict[int, None] = {}
         self._finish: list[tuple[float, int, int, Flow]] = []
         self._serial = self._token = self.bytes = 0
+
+    def scale(self, node: int, factor: float) -> None:
+        """The node's links carry ``factor`` times their nominal rate from now on."""
+        links = (node, self._nodes + node)
+        for link in links:
+            self._capacity[link] = self._nominal[node] * factor
+        self._change(links)
 
     def transfer(self, source: int, target: int, size: int, done: Done, arg: Any) -> None:
         """Move ``size`` bytes, then ``done(arg)``. ``source`` -1: from very many nodes, whose up links are no bottleneck."""
@@ -99,8 +119,12 @@ class Network:
     def _solve(self, _: Timer) -> None:
         flows = self._component()
         self._changed.clear()
-        now = self._env.now
-        for flow, rate in zip(flows, max_min([f.links for f in flows], self._capacity), strict=True):
+        now = self._env._now
+        if len(flows) == 1:
+            rates = [max(min([self._capacity[link] for link in flows[0].links]), 0.0)]
+        else:
+            rates = max_min([f.links for f in flows], self._capacity)
+        for flow, rate in zip(flows, rates, strict=True):
             flow.left = max(flow.left - flow.rate * (now - flow.at), 0.0)
             flow.at, flow.rate = now, rate
             flow.version += 1
@@ -110,6 +134,14 @@ class Network:
 
     def _component(self) -> list[Flow]:
         """All flows connected to a changed link, in a fixed order."""
+        members = self._members
+        busy = [link for link in self._changed if members[link]]
+        if not busy:
+            return []
+        if len(busy) == 2 and busy[0] != busy[1] and len(members[busy[0]]) == len(members[busy[1]]) == 1:
+            (flow,), (other,) = members[busy[0]], members[busy[1]]
+            if flow is other and len(flow.links) == 2:
+                return [flow]
         seen = dict.fromkeys(self._changed)
         todo, flows = list(seen), dict[Flow, None]()
         while todo:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from windtunnel.engines.models.bulk import Bulk
@@ -40,17 +41,43 @@ name = "bulk"
 """
 
 
-def run(model: Any) -> SimWorld:
-    """One simulation."""
-    scenario = parse_scenario(SCENARIO)
-    assert scenario.workload is not None
-    from pathlib import Path
+#: operators of three stages: different memory keeps them apart
+PIPELINE = """
+[[operators]]
+name = "second"
+kind = "map"
+cost = { per_batch = "20s", cv = 0.3 }
+row_bytes_out = "1MiB"
+memory = "1MiB"
+[[operators]]
+name = "third"
+kind = "map"
+cost = { per_batch = "10s", cv = 0.3 }
+row_bytes_out = "1KiB"
+memory = "2MiB"
+"""
 
+
+def run(model: Any, *, nodes: int = NODES, tasks: int = TASKS, operators: str = "", **more: Any) -> SimWorld:
+    """One simulation of ``tasks`` source tasks, each followed by one of each further operator."""
+    text = SCENARIO.replace(f"= {TASKS}", f"= {tasks}").replace("[[engines]]", operators + "[[engines]]")
+    scenario = parse_scenario(text)
+    assert scenario.workload is not None
     bound: BoundWorkload = scenario.workload.bind(Path("."))
     job = compile_job(bound, partitions=1)
+    assert len(job.stages) == 1 + operators.count("[[operators]]")
     calibration = Calibration()
-    cluster = ClusterSpec(nodes=(NodeSpec(name="worker", count=NODES, cpus=SLOTS, memory_bytes=16 * 2**30),))
-    world = SimWorld(cluster, job, stage_laws(job, bound, calibration), Recorder(), cost=calibration.engine("bulk"), seed=7)
+    cluster = ClusterSpec(nodes=(NodeSpec(name="worker", count=nodes, cpus=SLOTS, memory_bytes=16 * 2**30),))
+    world = SimWorld(
+        cluster,
+        job,
+        stage_laws(job, bound, calibration),
+        Recorder(),
+        cost=calibration.engine("bulk"),
+        seed=7,
+        spans=False,
+        **more,
+    )
     world.run(model)
     return world
 
@@ -66,3 +93,14 @@ def test_streaming_on_a_thousand_nodes(benchmark: Any) -> None:
     world = benchmark.pedantic(run, args=(Streaming(queued_blocks=10**9),), rounds=3, iterations=1)
     benchmark.extra_info["tasks_per_s"] = round(TASKS / benchmark.stats.stats.median)
     assert world.journal.recorder.counters["tasks"] == TASKS
+
+
+def test_a_streaming_pipeline_of_a_million_tasks(benchmark: Any) -> None:
+    """Three stages with backpressure; blocks are fetched over the network where the next task runs elsewhere."""
+    tasks = 333_334
+    world = benchmark.pedantic(
+        run, args=(Streaming(queued_blocks=4 * NODES),), kwargs={"tasks": tasks, "operators": PIPELINE}, rounds=1, iterations=1
+    )
+    benchmark.extra_info["tasks_per_s"] = round(3 * tasks / benchmark.stats.stats.median)
+    assert world.journal.recorder.counters["tasks"] == 3 * tasks
+    assert world.journal.recorder.counters["bytes_network"] > 0

@@ -44,6 +44,8 @@ class FakeWorker:
 class RandomWorld:
     """Runs a job with a model. ``deaths`` workers are killed, ``failures`` tasks fail once and may be repeated."""
 
+    volatile = waves = False
+
     def __init__(self, job: Job, seed: int, *, cpus: int = 3, gpus: int = 0, deaths: int = 0, failures: int = 0) -> None:
         self.nodes = (NodeView(0, cpus, gpus, 2**30),)
         self.stored_bytes, self.store_limit_bytes = 0, 2**20

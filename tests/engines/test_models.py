@@ -125,6 +125,8 @@ def test_both_models_read_every_block_as_often_as_it_has_readers(job: Job, seed:
 class View:
     """Two CPUs, one device, a store of a megabyte."""
 
+    volatile = waves = False
+
     nodes = (NodeView(0, 2, 1, 2**30),)
     stored_bytes = 0
     store_limit_bytes = 2**20

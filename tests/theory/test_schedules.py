@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -23,14 +24,18 @@ def test_one_slot_takes_the_sum(durations: list[float]) -> None:
     assert simulate(cluster(1), source(durations)).makespan_s == pytest.approx(sum(round(d * 1e6) for d in durations) / 1e6)
 
 
-@given(DURATIONS, st.integers(1, 5), st.sampled_from([Bulk, Streaming, None]))
+@given(DURATIONS, st.integers(1, 5), st.sampled_from([Bulk(prefetch=False), Streaming(ahead=False), Bulk(), Streaming(), None]))
 @settings(max_examples=40, deadline=None)
-def test_list_scheduling_stays_within_grahams_bound(durations: list[float], slots: int, model: type | None) -> None:
-    """Graham 1969: makespan ≤ (2 - 1/m) of the optimum, which is at least the mean load and the longest task."""
-    made = simulate(cluster(slots), source(durations), model() if model else None).makespan_s
+def test_list_scheduling_stays_within_grahams_bound(durations: list[float], slots: int, model: Any) -> None:
+    """Graham 1969: makespan ≤ (2 - 1/m) of the optimum, which is at least the mean load and the longest task.
+
+    A task queued behind a running one may wait for it though another worker is idle: at most one longest task more.
+    """
+    waits = model is not None and (getattr(model, "_prefetch", False) or getattr(model, "_ahead", False))
+    made = simulate(cluster(slots), source(durations), model).makespan_s
     optimum = max(sum(durations) / slots, max(durations))
     assert made >= lower_bound(*source(durations), cluster(slots)) - 1e-9
-    assert made <= (2 - 1 / slots) * optimum + 1e-4
+    assert made <= (2 - 1 / slots) * optimum + (max(durations) if waits else 0.0) + 1e-4
 
 
 def test_longest_first_on_two_slots_by_hand() -> None:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 @click.option("--calibration", type=click.Path(path_type=Path), help="Costs made by `windtunnel calibrate`, for real kernels.")
 def simulate(file: Path, as_json: bool, results: Path | None, resume: bool, calibration: Path | None) -> int:
     """Run the scenario FILE in the simulated cluster."""
+    from windtunnel.commands.tables import print_runs
     from windtunnel.document import scenario_document
     from windtunnel.scenario import load_scenario
     from windtunnel.store import Store
@@ -38,7 +39,7 @@ def simulate(file: Path, as_json: bool, results: Path | None, resume: bool, cali
     if as_json:
         print_json(scenario_document(scenario.name, _in_order(experiment, records)))
     else:
-        _print_table(scenario.name, _in_order(experiment, records))
+        print_runs(scenario.name, _in_order(experiment, records))
     say(f"records: {store.root}")
     return exit_code(records)
 
@@ -51,6 +52,8 @@ def scenario_experiment(scenario: Scenario, *, simulated: bool, calibration: Pat
     points = scenario.expand()
     for point in points:
         refuse_gaps(point.scenario, "simulate" if simulated else "run")
+        if simulated:
+            refuse_engines(point.scenario)
     choices = tuple(
         WorkloadChoice(
             name=scenario.name,
@@ -74,17 +77,45 @@ def _engines(scenario: Scenario, simulated: bool, calibration: Path | None) -> t
     if not simulated:
         return scenario.engines
     extra = {} if calibration is None else {"calibration": str(calibration)}
-    return tuple(replace(e, name=f"sim:{e.name}", options={**extra, **e.options}) for e in scenario.engines)
+    aliases = _SERVES if scenario.serving is not None else {}
+    return tuple(replace(e, name=f"sim:{aliases.get(e.name, e.name)}", options={**extra, **e.options}) for e in scenario.engines)
+
+
+#: engines of the format whose serving part has a name of its own
+_SERVES = {"ray": "ray-serve"}
+
+
+def refuse_engines(scenario: Scenario) -> None:
+    """Engines that answer requests run serving scenarios, the others all else; told in one sentence before anything runs."""
+    from windtunnel.errors import InputError
+    from windtunnel.registry import ENGINES, load_engine
+
+    serving = scenario.serving is not None
+    for choice in _engines(scenario, True, None):
+        if choice.name not in ENGINES or ("serving" in load_engine(choice.name).capabilities.features) == serving:
+            continue
+        name = choice.name.removeprefix("sim:")
+        what = f"answers no requests; engines that serve: {', '.join(_serving_engines())}" if serving else (
+            "answers requests ([arrivals] with [[deployments]]) and runs no operators"
+        )  # fmt: skip
+        raise InputError(f"{scenario.file}: engine {name!r} {what}")
+
+
+def _serving_engines() -> list[str]:
+    from windtunnel.registry import ENGINES, load_engine
+
+    names = [n for n in ENGINES if n.startswith("sim:")]
+    return [n.removeprefix("sim:") for n in names if "serving" in load_engine(n).capabilities.features]
 
 
 def refuse_gaps(scenario: Scenario, verb: str) -> None:
     """What the format holds and this version does not run, in one sentence each."""
     from windtunnel.errors import InputError
 
-    location = scenario.workload.dataset.location.kind if scenario.workload else "generated"
+    location = scenario.workload.dataset.location.kind
     real = verb == "run"
     gaps = (
-        (scenario.serving is not None, "serving scenarios ([arrivals] with [[deployments]])"),
+        (real and scenario.serving is not None, "serving scenarios ([arrivals] with [[deployments]])"),
         (real and bool(scenario.cluster.faults), "faults ([[faults]])"),
         (real and location != "generated", f'data sets with location = "{location}"'),
     )
@@ -100,33 +131,3 @@ def _in_order(experiment: Experiment, records: tuple[RunRecord, ...]) -> tuple[R
         for engine in choice.engines or ():
             places.setdefault((str(choice.sweep), engine.label), len(places))
     return tuple(sorted(records, key=lambda r: (places.get((str(r.sweep), r.label), len(places)), r.repetition)))
-
-
-def _print_table(name: str, records: tuple[RunRecord, ...]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    from windtunnel.document import run_document
-    from windtunnel.units import format_bytes, format_seconds
-
-    swept = list(dict.fromkeys(key for r in records for key in r.sweep))
-    table = Table(title=Text(name))
-    measured = ("seed", "makespan", "lower bound", "CPU", "GPU", "peak memory", "spilled")
-    for head in ("engine", *(k.rpartition(".")[2] for k in swept), *measured):
-        table.add_column(Text(head))
-    for record in records:
-        run = run_document(record)
-        busy = run["utilization"] or {}
-        cells = [record.label, *(str(record.sweep.get(k, "")) for k in swept), str(record.seed)]
-        if record.status == "ok":
-            cells += [format_seconds(run["makespan_s"]), format_seconds(run["lower_bound_s"])]
-            cells += ["–" if busy.get(k) is None else f"{busy[k]:.0%}" for k in ("cpu", "gpu")]
-            cells += [format_bytes(run["peak_memory_bytes"]), format_bytes(run["spilled_bytes"])]
-        else:
-            cells.append(record.status)
-        table.add_row(*(Text(c) for c in cells))
-    console = Console()
-    console.print(table)
-    for reason in dict.fromkeys(f"{r.label}: {r.status}: {r.reason}" for r in records if r.status != "ok"):
-        console.print(reason, markup=False, highlight=False)

@@ -79,7 +79,7 @@ def _verdict(summary: Summary) -> str:
 
 
 def _rows(summary: Summary) -> list[tuple[str, ...]]:
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for c in summary.checked:
         place = ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in c.cell.at)
         error = "" if c.error is None else f"{c.error:+.1%}"

@@ -1,0 +1,234 @@
+"""Who could take a task: pool workers and actors, what they occupy on which node, and who is free.
+
+Bookkeeping without policy, on integers and slots only: it is the hot path of simulations with millions of tasks.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from heapq import heappop, heappush
+
+from windtunnel.model import Action, Block, Job, NodeView, Stage, StartWorker, StopWorker, View
+
+MOST_REFUSED = 64  # workers looked at for one task, so that a full cluster costs no search through all of it
+
+
+@dataclass(slots=True)
+class Worker:
+    """A process. ``stage`` ≥ 0: an actor of that stage. ``tasks`` are those sent to it, running one first."""
+
+    id: int
+    node: int
+    stage: int
+    up: bool = False
+    stopping: bool = False
+    tasks: list[int] = field(default_factory=list)
+    held: int = -1  # stage whose resources a pool worker occupies
+
+
+class Slots:
+    """Workers and the resources of one job's cluster."""
+
+    blocks: dict[int, Block]  # those that exist, by id: tasks would rather run beside them
+
+    def __init__(self, job: Job, view: View) -> None:
+        self.job = job
+        self.workers: dict[int, Worker] = {}
+        # Pool workers by number of tasks (0, 1). Entries may be stale: they are checked, and dropped, when looked at.
+        self._by_load: tuple[deque[int], deque[int]] = (deque(), deque())
+        # The same by node, for tasks that would rather run beside their input; None on a single node.
+        self._idle_on: dict[int, deque[int]] | None = {n.node: deque() for n in view.nodes} if len(view.nodes) > 1 else None
+        self.actors: dict[int, list[int]] = {s.index: [] for s in job.stages if s.state.kind == "actor"}
+        # Actors of a stage by number of tasks (0, 1): heaps of ids, the first started first. Entries may be stale here too.
+        self._actors_by_load: dict[int, tuple[list[int], list[int]]] = {s: ([], []) for s in self.actors}
+        self._coming: dict[int, set[int]] = {s: set() for s in (-1, *self.actors)}  # workers on their way, by stage; may be gone
+        self._needs = [(s.resources.cpus, s.resources.gpus, s.resources.custom) for s in job.stages]
+        self._cpus = {n.node: n.cpus for n in view.nodes}
+        self._gpus = {n.node: n.gpus for n in view.nodes}
+        self._custom = {n.node: dict(n.custom) for n in view.nodes}
+        self._simple = all(not s.resources.custom for s in job.stages)
+        self._pool_per_node: Callable[[NodeView], int] = lambda node: 0
+        self._next_worker = 0
+        self._short: Counter[int] = Counter()  # actors that were lost and found no place, by stage
+
+    # -- workers -----------------------------------------------------------------------------------------------------
+
+    def start_pool(self, view: View) -> list[Action]:
+        """One pool worker a CPU slot of the smallest stateless stage, and one a device where such a stage wants devices."""
+        stateless = [s.resources for s in self.job.stages if s.state.kind == "stateless"]
+        smallest = min((r.cpus for r in stateless if r.cpus > 0), default=1.0)
+        wants_device = any(r.gpus > 0 for r in stateless)
+        free_riders = any(r.cpus == 0 and r.gpus == 0 for r in stateless)
+
+        def count(node: NodeView) -> int:
+            slots = int(min(self._cpus[node.node] / smallest, 4 * node.cpus) + 1e-9) + (int(node.gpus) if wants_device else 0)
+            return max(slots, 1 if free_riders else 0)
+
+        self._pool_per_node = count
+        return [self._start(node.node, -1) for node in view.nodes for _ in range(count(node))]
+
+    def start_actor(self, stage: int) -> Action | None:
+        """An actor on the node with room that has the fewest of its kind; it holds its resources while it lives."""
+        there = Counter(self.workers[w].node for w in self.actors[stage])
+        node = min((n for n in self._cpus if self._fits(stage, n)), key=lambda n: there[n], default=None)
+        if node is None:
+            return None
+        self._take(stage, node, 1)
+        action = self._start(node, stage)
+        self.actors[stage].append(action.worker)
+        return action
+
+    def _start(self, node: int, stage: int) -> StartWorker:
+        worker = Worker(self._next_worker, node, stage)
+        self._next_worker += 1
+        self.workers[worker.id] = worker
+        self._coming[stage].add(worker.id)
+        return StartWorker(worker.id, node, stage)
+
+    @property
+    def starting(self) -> bool:
+        """Whether a worker is on its way: its arrival will be an event."""
+        return any(self.actors_coming(stage) for stage in self._coming)
+
+    def actors_coming(self, stage: int) -> bool:
+        """Whether an actor of a stage is on its way (-1: a pool worker)."""
+        return any(w in self.workers for w in self._coming[stage])
+
+    def joined(self, worker_id: int) -> None:
+        """A worker is up, unless it was lost meanwhile."""
+        worker = self.workers.get(worker_id)
+        if worker is None:
+            return
+        worker.up = True
+        self._coming[worker.stage].discard(worker_id)
+        if worker.stage < 0:
+            self._idle(worker)
+        else:
+            self._actor_has(worker)
+
+    def _actor_has(self, worker: Worker) -> None:
+        """An actor has none or one task from now on, or more."""
+        if len(worker.tasks) < 2:
+            heappush(self._actors_by_load[worker.stage][len(worker.tasks)], worker.id)
+
+    def _idle(self, worker: Worker) -> None:
+        self._by_load[0].append(worker.id)
+        if self._idle_on is not None:
+            self._idle_on[worker.node].append(worker.id)
+
+    def stop_actors(self, stage: int) -> list[Action]:
+        """Stop all actors of a stage."""
+        actors = self.actors.get(stage, [])
+        actions: list[Action] = [StopWorker(w) for w in actors]
+        for worker_id in actors:
+            self._forget_actor(worker_id)
+        actors.clear()
+        self._short.pop(stage, None)
+        return actions
+
+    def idle_actors(self, stage: int) -> list[int]:
+        """Actors of a stage without a task, the first started first; they must be stopped now."""
+        idle = []
+        while (worker := self._first_actor(stage, 0)) is not None:
+            idle.append(worker.id)
+            heappop(self._actors_by_load[stage][0])
+        return list(dict.fromkeys(idle))
+
+    def stop_actor(self, worker_id: int) -> Action:
+        """Stop one idle actor."""
+        self.actors[self.workers[worker_id].stage].remove(worker_id)
+        self._forget_actor(worker_id)
+        return StopWorker(worker_id)
+
+    def _forget_actor(self, worker_id: int) -> None:
+        worker = self.workers.pop(worker_id)
+        self._take(worker.stage, worker.node, -1)
+
+    def make_room(self, stage: int) -> list[Action]:
+        """For tasks that nobody can take though nothing runs: idle actors of other stages stop where they are in the way, and an
+        actor starts where the stage has none."""
+        actions: list[Action] = []
+        idle = [w for other, actors in self.actors.items() if other != stage for w in actors if not self.workers[w].tasks]
+        while idle and not any(self._fits(stage, n) for n in self._cpus):
+            actions.append(self.stop_actor(idle.pop()))
+        if stage in self.actors and not self.actors[stage] and (actor := self.start_actor(stage)) is not None:
+            actions.append(actor)
+        return actions
+
+    def drop(self, worker: Worker) -> None:
+        """A worker is gone, and what it held on its node is free."""
+        if worker.held >= 0:
+            self._take(worker.held, worker.node, -1)
+        if worker.stage >= 0:
+            self.actors[worker.stage].remove(worker.id)
+            self._take(worker.stage, worker.node, -1)
+
+    # -- resources ---------------------------------------------------------------------------------------------------
+
+    def _fits(self, stage: int, node: int) -> bool:
+        cpus, gpus, custom = self._needs[stage]
+        if self._cpus[node] + 1e-9 < cpus or self._gpus[node] + 1e-9 < gpus:
+            return False
+        return self._simple or all(self._custom[node].get(tag, 0.0) + 1e-9 >= amount for tag, amount in custom)
+
+    def _take(self, stage: int, node: int, sign: int) -> None:
+        cpus, gpus, custom = self._needs[stage]
+        self._cpus[node] -= sign * cpus
+        self._gpus[node] -= sign * gpus
+        for tag, amount in custom:
+            self._custom[node][tag] = self._custom[node].get(tag, 0.0) - sign * amount
+
+    def feasible(self, stage: Stage, view: View) -> str | None:
+        """Why no node could ever run a task of ``stage``, or None."""
+        r = stage.resources
+        for node in view.nodes:
+            tags = dict(node.custom)
+            if node.cpus >= r.cpus and node.gpus >= r.gpus and all(tags.get(t, 0) >= a for t, a in r.custom):
+                return None
+        custom = "".join(f", {amount:g} {tag}" for tag, amount in r.custom)
+        return f"stage {stage.name!r} asks for {r.cpus:g} CPUs, {r.gpus:g} devices{custom} a task; no node has that much"
+
+    def worker_for(self, stage: int, *, ahead: bool, beside: Sequence[int] = ()) -> Worker | None:
+        """A worker that can take a task of ``stage`` now; ``ahead`` allows one queued behind a running task.
+
+        One on the node of the first block of ``beside`` is preferred, where the cluster has several nodes.
+        """
+        if stage in self.actors:
+            return self._actor_for(stage)
+        if beside and self._idle_on is not None:
+            there = self._idle_on.get(self.blocks[beside[0]].node)
+            if there and (near := self._first(stage, 0, there)) is not None:
+                return near
+        if self._by_load[0] and (idle := self._first(stage, 0)) is not None:
+            return idle
+        return self._first(stage, 1) if ahead and self._by_load[1] else None
+
+    def _first(self, stage: int, load: int, among: deque[int] | None = None) -> Worker | None:
+        """A pool worker with ``load`` tasks that can take one of ``stage``; entries that became stale are dropped on the way."""
+        queue = self._by_load[load] if among is None else among
+        workers, needs, refused = self.workers, self._needs, 0
+        while queue and refused < MOST_REFUSED:
+            worker = workers.get(queue[0])
+            if worker is None or len(worker.tasks) != load:
+                queue.popleft()
+            elif self._fits(stage, worker.node) if load == 0 else needs[worker.held] == needs[stage]:
+                return worker
+            else:
+                queue.rotate(-1)
+                refused += 1
+        return None
+
+    def _actor_for(self, stage: int) -> Worker | None:
+        """The least loaded actor with fewer than two tasks; of equal ones, that which started first."""
+        return self._first_actor(stage, 0) or self._first_actor(stage, 1)
+
+    def _first_actor(self, stage: int, load: int) -> Worker | None:
+        heap, workers = self._actors_by_load[stage][load], self.workers
+        while heap:
+            worker = workers.get(heap[0])
+            if worker is not None and len(worker.tasks) == load:
+                return worker
+            heappop(heap)
+        return None

@@ -1,0 +1,176 @@
+"""Where things are in the simulated world: nodes, the network between them, blocks, and what brings blocks to a task.
+
+`Place` knows no model and decides nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from simpy.core import Environment
+from windtunnel.sim.costs import EngineCost
+from windtunnel.sim.hardware.cpu import Timer
+from windtunnel.sim.hardware.network import Network
+from windtunnel.sim.journal import Journal
+from windtunnel.sim.tasks import Node, StageRun, TaskRun, Worker
+
+from windtunnel.cluster import ClusterSpec, NodeSpec
+from windtunnel.model import Block, Event, NodeView
+from windtunnel.workload import Location
+
+WIDE_FETCH = 8  # sources above which the up links of a fetch count as no bottleneck
+
+
+class Place:
+    """Nodes, workers and blocks on the virtual clock of ``env``."""
+
+    def __init__(
+        self,
+        cluster: ClusterSpec,
+        stages: list[StageRun],
+        journal: Journal,
+        cost: EngineCost,
+        store_bytes: int | None,
+        location: Location,
+    ) -> None:
+        self.env = Environment()
+        specs: list[NodeSpec] = [group for group in cluster.nodes for _ in range(group.count)]
+        self._all_nodes = [
+            NodeView(i, s.cpus, s.gpus.count, s.usable_memory_bytes, physical_bytes=s.memory_bytes) for i, s in enumerate(specs)
+        ]
+        self.nodes = tuple(self._all_nodes)
+        self.volatile = bool(cluster.faults) or any(s.mtbf_s > 0 for s in specs)
+        self._workers: dict[int, Worker] = {}
+        limits = _store_limits([s.usable_memory_bytes for s in specs], store_bytes, stages[0].traits.store_fraction)
+        self.store_limit_bytes = sum(limits)
+        self.stored_bytes = 0
+        self.journal = journal
+        self._cost = cost
+        self._stages = stages
+        self._traits = stages[0].traits
+        self._location = location
+        self._machines = [
+            Node(self.env, i, s, limit, cost, location.bandwidth_per_node)
+            for i, (s, limit) in enumerate(zip(specs, limits, strict=True))
+        ]
+        network = cluster.network
+        self._network = Network(self.env, [s.nic_bytes_per_s for s in specs], network.oversubscription, network.latency_s)
+        self._blocks: list[Block | None] = []
+        self._held: dict[int, int] = {}  # block → workers that still map it
+        self._dropped: dict[int, int] = {}  # released blocks that are still mapped, with their bytes
+        self._pressed = False
+        self._machines[0].memory.take(cost.driver_memory_bytes, "the driver")
+
+    def _send(self, event: Event, service_s: float) -> None:
+        """A worker's message to the driver, who is busy with it for ``service_s``."""
+        raise NotImplementedError
+
+    def _fetched(self, run: TaskRun) -> None:
+        """Some of a task's inputs are here."""
+        raise NotImplementedError
+
+    # -- blocks ------------------------------------------------------------------------------------------------------
+
+    def _release(self, ids: Sequence[int]) -> float:
+        """Forget blocks; the seconds that whoever does so needs to give their pages back. Mapped ones are left to who maps them."""
+        freed = 0
+        held = self._held
+        for i in ids:
+            block = self._blocks[i]
+            if block is None:
+                continue
+            self._blocks[i] = None
+            if held and i in held:
+                self._dropped[i] = block.bytes
+            else:
+                freed += block.bytes
+            node = self._machines[block.node]
+            size = block.bytes
+            if block.on_disk:
+                node.disk.used -= round(size * self._cost.compression)
+                node.pages.forget(block.id)
+            else:
+                node.store.used -= size  # as `ObjectStore.free` does
+                node.memory.used -= size
+                assert node.store.used >= 0 <= node.memory.used, "more bytes freed than stored"
+                self.stored_bytes -= size
+        if self._pressed and self.stored_bytes < 0.9 * self.store_limit_bytes:
+            self._pressed = False
+        if self.env._now >= self.journal.stored.next_s:
+            self.journal.stored.note(self.env._now, self.stored_bytes)
+        return freed / self._cost.forget_bytes_per_s if self._cost.forget_bytes_per_s else 0.0
+
+    def _let_go(self, worker: Worker) -> float:
+        """A worker turns to its next task and unmaps what the last one read; the seconds it needs for pages nobody else wants."""
+        freed = 0
+        for i in worker.mapped:
+            self._held[i] -= 1
+            if not self._held[i]:
+                del self._held[i]
+                freed += self._dropped.pop(i, 0)
+        worker.mapped = ()
+        return freed / self._cost.forget_bytes_per_s
+
+    # -- inputs ------------------------------------------------------------------------------------------------------
+
+    def _bring(self, run: TaskRun, elsewhere: list[Block], size: int) -> None:
+        """Begin what brings a task's inputs here: blocks in files or on other nodes, a source's partition, sorted runs."""
+        node = run.worker.node
+        remote: dict[int, int] = {}
+        from_disk: dict[int, int] = {}
+        for block in elsewhere:
+            self._locate(block, node, remote, from_disk)
+        copied = sum(remote.values())
+        run.memory += min(copied, round(self._cost.merge_bytes)) if self._cost.merge_bytes else copied
+        node.memory.take(run.memory, run.stage.name)
+        run.pending = 1
+        for source, count in sorted(from_disk.items()):
+            run.pending += 1
+            self._machines[source].disk.read(count, self._fetched, run)
+        if self._cost.merge_bytes and size > self._cost.merge_bytes and self._traits.outputs == "disk":
+            self._merge(run, node, round(size * self._cost.compression))
+        wide = len(remote) > WIDE_FETCH
+        for source, count in [(-1, copied)] if wide else sorted(remote.items()):
+            run.pending += 1
+            self._network.transfer(source, node.index, count, self._fetched, run)
+        if run.stage.law.source:
+            self._read_source(run)
+
+    def _read_source(self, run: TaskRun) -> None:
+        """A source partition that lies on the node's disk or in a remote store."""
+        kind, size = self._location.kind, run.stage.law.source[run.launch.partition][1]
+        node = run.worker.node
+        if kind == "generated":
+            return
+        run.pending += 1
+        if kind == "local":
+            node.disk.read(size, self._fetched, run)
+        else:
+            self.journal.recorder.count("bytes_remote", size)
+            node.remote.add(float(size), 1.0, self._late, run)
+
+    def _late(self, run: TaskRun) -> None:
+        Timer(self.env, lambda timer: self._fetched(timer.arg), run).arm(self._location.latency_s)
+
+    def _merge(self, run: TaskRun, node: Node, size: int) -> None:
+        """What was fetched does not fit in memory: sorted runs go to disk and come back."""
+        self.journal.recorder.count("bytes_merged", size)
+        run.pending += 2
+        node.disk.write(size, self._fetched, run)
+        node.disk.read(size, self._fetched, run)
+        node.disk.used -= size
+
+    def _locate(self, block: Block, node: Node, remote: dict[int, int], from_disk: dict[int, int]) -> None:
+        if block.on_disk:
+            size = round(block.bytes * self._cost.compression)
+            if not (self._traits.page_cache and self._machines[block.node].pages.holds(block.id, size)):
+                from_disk[block.node] = from_disk.get(block.node, 0) + size
+        if block.node != node.index:
+            remote[block.node] = remote.get(block.node, 0) + block.bytes
+
+
+def _store_limits(memory: list[int], total: int | None, fraction: float) -> list[int]:
+    """The object store's bytes on each node: its share of ``total`` by memory."""
+    if total is None:
+        return [int(fraction * m) for m in memory]
+    return [total * m // sum(memory) for m in memory]

@@ -1,0 +1,231 @@
+"""A deployment: the queue before its replicas, the choice among them, and keeping as many as its target says.
+
+The module owns waiting, routing and the life of replicas. The rules are those of `windtunnel.engines.models.serving`; what an
+execution costs is drawn here, one stream a deployment.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from simpy.core import Environment
+from windtunnel.engines.models.serving import RULES
+from windtunnel.sim.hardware.cpu import Timer
+from windtunnel.sim.serving.journal import Journal
+from windtunnel.sim.serving.loops import Machine
+from windtunnel.sim.serving.replicas import Replica
+from windtunnel.sim.serving.requests import Call, Plan, Request
+from windtunnel.sim.serving.settings import Settings
+from windtunnel.sim.serving.site import Site
+from windtunnel.sim.serving.streams import CHOICE, OVERHEAD, SERVICE, Factors, Uniforms
+
+from windtunnel.serving import DeploymentSpec
+
+Answer = Callable[[Request, str], None]
+
+
+class Deployment:
+    """``target`` replicas are wanted; ``replicas`` exist (some of them starting or draining), ``ready`` take calls.
+
+    ``ongoing``: calls that wait or run here. ``area``: its integral over time, up to the last change.
+    """
+
+    def __init__(
+        self, env: Environment, index: int, spec: DeploymentSpec, size: int, settings: Settings, site: Site, journal: Journal,
+        answer: Answer,
+    ) -> None:  # fmt: skip
+        self._env, self.spec, self.settings, self._site, self.journal = env, spec, settings, site, journal
+        self._size, self._answer = size, answer
+        self.plan: Plan | None = None
+        self.target = spec.replicas.minimum
+        self.replicas: list[Replica] = []
+        self.ready: list[Replica] = []
+        self.ongoing = 0
+        self.area = self._changed_s = 0.0
+        self._started = 0
+        self._queue: deque[tuple[Call, Machine | None, float]] = deque()
+        self._rule = RULES[settings.choice]()
+        self._draw = Uniforms(settings.seed, CHOICE, index)
+        self._service = Factors(settings.law, spec.cost.cv, settings.seed, SERVICE, index)
+        self._overhead = Factors(settings.law, settings.costs.cv, settings.seed, OVERHEAD, index)
+        resources, costs = spec.resources, settings.costs
+        self.weight = 0.0 if resources.gpus else max(1.0, resources.cpus)
+        self._replica_s = costs.replica_s + (costs.http_s if index == 0 else 0.0)
+        self._call_s, self._hop_s = costs.call_s, costs.hop_s
+
+    # -- costs ----------------------------------------------------------------------------------------------------------
+
+    def seconds(self, items: int) -> tuple[float, float]:
+        """Of one execution: the handler's own, and the engine's around it before contention."""
+        cost = self.spec.cost
+        own = cost.per_call_s + cost.per_item_s * items
+        overhead = self._replica_s * items
+        return own and own * self._service(), overhead and overhead * self._overhead()
+
+    def call_seconds(self) -> float:
+        """What sending a call costs the caller's process, before contention."""
+        return self._call_s and self._call_s * self._overhead()
+
+    # -- calls ----------------------------------------------------------------------------------------------------------
+
+    def submit(self, call: Call, source: Machine | None, hops: int = 1) -> None:
+        """A call comes from ``source``: to a replica with room, else into the queue, else back as refused."""
+        self._count(+1)
+        replica = self._choose() if not self._queue else None
+        limit = self.settings.queue_limit
+        if replica is not None:
+            self._assign(replica, call, source, hops * self._hop_s)
+        elif limit is not None and len(self._queue) >= limit:
+            self.fail(call, "rejected")
+        else:
+            self._queue.append((call, source, hops * self._hop_s))
+
+    def _choose(self) -> Replica | None:
+        ready, most = self.ready, self.spec.max_ongoing
+        if len(ready) == 1:
+            return ready[0] if len(ready[0].calls) < most else None
+        lengths = [len(r.calls) for r in ready]
+        room = [i for i, n in enumerate(lengths) if n < most]
+        return ready[self._rule(lengths, room, self._draw)] if room else None
+
+    def _assign(self, replica: Replica, call: Call, source: Machine | None, delay: float) -> None:
+        if source is not None and source is not replica.machine:
+            delay += self._site.way(source, replica.machine, self._size)
+        replica.take(call, delay)
+
+    def _dispatch(self) -> None:
+        """Calls that wait go to replicas with room, first come first served; those that nobody waits for any more are dropped."""
+        queue = self._queue
+        while queue:
+            call, source, delay = queue[0]
+            if call.request.over or (call.walk is not None and call.walk.call.over):
+                queue.popleft()
+                self.fail(call, "cancelled")
+                continue
+            replica = self._choose()
+            if replica is None:
+                return
+            queue.popleft()
+            self._assign(replica, call, source, delay)
+
+    def finish(self, call: Call) -> None:
+        """A call and all that it called are done."""
+        self._end(call)
+        if call.walk is not None:
+            call.walk.done()
+        else:
+            self._answer(call.request, "ok")
+
+    def fail(self, call: Call, outcome: str) -> None:
+        """A call ends badly, and so does whoever waits for it."""
+        if call.over:
+            return
+        self._end(call)
+        if call.walk is not None:
+            caller = call.walk.call
+            caller.deployment.fail(caller, outcome)
+        else:
+            self._answer(call.request, outcome)
+
+    def _end(self, call: Call) -> None:
+        call.over = True
+        self._count(-1)
+        replica = call.replica
+        if replica is None:
+            return
+        replica.release(call)
+        if replica.draining and not replica.calls:
+            self._remove(replica)
+        if self._queue:
+            self._dispatch()
+
+    def _count(self, by: int) -> None:
+        now: float = self._env._now
+        self.area += self.ongoing * (now - self._changed_s)
+        self._changed_s = now
+        self.ongoing += by
+
+    def area_now(self) -> float:
+        """The integral of ``ongoing`` until now."""
+        self._count(0)
+        return self.area
+
+    # -- replicas -------------------------------------------------------------------------------------------------------
+
+    def scale(self, target: int) -> None:
+        """So many replicas are wanted from now on."""
+        self.target = target
+        self.reconcile()
+
+    def reconcile(self, warm: bool = False) -> None:
+        """Start or stop replicas until there are as many as wanted; ``warm`` ones need no start. Without room they wait for it."""
+        kept = [r for r in self.replicas if not r.draining]
+        while len(kept) < self.target and (machine := self._site.place(self.spec.resources)) is not None:
+            kept.append(self._start(machine, warm))
+        if len(kept) < self.target and self.reconcile not in self._site.waiting:
+            self._site.waiting.append(self.reconcile)
+        while len(kept) > self.target:
+            victim = next((r for r in reversed(kept) if not r.ready), kept[-1])
+            kept.remove(victim)
+            self._drain(victim)
+
+    def _start(self, machine: Machine, warm: bool) -> Replica:
+        replica = Replica(self, machine, self._started)
+        self._started += 1
+        self.replicas.append(replica)
+        delay = machine.spec.startup_s if warm else self.spec.startup_s
+        if delay > 0:
+            Timer(self._env, self._begin, arg=replica).arm(delay)
+        else:
+            self._open(replica)
+        return replica
+
+    def _begin(self, timer: Timer) -> None:
+        replica: Replica = timer.arg
+        if not replica.loop.dead and not replica.draining:
+            self._open(replica)
+
+    def _open(self, replica: Replica) -> None:
+        replica.ready = True
+        self.ready.append(replica)
+        self._note()
+        self._dispatch()
+
+    def _drain(self, replica: Replica) -> None:
+        replica.draining = True
+        if replica.ready:
+            self.ready.remove(replica)
+            self._note()
+        if not replica.calls:
+            self._remove(replica)
+
+    def _remove(self, replica: Replica) -> None:
+        replica.loop.kill()
+        self.replicas.remove(replica)
+        self.journal.retire(replica.loop.busy_s, self.weight, self.spec.resources.gpus)
+        self._site.leave(replica.machine, self.spec.resources)
+
+    def lose(self, replica: Replica) -> None:
+        """A replica dies with all its calls: they are tried again elsewhere, or fail. Another one is started."""
+        calls = list(replica.calls)
+        if replica in self.ready:
+            self.ready.remove(replica)
+            self._note()
+        replica.draining = False  # it ends here, not with its last call
+        self._remove(replica)
+        for call in calls:
+            if call.request.retries > 0 and not call.request.over:
+                self._again(call)
+            else:
+                self.fail(call, "failed")
+        self.reconcile()
+
+    def _again(self, call: Call) -> None:
+        call.request.retries -= 1
+        self._end(call)
+        self.journal.retries += 1
+        self.submit(Call(self._env, call.request, self, call.walk), None)
+
+    def _note(self) -> None:
+        self.journal.replicas(self.spec.name, self._env._now, len(self.ready))

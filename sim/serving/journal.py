@@ -1,0 +1,114 @@
+"""What a serving run leaves behind: every latency, outcomes, replicas over time, and spans of some requests, counted.
+
+A latency counts from the intended send time to the answer; only good answers have one. Throughput counts good answers inside
+the window in which requests are sent, over its length. The module fills a `Recorder`; it decides nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from windtunnel.record import Recorder
+
+if TYPE_CHECKING:
+    from windtunnel.sim.serving.replicas import Replica
+    from windtunnel.sim.serving.requests import Call, Request
+
+OUTCOMES = ("ok", "rejected", "timed_out", "failed")
+PERCENTILES = {"p50": 50.0, "p90": 90.0, "p99": 99.0, "p999": 99.9}
+MOST_SAMPLES = 200_000  # latencies that are written out; above it every n-th
+FIRST_TRACED, THEN_EVERY = 2_000, 50
+
+
+class Journal:
+    """Of one run. ``proxies_busy_s`` and `retire` sum the CPU seconds of processes."""
+
+    def __init__(self, recorder: Recorder, spans: bool | None) -> None:
+        self.recorder = recorder
+        self._spans = spans
+        self._latencies: list[float] = []
+        self._ends: list[float] = []
+        self._outcomes = dict.fromkeys(OUTCOMES, 0)
+        self.sent = self.traced = self.retries = 0
+        self._inside = 0
+        self._area = self._changed_s = 0.0
+        self._busy_cpu_s = self._busy_gpu_s = 0.0
+
+    def traces(self, number: int) -> bool:
+        """Whether the spans of this request are written: all of the first, then some."""
+        chosen = number < FIRST_TRACED or number % THEN_EVERY == 0 if self._spans is None else self._spans
+        self.traced += chosen
+        return chosen
+
+    def came(self, now: float) -> None:
+        """A request was sent."""
+        self._move(now, +1)
+        self.sent += 1
+
+    def answered(self, request: Request, outcome: str, now: float, operator: str) -> None:
+        """Its client has the answer."""
+        self._move(now, -1)
+        self._outcomes[outcome] += 1
+        if outcome == "ok":
+            self._latencies.append(now - request.intended_s)
+            self._ends.append(now)
+            if request.traced:
+                self.recorder.span("request", operator, request.intended_s, now, partition=request.number, rows=1)
+
+    def executed(self, call: Call, replica: Replica, begun_s: float, items: int) -> None:
+        """A traced call waited and was executed."""
+        name, number, now = call.deployment.spec.name, call.request.number, call.env.now
+        self.recorder.span("queue", name, call.queued_s, begun_s, partition=number, worker=replica.number)
+        self.recorder.span("compute", name, begun_s, now, partition=number, worker=replica.number, rows=items)
+
+    def _move(self, now: float, by: int) -> None:
+        self._area += self._inside * (now - self._changed_s)
+        self._changed_s = now
+        self._inside += by
+
+    def replicas(self, name: str, now: float, count: int) -> None:
+        """So many replicas take calls from now on."""
+        self.recorder.sample(f"replicas:{name}", now, count)
+
+    def retire(self, busy_s: float, weight: float, gpus: float) -> None:
+        """A process has ended, or the run has."""
+        self._busy_cpu_s += busy_s * weight
+        self._busy_gpu_s += busy_s * gpus
+
+    @property
+    def good(self) -> int:
+        """Requests answered well."""
+        return self._outcomes["ok"]
+
+    def close(self, window_s: float, end_s: float, bytes_moved: int) -> None:
+        """Write it all: counters, latencies (samples at the time of the answer)."""
+        latencies, ends = np.array(self._latencies), np.array(self._ends)
+        stride = max(1, math.ceil(len(latencies) / MOST_SAMPLES))
+        for time, value in zip(ends[::stride].tolist(), latencies[::stride].tolist(), strict=True):
+            self.recorder.sample("latency_s", time, value)
+        self.recorder.counters.update(
+            {
+                **{f"requests_{name}": float(count) for name, count in self._outcomes.items()},
+                "requests_sent": self.sent, "requests_retried": self.retries, "requests_in_system_mean": self._area / end_s,
+                "offered_per_s": self.sent / window_s, "throughput_per_s": float((ends <= window_s).sum()) / window_s,
+                "busy_cpu_s": self._busy_cpu_s, "busy_gpu_s": self._busy_gpu_s, "bytes_network": bytes_moved,
+                "makespan_s": end_s, "virtual_makespan_s": end_s, "requests_not_traced": self.sent - self.traced,
+                "latencies_left_out": len(latencies) - len(latencies[::stride]),
+            }
+        )  # fmt: skip
+        if len(latencies):
+            self.recorder.counters.update(statistics(latencies))
+            self.recorder.counters["first_output_s"] = float(ends[0])
+
+
+def statistics(latencies: np.ndarray) -> dict[str, float]:
+    """Mean, percentiles (linear between the two nearest) and maximum of all latencies."""
+    found = np.percentile(latencies, list(PERCENTILES.values()))
+    return {
+        "latency_mean_s": float(latencies.mean()),
+        **{f"latency_{name}_s": float(value) for name, value in zip(PERCENTILES, found, strict=True)},
+        "latency_max_s": float(latencies.max()),
+    }

@@ -1,0 +1,206 @@
+"""Single-threaded processes on nodes with finitely many CPUs: event loops that serve one piece of work after another, or all at once.
+
+The module owns how CPU time is shared, between the requests of a process and between the processes of a node, and the law of
+contention: a process that holds n requests spends ``c × (1 + k × n)`` of its own CPU on one where a process that holds none
+spends c. It knows no request and no deployment.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+from simpy.core import Environment
+from windtunnel.sim.hardware.cpu import Done, Shared, Timer
+
+from windtunnel.cluster import NodeSpec
+
+
+class Machine:
+    """A node. ``crowded``: its processes could keep more CPUs busy than it has, so that they slow each other down.
+
+    Work that begins on a machine that is not crowded runs at full speed to its end. ``free_cpus`` and ``free_gpus`` are what no
+    replica has reserved.
+    """
+
+    __slots__ = (
+        "alive",
+        "cpu",
+        "cpus",
+        "crowded",
+        "env",
+        "free_cpus",
+        "free_gpus",
+        "index",
+        "link",
+        "sharers",
+        "sharing",
+        "slow",
+        "spec",
+        "weight",
+    )
+
+    def __init__(self, env: Environment, index: int, spec: NodeSpec) -> None:
+        self.env, self.index, self.spec = env, index, spec
+        self.cpus = float(spec.cpus)
+        self.free_cpus, self.free_gpus = self.cpus, float(spec.gpus.count)
+        self.weight = 0.0
+        self.sharers: dict[SharedLoop, None] = {}  # busy processes with shared time
+        self.sharing = 0.0  # CPUs that they keep busy
+        self.crowded = False
+        self.slow = 1.0  # a straggler takes so many times as long
+        self.link = 1.0  # a slow network takes so many times as long
+        self.alive = True
+        self.cpu = Shared(env, self.speed)
+
+    def speed(self, load: float) -> float:
+        """Of one process when those of whole turns keep ``load`` CPUs busy."""
+        total = load + self.sharing
+        return 1.0 if total <= self.cpus else self.cpus / total
+
+    def share(self, loop: SharedLoop, busy: bool) -> None:
+        """A process with shared time becomes busy or idle; all others feel it."""
+        self.sharing += loop.weight if busy else -loop.weight
+        if busy:
+            self.sharers[loop] = None
+        else:
+            del self.sharers[loop]
+            self.sharing = self.sharing if self.sharers else 0.0  # rounding does not add up
+        if self.crowded:
+            self.cpu.touch()
+            self.changed(loop)
+
+    def changed(self, by: Loop | None) -> None:
+        """On a crowded machine another number of processes is busy; those in turn are told by `Shared` itself."""
+        for loop in self.sharers:
+            if loop is not by:
+                loop.touch()
+
+    def host(self, weight: float) -> None:
+        """A process that may keep ``weight`` CPUs busy comes (or goes, when negative)."""
+        self.weight += weight
+        self.crowded = self.weight > self.cpus + 1e-9
+
+
+class Loop(Timer):
+    """A process that does one thing at a time, first come first served. ``held``: requests that it has not answered yet.
+
+    ``begun_s`` is when the piece of work that just finished began; ``busy_s`` sums CPU seconds.
+    """
+
+    __slots__ = (
+        "_arg",
+        "_begun",
+        "_done",
+        "_queue",
+        "_running",
+        "begun_s",
+        "busy_s",
+        "contention",
+        "dead",
+        "held",
+        "machine",
+        "weight",
+    )
+
+    def __init__(self, machine: Machine, weight: float, contention: float) -> None:
+        super().__init__(machine.env, self._finish)
+        self.machine, self.weight, self.contention = machine, weight, contention
+        self.held = 0
+        self.dead = False
+        self.begun_s = self.busy_s = self._begun = 0.0
+        self._running = False
+        self._queue: deque[tuple[float, float, Done, Any]] = deque()
+        self._done: Done
+        self._arg: Any = None
+        machine.host(weight)
+
+    def run(self, own: float, overhead: float, done: Done, arg: Any) -> None:
+        """``own`` seconds of work plus ``overhead`` under the law of contention; ``done(arg)`` when they are over."""
+        if self.dead:
+            return
+        if self._running:
+            self._queue.append((own, overhead, done, arg))
+        else:
+            self._begin(own, overhead, done, arg)
+
+    def _begin(self, own: float, overhead: float, done: Done, arg: Any) -> None:
+        self._running = True
+        self._done, self._arg, self._begun = done, arg, self.env._now
+        machine = self.machine
+        seconds = (own + overhead * (1.0 + self.contention * self.held)) * machine.slow
+        self.busy_s += seconds
+        if machine.crowded and self.weight:
+            machine.cpu.add(seconds, self.weight, self._finish, self)
+            machine.changed(None)
+        else:
+            self.arm(seconds)
+
+    def _finish(self, _: Any) -> None:
+        if self.dead:
+            return
+        done, arg = self._done, self._arg
+        begun = self._begun
+        if self._queue:
+            self._begin(*self._queue.popleft())
+        else:
+            self._running = False
+            if self.machine.crowded:
+                self.machine.changed(None)
+        self.begun_s = begun
+        done(arg)
+
+    def kill(self) -> None:
+        """The process ends; nothing that it had begun or queued is ever done."""
+        self.dead = True
+        self._queue.clear()
+        self.machine.host(-self.weight)
+
+
+class SharedLoop(Loop):
+    """A process whose requests share its CPU equally, as threads do."""
+
+    __slots__ = ("_jobs",)
+
+    def __init__(self, machine: Machine, weight: float, contention: float) -> None:
+        super().__init__(machine, weight, contention)
+        self._jobs = Shared(machine.env, self._rate)
+
+    def run(self, own: float, overhead: float, done: Done, arg: Any) -> None:
+        """As `Loop.run`."""
+        if self.dead:
+            return
+        machine = self.machine
+        seconds = (own + overhead * (1.0 + self.contention * self.held)) * machine.slow
+        self.busy_s += seconds
+        if not self._running:
+            self._running = True
+            machine.share(self, True)
+        self._jobs.add(seconds, 1.0, self._leave, (self.env._now, done, arg))
+
+    def touch(self) -> None:
+        """Its speed may have changed."""
+        self._jobs.touch()
+
+    def _rate(self, load: float) -> float:
+        speed = self.machine.speed(self.machine.cpu.load) if self.machine.crowded else 1.0
+        return speed / load
+
+    def _leave(self, job: tuple[float, Done, Any]) -> None:
+        if self.dead:
+            return
+        if self._running and not self._jobs.load:
+            self._running = False
+            self.machine.share(self, False)
+        self.begun_s, done, arg = job
+        done(arg)
+
+    def kill(self) -> None:
+        """As `Loop.kill`."""
+        if self._running:
+            self._running = False
+            self.machine.share(self, False)
+        super().kill()
+
+
+LOOPS: dict[str, type[Loop]] = {"fifo": Loop, "sharing": SharedLoop}

@@ -1,0 +1,123 @@
+"""A replica: a process that takes calls, groups them into batches, executes them and sends the calls they make.
+
+The module owns batching and what an execution costs. Which replica takes a call, and how many there are, is decided elsewhere.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from windtunnel.sim.hardware.cpu import Timer
+from windtunnel.sim.serving.loops import LOOPS, Loop, Machine
+from windtunnel.sim.serving.requests import Call, Walk
+
+if TYPE_CHECKING:
+    from windtunnel.sim.serving.deployments import Deployment
+
+
+class Replica:
+    """``calls`` are those it has taken and not answered, oldest first; ``draining``: it takes no more and ends with the last.
+
+    A batch is closed when it is full, or ``wait_s`` after its first call; while an execution is under way it stays open.
+    """
+
+    __slots__ = (
+        "_batch",
+        "_due",
+        "_executing",
+        "_number",
+        "calls",
+        "deployment",
+        "draining",
+        "loop",
+        "machine",
+        "number",
+        "ready",
+    )
+
+    def __init__(self, deployment: Deployment, machine: Machine, number: int) -> None:
+        self.deployment, self.machine, self.number = deployment, machine, number
+        settings = deployment.settings
+        self.loop: Loop = LOOPS[settings.discipline](machine, deployment.weight, settings.costs.contention)
+        self.calls: dict[Call, None] = {}
+        self.ready = self.draining = False
+        self._batch: list[Call] = []
+        self._number = 0  # of the batch that is being filled
+        self._due = False  # it has waited long enough
+        self._executing = False
+
+    def take(self, call: Call, delay: float) -> None:
+        """A call that was routed here arrives after ``delay``."""
+        call.replica = self
+        self.calls[call] = None
+        self.loop.held += 1
+        call.set_out(delay, self._arrive)
+
+    def release(self, call: Call) -> None:
+        """A call has ended here."""
+        del self.calls[call]
+        self.loop.held -= 1
+
+    def _arrive(self, call: Call) -> None:
+        if self.loop.dead:
+            return
+        batch = self.deployment.spec.batch
+        if batch.max_size == 1:
+            self._execute([call])
+            return
+        self._batch.append(call)
+        if len(self._batch) == 1:
+            Timer(call.env, self._waited, serial=self._number).arm(batch.wait_s)
+        elif len(self._batch) >= batch.max_size:
+            self._close()
+
+    def _waited(self, timer: Timer) -> None:
+        if timer.serial == self._number and self._batch:
+            self._due = True
+            self._close()
+
+    def _close(self) -> None:
+        """Execute what has gathered, if it may go and nothing is executing."""
+        most = self.deployment.spec.batch.max_size
+        if self._executing or not (self._due or len(self._batch) >= most):
+            return
+        calls, rest = self._batch[:most], self._batch[most:]
+        self._batch = rest
+        self._number += 1
+        self._due = False
+        self._execute(calls)
+        if rest:
+            Timer(rest[0].env, self._waited, serial=self._number).arm(self.deployment.spec.batch.wait_s)
+
+    def _execute(self, calls: list[Call]) -> None:
+        self._executing = True
+        own, overhead = self.deployment.seconds(len(calls))
+        self.loop.run(own, overhead, self._executed, calls)
+
+    def _executed(self, calls: list[Call]) -> None:
+        deployment = self.deployment
+        self._executing = False
+        if self._batch:
+            self._close()
+        for call in calls:
+            if call.over:
+                continue
+            if call.request.traced:
+                deployment.journal.executed(call, self, self.loop.begun_s, len(calls))
+            if deployment.plan is None:
+                deployment.finish(call)
+            else:
+                Walk(call, deployment.plan).start()
+
+    def send(self, deployment: Deployment, walk: Walk) -> None:
+        """Call another deployment for a call that runs here; sending costs this process CPU."""
+        cost = self.deployment.call_seconds()
+        if cost:
+            self.loop.run(0.0, cost, self._sent, (deployment, walk))
+        else:
+            self._sent((deployment, walk))
+
+    def _sent(self, sent: tuple[Deployment, Walk]) -> None:
+        deployment, walk = sent
+        if not walk.call.over:
+            deployment.submit(Call(walk.call.env, walk.call.request, deployment, walk), self.machine)

@@ -1,0 +1,258 @@
+"""One serving run: clients, proxies and deployments on one virtual clock, from the first request to the last answer.
+
+The module owns the clients (open and closed loops), the way of a request through the proxy, time-outs, and the end of the run.
+Everything is a callback on one heap; no request is a process of its own.
+"""
+
+from __future__ import annotations
+
+import gc
+from heapq import heappop
+
+from simpy.core import Environment
+from windtunnel.sim.faults import Faults, expanded
+from windtunnel.sim.hardware.cpu import Timer
+from windtunnel.sim.serving.arrivals import arrival_times, trace_times
+from windtunnel.sim.serving.breakage import Breakage
+from windtunnel.sim.serving.deployments import Deployment
+from windtunnel.sim.serving.journal import Journal
+from windtunnel.sim.serving.loops import Loop, Machine
+from windtunnel.sim.serving.requests import Call, Leaf, Request, compose
+from windtunnel.sim.serving.scaling import Controller, Watch, rules_of
+from windtunnel.sim.serving.settings import Settings
+from windtunnel.sim.serving.site import Site
+from windtunnel.sim.serving.streams import OVERHEAD, Factors
+
+from windtunnel.cluster import ClusterSpec
+from windtunnel.errors import InputError, RunFailed, RunTimeout
+from windtunnel.record import Recorder
+from windtunnel.serving import ServingSpec
+
+PATIENCE_S = 86_400.0  # a run whose requests still wait so long after the last one was sent is given up
+PAUSE_S = 1e-3  # a client of a closed loop that was refused asks again after so long at least
+
+
+class ServingWorld(Breakage):
+    """``env.now`` is seconds since the first client began."""
+
+    def __init__(self, cluster: ClusterSpec, spec: ServingSpec, settings: Settings, recorder: Recorder) -> None:
+        self.env = Environment()
+        self.recorder, self._spec, self._settings = recorder, spec, settings
+        whole = expanded(cluster)
+        self.site = Site(self.env, whole)
+        self.journal = Journal(recorder, settings.spans)
+        self.open = {}
+        self._volatile = bool(cluster.faults) or any(n.mtbf_s > 0 for n in cluster.nodes)
+        self._half_s = settings.costs.proxy_s / 2
+        self._overhead = Factors(settings.law, settings.costs.cv, settings.seed, OVERHEAD, len(spec.deployments))
+        self.proxies = {}
+        self.turns = []
+        self._outstanding = 0
+        self._sending = self._ending = True
+        self._done = False
+        self.window_s = _window(spec)
+        self._faults = Faults(self, whole, settings.seed)
+        for fault in cluster.faults:
+            if fault.kind == "node_joins":
+                self.site.machines[whole.node_index(fault.target)].alive = False
+        self.deployments = self._deploy()
+        for machine in self.site.machines:
+            self.add_proxy(machine)
+
+    def _deploy(self) -> list[Deployment]:
+        arrivals, env = self._spec.arrivals, self.env
+        size = arrivals.request_bytes + arrivals.response_bytes
+        made = [
+            Deployment(env, i, spec, size, self._settings, self.site, self.journal, self._answer)
+            for i, spec in enumerate(self._spec.deployments)
+        ]
+        leaves = {d.spec.name: Leaf(d) for d in made}
+        for deployment in made:
+            deployment.plan = compose(deployment.spec.calls, leaves)
+            deployment.reconcile(warm=True)
+            if len(deployment.replicas) < deployment.target and not self._volatile:
+                raise InputError(_no_room(deployment))
+        return made
+
+    def add_proxy(self, machine: Machine) -> None:
+        """One on every node, or on the first."""
+        wanted = self._settings.proxied and (self._settings.proxies == "every_node" or machine.index == 0)
+        if wanted and machine.alive:
+            self.proxies[machine.index] = Loop(machine, 1.0, self._settings.costs.contention)
+        self.turns = list(self.proxies.values())
+
+    # -- the run --------------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Until the window is over and every request is answered. Raises RunFailed where they never would be."""
+        collecting = gc.isenabled()
+        gc.disable()  # the hot path makes no cycles worth the scan of all requests under way
+        try:
+            self._begin()
+            self._loop()
+        finally:
+            if collecting:
+                gc.enable()
+        for deployment in self.deployments:
+            for replica in deployment.replicas:
+                self.journal.retire(replica.loop.busy_s, deployment.weight, deployment.spec.resources.gpus)
+        for proxy in self.proxies.values():
+            self.journal.retire(proxy.busy_s, 1.0, 0.0)
+        self.journal.close(self.window_s, max(self.env.now, self.window_s), self.site.bytes_moved)
+        if not self.journal.good:
+            raise RunFailed(_nothing(self.journal))
+
+    def _begin(self) -> None:
+        if self._volatile:
+            self._faults.arm()
+        rules = [(d, rules_of(d.spec.replicas, self._settings.lookback_s)) for d in self.deployments]
+        Controller(self.env, [Watch(d, r) for d, r in rules if r is not None], self._patience)
+        arrivals = self._spec.arrivals
+        if arrivals.kind == "closed":
+            self._sending = False
+            for _ in range(arrivals.concurrency or 1):
+                Timer(self.env, self._client).arm(0.0)
+        else:
+            times = arrival_times(arrivals, self._settings.seed)
+            self._next(Timer(self.env, self._arrival, arg=(times, 0.0)))
+        Timer(self.env, self._end).arm(self.window_s)
+
+    def _loop(self) -> None:
+        """What `Environment.run` does, for events that are all `Timer`s with one callback."""
+        env = self.env
+        queue = env._queue
+        while not self._done:
+            if not queue:
+                raise RunFailed(
+                    f"{self._outstanding} requests wait for ever: no replica can be started for a deployment that they need; "
+                    "the cluster has no room for it"
+                )
+            env._now, _, _, timer = heappop(queue)
+            timer.fire(timer)
+
+    def _end(self, timer: Timer) -> None:
+        self._ending = False
+        self._check()
+
+    def _check(self) -> None:
+        self._done = not (self._outstanding or self._sending or self._ending)
+
+    def _patience(self, now: float) -> None:
+        if now > self.window_s + PATIENCE_S:
+            raise RunTimeout(
+                f"{self._outstanding} requests still wait a day after the last one was sent; the deployments are too small for them"
+            )
+
+    # -- clients --------------------------------------------------------------------------------------------------------
+
+    def _next(self, timer: Timer) -> None:
+        """Wait for the next arrival of the open loop."""
+        times, _ = timer.arg
+        time = next(times, None)
+        if time is None:
+            self._sending = False
+            self._check()
+        else:
+            timer.arg = (times, time)
+            timer.arm(time - self.env._now)
+
+    def _arrival(self, timer: Timer) -> None:
+        self._send(timer.arg[1], None)
+        self._next(timer)
+
+    def _client(self, client: Timer) -> None:
+        """A client of the closed loop asks, while the window lasts."""
+        if self._ending:
+            self._send(self.env._now, client)
+
+    def _again(self, client: Timer, outcome: str) -> None:
+        think = self._spec.arrivals.think_time_s
+        if outcome != "ok":
+            think = max(think, PAUSE_S)
+        if think > 0:
+            client.arm(think)
+        else:
+            self._client(client)
+
+    # -- requests -------------------------------------------------------------------------------------------------------
+
+    def _send(self, intended_s: float, client: Timer | None) -> None:
+        journal, settings = self.journal, self._settings
+        number = journal.sent
+        request = Request(number, intended_s, client, settings.retries, journal.traces(number))
+        journal.came(self.env._now)
+        self._outstanding += 1
+        if self._volatile:
+            self.open[request] = None
+        if settings.timeout_s is not None:
+            Timer(self.env, self._timed_out, arg=request).arm(settings.timeout_s)
+        if not settings.proxied:
+            self._route(request)
+        elif self.turns:
+            proxy = request.proxy = self.turns[number % len(self.turns)]
+            proxy.held += 1
+            proxy.run(0.0, self._half_s * self._overhead(), self._route, request)
+        else:
+            self.respond(request, "failed")
+
+    def _route(self, request: Request) -> None:
+        if request.over:
+            return
+        first, proxy = self.deployments[0], request.proxy
+        call = Call(self.env, request, first, None)
+        first.submit(call, None if proxy is None else proxy.machine, hops=1 if proxy is None else 2)
+
+    def _answer(self, request: Request, outcome: str) -> None:
+        """The first deployment is done with it."""
+        if request.over:
+            return
+        if request.proxy is None:
+            self.respond(request, outcome)
+        else:
+            request.proxy.run(0.0, self._half_s * self._overhead(), self._leave, (request, outcome))
+
+    def _leave(self, answer: tuple[Request, str]) -> None:
+        if not answer[0].over:
+            self.respond(*answer)
+
+    def _timed_out(self, timer: Timer) -> None:
+        if not timer.arg.over:
+            self.respond(timer.arg, "timed_out")
+
+    def respond(self, request: Request, outcome: str) -> None:
+        """The client gets its answer now."""
+        request.over = True
+        self._outstanding -= 1
+        if request.proxy is not None:
+            request.proxy.held -= 1
+        if self._volatile:
+            del self.open[request]
+        self.journal.answered(request, outcome, self.env._now, self.deployments[0].spec.name)
+        if request.client is not None:
+            self._again(request.client, outcome)
+        if not self._outstanding:
+            self._check()
+
+
+def _window(spec: ServingSpec) -> float:
+    """How long requests are sent; a trace without a duration ends with its last time."""
+    if spec.arrivals.duration_s is not None:
+        return spec.arrivals.duration_s
+    times = trace_times(spec.arrivals)
+    if not times or not times[-1] > 0:
+        raise InputError(f"the trace {spec.arrivals.file} holds no time above 0; give [arrivals] a duration")
+    return times[-1]
+
+
+def _no_room(deployment: Deployment) -> str:
+    resources = deployment.spec.resources
+    return (
+        f"deployment {deployment.spec.name!r} needs {deployment.target} replicas of {resources.cpus:g} CPUs and {resources.gpus:g} GPUs, "
+        f"and the cluster has room for {len(deployment.replicas)}; add nodes, or ask for less"
+    )
+
+
+def _nothing(journal: Journal) -> str:
+    if not journal.sent:
+        return "no request was sent: the arrivals have none within their duration"
+    return f"none of {journal.sent} requests was answered well: all were rejected, timed out or failed"

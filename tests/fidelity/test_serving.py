@@ -1,0 +1,33 @@
+"""The published table of Ray Serve: the errors that `docs/fidelity-serving.md` states, and the shape past saturation."""
+
+from __future__ import annotations
+
+import csv
+from importlib import resources
+
+import pytest
+from windtunnel.sim import validate
+
+
+def published() -> list[dict[str, str]]:
+    """The rows of the table that ships."""
+    text = resources.files("windtunnel.sim").joinpath("published", "serve_unary.csv").read_text(encoding="utf-8")
+    return list(csv.DictReader(line for line in text.splitlines() if not line.startswith("#")))
+
+
+def test_the_scenarios_hold_the_figures_of_the_table() -> None:
+    for name, column in (("serve_unary", "requests_per_s"), ("serve_unary_latency", "mean_latency_ms")):
+        cells = {(c.system, dict(c.at)["concurrency"]): c.value for c in validate.load(name).cells}
+        assert cells == {(r["configuration"], int(r["concurrency"])): float(r[column]) for r in published()}
+
+
+@pytest.mark.parametrize("name", ["serve_unary", "serve_unary_latency"])
+def test_errors_stay_within_their_bars(name: str) -> None:
+    (summary,) = validate.validate([validate.load(name)])
+    assert summary.median is not None and summary.median <= 0.10
+    assert summary.worst is not None and summary.worst <= 0.25
+    assert summary.order == (9, 9)
+    if name == "serve_unary":
+        for system in ("default", "haproxy"):
+            rates = [c.value for c in summary.checked if c.cell.system == system]
+            assert max(r for r in rates if r is not None) > 1.1 * (rates[-1] or 0)  # falls past saturation

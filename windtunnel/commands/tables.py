@@ -1,0 +1,70 @@
+"""Tables of simulated runs on the terminal: one row a run, columns that fit what ran. Owns headings and how numbers look."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from windtunnel.document import run_document
+from windtunnel.serving_document import is_serving, last_replicas
+from windtunnel.units import format_bytes, format_seconds
+
+if TYPE_CHECKING:
+    from windtunnel.record import RunRecord
+
+PLAIN_WIDTH = 160  # where nobody says how wide the output may be
+_BATCH = ("makespan", "lower bound", "CPU", "GPU", "peak memory", "spilled")
+_SERVING = ("offered /s", "answered /s", "p50", "p99", "replicas", "CPU", "GPU", "cost")
+
+
+def print_runs(name: str, records: tuple[RunRecord, ...]) -> None:
+    """The runs of one scenario, in the given order, and the reason of every run that failed."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    serving = any(is_serving(r) for r in records)
+    swept = list(dict.fromkeys(key for r in records for key in r.sweep))
+    table = Table(title=Text(name))
+    for head in ("engine", *(k.rpartition(".")[2] for k in swept), "seed", *(_SERVING if serving else _BATCH)):
+        table.add_column(Text(head))
+    for record in records:
+        cells = [record.label, *(str(record.sweep.get(k, "")) for k in swept), str(record.seed)]
+        if record.status == "ok":
+            cells += (_serving_cells if serving else _batch_cells)(record, run_document(record))
+        else:
+            cells.append(record.status)
+        table.add_row(*(Text(c) for c in cells))
+    console = Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH)
+    console.print(table)
+    for reason in dict.fromkeys(f"{r.label}: {r.status}: {r.reason}" for r in records if r.status != "ok"):
+        console.print(reason, markup=False, highlight=False)
+
+
+def _batch_cells(record: RunRecord, run: dict[str, Any]) -> list[str]:
+    cells = [format_seconds(run["makespan_s"]), format_seconds(run["lower_bound_s"]), *_busy(run)]
+    return [*cells, format_bytes(run["peak_memory_bytes"]), format_bytes(run["spilled_bytes"])]
+
+
+def _serving_cells(record: RunRecord, run: dict[str, Any]) -> list[str]:
+    latency = run["latency_s"]
+    lost = sum(count for name, count in run["requests"].items() if name not in ("sent", "ok"))
+    answered = f"{run['throughput_per_s']:.4g}" + (f" ({lost} lost)" if lost else "")
+    replicas = ", ".join(f"{name} {count}" for name, count in last_replicas(record).items())
+    return [
+        _offered(record, run), answered, format_seconds(latency["p50"]), format_seconds(latency["p99"]), replicas,
+        *_busy(run), f"${run['cost_usd']:.4f}",
+    ]  # fmt: skip
+
+
+def _offered(record: RunRecord, run: dict[str, Any]) -> str:
+    """A rate, or the clients of a closed loop, which offer what they get."""
+    arrivals = record.workload_spec["serving"]["arrivals"]
+    if arrivals["kind"] != "closed":
+        return f"{run['offered_per_s']:.4g}"
+    return "1 client" if arrivals["concurrency"] == 1 else f"{arrivals['concurrency']} clients"
+
+
+def _busy(run: dict[str, Any]) -> list[str]:
+    busy = run["utilization"]
+    return ["–" if busy.get(k) is None else f"{busy[k]:.0%}" for k in ("cpu", "gpu")]
