@@ -116,7 +116,8 @@ def _engine_cost(
     entry: ModelEntry, calibration: Calibration, options: Mapping[str, Any], settings: Mapping[str, Any]
 ) -> EngineCost:
     """Measured overheads where there are some, else the engine's constants; what the user set on top."""
-    cost = calibration.engine(entry.name) if calibration.engines else EngineCost(engine=entry.name, **entry.traits.overheads())
+    measured = any(e.engine == entry.name for e in calibration.engines)
+    cost = calibration.engine(entry.name) if measured else EngineCost(engine=entry.name, **entry.traits.overheads())
     cost = replace(cost, **entry.costs(options))
     chosen = {k: settings[k] for k in _COST_SETTINGS if settings.get(k) is not None}
     chosen |= settings["overheads"] or {}

@@ -217,6 +217,8 @@ def simulate(cell: Cell) -> Checked:
     except WindtunnelError as error:
         return Checked(cell=cell, status=error.status, value=None, reason=str(error))
     values = quantities(recorder, scenario.workload, outcome.rows or 0)
+    if cell.quantity not in values:
+        raise InputError(f"no quantity {cell.quantity!r}{nearest(cell.quantity, values)}")
     return Checked(cell=cell, status="ok", value=values[cell.quantity] * cell.factor)
 
 

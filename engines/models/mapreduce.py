@@ -25,7 +25,7 @@ TRAITS = Traits(
     overlap=True,
     page_cache=True,
     constants=(
-        Constant(name="startup_s", value=8.0, source="submission, splits and the application master (docs/engines.md: 7.2 s a small job)"),
+        Constant(name="startup_s", value=8.0, source="submission, splits, application master; a small local job took 7.2 s"),
         Constant(name="launch_s", value=1e-3, source="container request and launch in the application master"),
         Constant(name="done_s", value=0.5e-3, source="as launch_s"),
         Constant(name="task_s", value=1.0, source="start and warm-up of a JVM a task"),

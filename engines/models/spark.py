@@ -43,7 +43,7 @@ TRAITS = Traits(
     overlap=True,
     page_cache=True,
     constants=(
-        Constant(name="startup_s", value=4.0, source="application and executors, as docs/engines.md measures cold starts"),
+        Constant(name="startup_s", value=4.0, source="application and executors: cold start of a local session on two CPUs"),
         Constant(name="launch_s", value=1.5e-3, source="task serialization and dispatch in the driver"),
         Constant(name="done_s", value=0.5e-3, source="status update in the driver"),
         Constant(name="task_s", value=10e-3, source="task deserialization, shuffle and result handling in the executor"),

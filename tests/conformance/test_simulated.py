@@ -6,17 +6,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from windtunnel.engines.models.catalogue import ENTRIES
 from windtunnel.sim.calibrate import calibrate
 
 from windtunnel.cell import run_cell
 from windtunnel.cellspec import CellSpec, WorkloadChoice, cell_digest
-from windtunnel.cluster import ClusterSpec
+from windtunnel.cluster import ClusterSpec, NodeSpec
 from windtunnel.record import RunRecord
 from windtunnel.registry import WORKLOADS
 from windtunnel.scenario_tables import EngineChoice
 
 SCALE = 0.01
 MODELS = ("bulk", "streaming")
+ROOMY = ClusterSpec(nodes=(NodeSpec(cpus=2, memory_bytes=16 * 2**30),))  # Flink keeps a process for every operator
+MODELLED = tuple(name for name in ENTRIES if name not in MODELS)
 
 
 def run(name: str, engine: str, cluster: ClusterSpec, data_root: Path, scratch: Path, **options: Any) -> tuple[RunRecord, ...]:
@@ -70,6 +73,26 @@ def test_a_workload_runs_in_both_worlds(
     assert 0.5 * real.rows_out - 2 <= simulated.rows_out <= 2 * real.rows_out + 2
     assert simulated.counters["tasks"] == real.counters["tasks"]
     assert _operators(simulated) == _operators(real)
+
+
+@pytest.mark.parametrize("engine", MODELLED)
+@pytest.mark.parametrize("name", WORKLOADS)
+def test_a_workload_runs_on_every_simulated_engine(
+    name: str,
+    engine: str,
+    measured: dict[tuple[str, str], tuple[RunRecord, ...]],
+    costs: Path,
+    data_root: Path,
+    tmp_path: Path,
+) -> None:
+    real = measured[name, "bulk"][-1]
+    simulated = run(name, f"sim:{engine}", ROOMY, data_root, tmp_path, calibration=str(costs))[-1]
+    assert simulated.status == "ok", simulated.reason
+    assert simulated.makespan_s is not None and simulated.rows_out is not None and real.rows_out is not None
+    assert simulated.makespan_s >= simulated.counters["lower_bound_s"] * 0.5
+    assert 0.5 * real.rows_out - 2 <= simulated.rows_out <= 2 * real.rows_out + 2
+    startup = next(c.value for c in ENTRIES[engine].traits.constants if c.name == "startup_s")
+    assert simulated.makespan_s > startup, "the engine's own constants hold where a calibration has none of it"
 
 
 def _operators(record: RunRecord) -> set[str]:

@@ -49,13 +49,33 @@ options = {{ store_bytes = "2MiB" }}
 name = "streaming"
 options = {{ store_bytes = "2MiB" }}
 """
+FAULTS = """
+[[engines]]
+name = "ray"
+[[engines]]
+name = "dask"
+[[faults]]
+at = "1200ms"
+kind = "node_lost"
+target = "node[1]"
+until = "2s"
+[[faults]]
+at = "700ms"
+kind = "worker_killed"
+target = "node[0]"
+[[faults]]
+at = "500ms"
+kind = "straggler"
+target = "node[2]"
+factor = 3.0
+"""
 
 
-def records(folder: Path, seed: int, hash_seed: str) -> dict[str, str]:
+def records(folder: Path, seed: int, hash_seed: str, more: str = "") -> dict[str, str]:
     """Hashes of everything that a simulation in a process of its own stores."""
     folder.mkdir()
     file = folder.parent / f"drawn-{seed}.toml"
-    file.write_text(SCENARIO.format(seed=seed))
+    file.write_text(SCENARIO.format(seed=seed) + more)
     command = [sys.executable, "-m", "windtunnel.cli", "simulate", str(file), "--results", str(folder), "--json"]
     done = subprocess.run(command, env={"PYTHONHASHSEED": hash_seed, "PATH": "/usr/bin:/bin"}, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr.decode()[-1000:]
@@ -80,3 +100,10 @@ def test_another_seed_draws_other_durations(tmp_path: Path, engine: str) -> None
         runs = [json.loads(p.read_text()) for p in (folder / "runs").glob("*.json")]
         found += [r["makespan_s"] for r in runs if r["label"] == engine]
     assert found[0] != found[1]
+
+
+def test_faults_strike_alike_in_other_processes(tmp_path: Path) -> None:
+    mortal = FAULTS.replace("node[", "worker[")
+    first = records(tmp_path / "a", 7, "1", mortal)
+    assert first == records(tmp_path / "b", 7, "2718", mortal)
+    assert first != records(tmp_path / "c", 7, "1")

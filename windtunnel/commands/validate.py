@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -38,7 +39,7 @@ def validate(tables: tuple[str, ...], as_json: bool, markdown: bool, jobs: int |
     if as_json:
         print_json({"schema": 1, "tables": [_document(s) for s in summaries]})
     elif markdown:
-        click.echo("\n\n".join(_markdown(s) for s in summaries))
+        click.echo("\n\n".join([overview_markdown(summaries), *(table_markdown(s) for s in summaries), constants_markdown()]))
     else:
         _print(summaries)
     right = all(s.status_right[0] == s.status_right[1] for s in summaries)
@@ -94,7 +95,38 @@ def _shown(status: str, value: float | None) -> str:
     return status.replace("_", " ") if value is None else f"{value:.4g}"
 
 
-def _markdown(summary: Summary) -> str:
+def overview_markdown(summaries: list[Summary]) -> str:
+    """A line a table."""
+    lines = ["| table | cells | fitted | median error | not fitted | worst | order kept | status right |"]
+    lines.append("|---|---:|---:|---:|---:|---:|---:|---:|")
+    for s in summaries:
+        fitted = sum(c.cell.fitted for c in s.checked)
+        errors = ["" if e is None else f"{e:.1%}" for e in (s.median, s.unfitted, s.worst)]
+        lines.append(f"| [{s.table.title}](#{_anchor(s.table.title)}) | {len(s.checked)} | {fitted} | {' | '.join(errors)} | "
+                     f"{s.order[0]} of {s.order[1]} | {s.status_right[0]} of {s.status_right[1]} |")  # fmt: skip
+    return "\n".join(lines)
+
+
+def _anchor(title: str) -> str:
+    kept = "".join(c for c in title.lower() if c.isalnum() or c in " -_")
+    return re.sub(r"[\s-]+", "-", kept.strip())
+
+
+def constants_markdown() -> str:
+    """Every constant of every model of an engine, with its source and what it was fitted to."""
+    from windtunnel.engines.models import catalogue, serving
+
+    lines = ["## Constants of the models", "", "| engine | constant | value | source | fitted to |", "|---|---|---:|---|---|"]
+    tables = [(name, entry.traits.constants) for name, entry in catalogue.ENTRIES.items()]
+    for name, entry in serving.ENTRIES.items():
+        tables += [(name if len(entry.proxies) == 1 else f"{name}, {proxy}", found) for proxy, found in entry.proxies.items()]
+    for name, constants in tables:
+        lines += [f"| {name} | `{c.name}` | {c.value:.4g} | {c.source} | {c.fitted} |" for c in constants]
+    return "\n".join(lines)
+
+
+def table_markdown(summary: Summary) -> str:
+    """A table's cells, and what is to be said about them."""
     table = summary.table
     head = f"## {table.title}\n\n`{table.name}` · {table.source}\n\n{_verdict(summary)}.\n"
     lines = [head, f"| system | at | published ({table.unit}) | simulated | error | |", "|---|---|---:|---:|---:|---|"]
