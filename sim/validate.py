@@ -7,18 +7,18 @@ computes errors; it fits nothing and prints nothing.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
 import tomllib
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from importlib import resources
-from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+from windtunnel import pool
 from windtunnel.errors import InputError, OutOfMemory, WindtunnelError, nearest
 from windtunnel.record import Recorder
 from windtunnel.registry import load_engine
@@ -234,8 +234,9 @@ def validate(tables: list[Table], progress: Callable[[Checked], None] = lambda _
 
 
 def _run(cells: list[Cell], processes: int) -> Iterator[tuple[int, Checked]]:
-    if processes <= 1:
-        yield from ((i, simulate(c)) for i, c in enumerate(cells))
-        return
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        yield from enumerate(pool.map(simulate, cells))
+    with contextlib.closing(pool.each(_numbered, list(enumerate(cells)), jobs=processes)) as ended:
+        yield from (result for _, result in ended)
+
+
+def _numbered(entry: tuple[int, Cell]) -> tuple[int, Checked]:
+    return entry[0], simulate(entry[1])

@@ -2,7 +2,7 @@
 
 The module owns order, time-outs and resuming. It measures nothing itself and knows no engine: a cell's child process (`cell`)
 runs, the parent's end of it (`child`) samples it and attaches the samples, and the record is appended to the store. Simulated
-cells run in this process.
+cells run in this process, or side by side (`pool`).
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ import os
 import random
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from windtunnel import pool
 from windtunnel.cell import run_cell
 from windtunnel.cellspec import CellSpec, WorkloadChoice, cell_digest, default_data_root
 from windtunnel.cluster import ClusterSpec
@@ -113,10 +114,13 @@ class Experiment:
             ],
         }  # fmt: skip
 
-    def run(self, store: Store, *, resume: bool = False, progress: Callback | None = None) -> tuple[RunRecord, ...]:
+    def run(
+        self, store: Store, *, resume: bool = False, progress: Callback | None = None, jobs: int = 1, address: str | None = None
+    ) -> tuple[RunRecord, ...]:
         """Run every cell; with ``resume`` those without a finished record. Returns all records of the experiment's cells.
 
-        Ctrl-C stops the running cell and keeps every finished record.
+        Real cells run one by one; of simulated ones ``jobs`` side by side, or on the Dask cluster at ``address``. Ctrl-C stops
+        what is running and keeps every finished record.
         """
         notify = progress or (lambda event: None)
         cells = self.cells()
@@ -125,14 +129,27 @@ class Experiment:
             _refuse_second_run(cells, store)
         store.write_manifest(self.manifest())
         self._make_data(notify)
-        for index, cell in enumerate(todo):
+        if todo:
+            notify(Progress(kind="cell", index=0, total=len(todo), text=_title(todo[0])))
+        for index, (cell, records) in enumerate(self._ran(todo, store, jobs, address)):
             notify(Progress(kind="cell", index=index, total=len(todo), text=_title(cell)))
-            run = _run_here(cell, store) if cell.clock == "virtual" else _run_child(cell, store, self.timeout_s)
-            for record in run:
+            for record in records:
                 notify(Progress(kind="record", index=index, total=len(todo), text=_title(cell), record=record))
         mine = {c.cell for c in cells}
         found = (store.read(i) for i in store.run_ids() if i.split("-")[0] in mine)
         return tuple(sorted(found, key=lambda r: (r.workload, r.label, r.cell, r.repetition)))
+
+    def _ran(
+        self, todo: list[CellSpec], store: Store, jobs: int, address: str | None
+    ) -> Iterator[tuple[CellSpec, Iterable[RunRecord]]]:
+        """Real cells in their order, with records as they come; then simulated ones as they end. All records are stored."""
+        yield from ((c, _run_child(c, store, self.timeout_s)) for c in todo if c.clock != "virtual")
+        virtual = [c for c in todo if c.clock == "virtual"]
+        with contextlib.closing(pool.each(simulated, virtual, jobs=jobs, address=address)) as ended:
+            for cell, records in ended:
+                for record in records:
+                    store.append(record)
+                yield cell, records
 
     def _make_data(self, notify: Callback) -> None:
         """Before any cell, so that no time-out pays for it."""
@@ -164,13 +181,11 @@ def _title(cell: CellSpec) -> str:
     return f"{cell.workload.name} · {cell.engine.label}" + (f" · {sweep}" if sweep else "")
 
 
-def _run_here(cell: CellSpec, store: Store) -> Iterator[RunRecord]:
-    """A simulated cell: nothing to measure from outside and nothing to leave behind, so it needs no process."""
+def simulated(cell: CellSpec) -> list[RunRecord]:
+    """The records of a simulated cell: there is nothing to measure from outside and nothing to leave behind."""
     records: list[RunRecord] = []
     run_cell(cell, lambda record, start, end: records.append(record))
-    for record in records:
-        store.append(record)
-        yield record
+    return records
 
 
 def _run_child(cell: CellSpec, store: Store, timeout_s: float) -> Iterator[RunRecord]:

@@ -26,9 +26,9 @@ ARROWS = {
 #: modules of a room that another may not import
 HIDDEN = {"sim": ("windtunnel.engines.adapters", "windtunnel.engines.local")}
 
-#: heavy library → the only file that imports it
+#: heavy library → the only files that import it
 HEAVY = {
-    "pyspark": "engines/adapters/spark.py", "dask": "engines/adapters/dask.py", "distributed": "engines/adapters/dask.py",
+    "pyspark": "engines/adapters/spark.py", "dask": "engines/adapters/dask.py", "distributed": ("engines/adapters/dask.py", "windtunnel/pool.py"),
     "simpy": "sim/",
 }  # fmt: skip
 

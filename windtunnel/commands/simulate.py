@@ -22,10 +22,15 @@ if TYPE_CHECKING:
 @click.option("--results", type=click.Path(path_type=Path), help="Folder for the full records.")
 @click.option("--resume", is_flag=True, help="Keep the finished runs of the results folder and run the rest.")
 @click.option("--calibration", type=click.Path(path_type=Path), help="Costs made by `windtunnel calibrate`, for real kernels.")
-def simulate(file: Path, as_json: bool, results: Path | None, resume: bool, calibration: Path | None) -> int:
+@click.option("--jobs", type=click.IntRange(1), help="Simulations side by side; default one a CPU.")
+@click.option("--address", help="Dask scheduler (tcp://host:port) whose workers simulate; they must have this package.")
+def simulate(
+    file: Path, as_json: bool, results: Path | None, resume: bool, calibration: Path | None, jobs: int | None, address: str | None
+) -> int:
     """Run the scenario FILE in the simulated cluster."""
     from windtunnel.commands.tables import print_runs
     from windtunnel.document import scenario_document
+    from windtunnel.environment import usable_cpus
     from windtunnel.scenario import load_scenario
     from windtunnel.store import Store
 
@@ -35,7 +40,7 @@ def simulate(file: Path, as_json: bool, results: Path | None, resume: bool, cali
         check_engines(choice.engines or (), missing_is_record=True)
     store = Store(results_folder(results, scenario.name))
     with progress() as show:
-        records = experiment.run(store, resume=resume, progress=show)
+        records = experiment.run(store, resume=resume, progress=show, jobs=jobs or usable_cpus(), address=address)
     if as_json:
         print_json(scenario_document(scenario.name, _in_order(experiment, records)))
     else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
 @click.option("--jobs", type=click.IntRange(1), help="Cells simulated side by side; default one a CPU.")
 def validate(tables: tuple[str, ...], as_json: bool, markdown: bool, jobs: int | None) -> int:
     """Simulate published measurements and print the error of every cell; TABLES by name or as files, default all."""
+    from windtunnel.environment import usable_cpus
     from windtunnel.experiment import Progress
     from windtunnel.sim import validate as check
 
@@ -35,7 +35,7 @@ def validate(tables: tuple[str, ...], as_json: bool, markdown: bool, jobs: int |
             done += 1
             show(Progress(kind="cell", index=done, total=total, text=f"{checked.cell.table}: {checked.cell.name}"))
 
-        summaries = check.validate(loaded, told, processes=jobs or len(os.sched_getaffinity(0)))
+        summaries = check.validate(loaded, told, processes=jobs or usable_cpus())
     if as_json:
         print_json({"schema": 1, "tables": [_document(s) for s in summaries]})
     elif markdown:

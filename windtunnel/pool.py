@@ -1,0 +1,81 @@
+"""Simulations side by side: on this machine's cores, or on a Dask cluster by its address. What comes back does not depend on where."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
+from typing import TypeVar
+
+from windtunnel.errors import InputError, MissingEngine, RunFailed
+
+PATIENCE_S = 2.0  # work that is done sooner than this is not worth the start of processes
+A = TypeVar("A")
+B = TypeVar("B")
+
+
+def each(
+    do: Callable[[A], B], items: Sequence[A], *, jobs: int = 1, address: str | None = None
+) -> Generator[tuple[A, B], None, None]:
+    """Every item with its result, as they end. ``do`` is a function of a module; ``address``: of a Dask scheduler.
+
+    With ``jobs`` above 1 processes are started after the first seconds; leaving the iterator early stops them. Raises RunFailed
+    when one dies.
+    """
+    todo, begin = deque(items), time.monotonic()
+    while todo and address is None and (jobs == 1 or len(todo) == 1 or time.monotonic() - begin < PATIENCE_S):
+        item = todo.popleft()
+        yield item, do(item)
+    if not todo:
+        return
+    with _dask(address) if address is not None else processes(min(jobs, len(todo))) as pool:
+        futures = {pool.submit(do, item): item for item in todo}
+        try:
+            for future in as_completed(futures):
+                yield futures[future], future.result()
+        except BrokenProcessPool as error:
+            raise RunFailed(
+                "a process that simulated has died: was it killed, or out of memory? what is finished is kept"
+            ) from error
+        finally:
+            for future in futures:
+                future.cancel()
+
+
+@contextlib.contextmanager
+def processes(count: int) -> Iterator[Executor]:
+    """``count`` processes of this program; none of them outlives the block, whatever it was doing."""
+    pool = ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=_quiet)
+    try:
+        yield pool
+    finally:
+        children = list((pool._processes or {}).values())
+        pool.shutdown(wait=False, cancel_futures=True)
+        for child in children:
+            child.kill()
+        for child in children:
+            child.join()
+
+
+def _quiet() -> None:
+    """Ctrl-C reaches the whole process group: children end without a word, the parent says what there is to say."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+@contextlib.contextmanager
+def _dask(address: str) -> Iterator[Executor]:
+    try:
+        from distributed import Client
+    except ImportError as error:
+        raise MissingEngine("a Dask cluster needs the dask extra; run: pip install 'windtunnel[dask]'") from error
+    try:
+        client = Client(address, timeout=10)
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(f"no Dask scheduler answers at {address}: {error}") from error
+    with client:
+        yield client.get_executor(pure=False)
