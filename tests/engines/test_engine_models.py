@@ -1,0 +1,162 @@
+"""Mechanisms of the modelled engines, one by one, on jobs whose times can be worked out by hand. Other overheads are zero."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from windtunnel.engines.models.catalogue import ENTRIES
+
+from windtunnel.errors import InputError
+from windtunnel.record import Recorder
+from windtunnel.registry import load_engine
+from windtunnel.scenario import from_document
+
+LOAD = {"name": "load", "kind": "map", "batch_rows": 1, "cost": {"per_batch": "1s"}, "row_bytes_out": "1MB"}
+INFER = {
+    "name": "infer", "kind": "map", "batch_rows": 1, "cost": {"per_batch": "1s"}, "row_bytes_out": "8B",
+    "resources": {"cpus": 0, "gpus": 1},
+}  # fmt: skip
+
+
+def simulate(
+    engine: str,
+    operators: list[dict[str, Any]],
+    *,
+    rows: int = 4,
+    node: dict[str, Any] | None = None,
+    overheads: dict[str, float] | None = None,
+    **options: Any,
+) -> dict[str, float]:
+    """Counters of a run on nodes of 2 CPUs and a device unless ``node`` says otherwise; one row of 1 MB a partition."""
+    document = {
+        "schema": 1, "name": "by hand",
+        "cluster": {"nodes": [{"count": 1, "cpus": 2, "memory": "16GiB", "gpus": {"count": 1, "memory": "0B"}, **(node or {})}]},
+        "dataset": {"rows": rows, "row_bytes": "1MB", "partitions": rows},
+        "operators": operators, "engines": [{"name": engine}],
+    }  # fmt: skip
+    scenario = from_document(document, "by hand.toml")
+    assert scenario.workload is not None
+    bound, recorder = scenario.workload.bind(Path(".")), Recorder()
+    free = {c.name: 0.0 for c in ENTRIES[engine].traits.constants}
+    session = load_engine(f"sim:{engine}").open(scenario.cluster, {**options, "overheads": {**free, **(overheads or {})}})
+    session.prepare(bound)
+    assert session.run(bound, recorder, Path(".")).rows == rows
+    return dict(recorder.counters)
+
+
+def seconds(engine: str, operators: list[dict[str, Any]], **more: Any) -> float:
+    return simulate(engine, operators, **more)["makespan_s"]
+
+
+NEAR = 0.05
+
+
+@pytest.mark.parametrize("engine", ["ray", "dask", "flink"])
+def test_streams_overlap_their_stages(engine: str) -> None:
+    """Two CPUs load four rows in two seconds; the device begins after one and takes four."""
+    assert seconds(engine, [LOAD, INFER]) == pytest.approx(5.0, abs=NEAR)
+
+
+@pytest.mark.parametrize("engine", ["bulk", "spark", "mapreduce"])
+def test_stages_with_barriers_do_not(engine: str) -> None:
+    assert seconds(engine, [LOAD, INFER]) == pytest.approx(6.0, abs=NEAR)
+
+
+def test_ray_materialised_is_staged() -> None:
+    assert seconds("ray", [LOAD, INFER], materialize=True) == pytest.approx(6.0, abs=NEAR)
+
+
+def test_ray_offers_what_it_was_given() -> None:
+    assert seconds("ray", [LOAD], num_cpus=1) == pytest.approx(4.0, abs=NEAR)
+    assert seconds("ray", [LOAD], concurrency={"load": 1}) == pytest.approx(4.0, abs=NEAR)
+    assert seconds("ray", [LOAD]) == pytest.approx(2.0, abs=NEAR)
+
+
+def test_ray_starts_a_process_for_a_task_with_a_device() -> None:
+    """Four restarts of half a second on the device's way."""
+    assert seconds("ray", [LOAD, INFER], overheads={"device_restart_s": 0.5}) == pytest.approx(7.0, abs=NEAR)
+
+
+def test_ray_holds_the_source_back_where_the_store_is_small() -> None:
+    slow = {**INFER, "cost": {"per_batch": "3s"}}
+    small = {"rows": 20, "object_store": "8MB", "block": "1MB"}
+    held = simulate("ray", [LOAD, slow], **small)
+    free = simulate("ray", [LOAD, slow], backpressure=False, **small)
+    assert held.get("spilled_bytes", 0) == 0
+    assert free["spilled_bytes"] > 0
+
+
+def test_spark_runs_as_many_tasks_as_its_executors_have_cores() -> None:
+    node = {"cpus": 4}
+    assert seconds("spark", [LOAD], node=node) == pytest.approx(1.0, abs=NEAR)
+    assert seconds("spark", [LOAD], node=node, executors=1, executor_cores=1) == pytest.approx(4.0, abs=NEAR)
+    # 15 GiB are left to executors: two of 7 GiB
+    assert seconds("spark", [LOAD], node=node, executor_memory="7GiB", executor_cores=1) == pytest.approx(2.0, abs=NEAR)
+
+
+def test_spark_pickles_rows_to_python_and_back() -> None:
+    """1 MB in and 1 MB out at 1 MB/s: two more seconds a task."""
+    crossing = seconds("spark", [LOAD], rows=2, overheads={"bridge_bytes_per_s": 1e6})
+    assert crossing == pytest.approx(3.0, abs=NEAR)
+
+
+def test_spark_joins_small_shuffle_partitions() -> None:
+    """A change of resources is a shuffle: 60 rows in 30 partitions of 2 MB, for two cores."""
+    second = {**LOAD, "name": "second", "resources": {"cpus": 0.99}}
+    counts = {a: simulate("spark", [LOAD, second], rows=60, shuffle_partitions=30, adaptive=a)["tasks"] for a in (True, False)}
+    assert counts[False] == 60 + 30
+    assert counts[True] == 60 + 2
+
+
+def test_dask_fuses_and_needs_no_memory_between() -> None:
+    second = {**LOAD, "name": "second"}
+    assert simulate("dask", [LOAD, second])["tasks"] == 4
+    assert simulate("dask", [LOAD, second], fuse=False)["tasks"] == 8
+
+
+def test_dask_without_queuing_loads_everything_first() -> None:
+    """Root tasks that are given out at once run before what follows from them."""
+    second = {**LOAD, "name": "second", "resources": {"cpus": 0.99}, "row_bytes_out": "8B"}
+    node = {"cpus": 1}
+    queued = simulate("dask", [LOAD, second], rows=20, node=node, memory_target="4MB")
+    at_once = simulate("dask", [LOAD, second], rows=20, node=node, memory_target="4MB", queuing=False)
+    assert queued.get("spilled_bytes", 0) == 0
+    assert at_once["spilled_bytes"] > 0
+
+
+def test_flink_runs_as_many_subtasks_as_it_is_told() -> None:
+    assert seconds("flink", [LOAD], parallelism=1) == pytest.approx(4.0, abs=NEAR)
+    assert seconds("flink", [LOAD], parallelism={"load": 2}) == pytest.approx(2.0, abs=NEAR)
+    with pytest.raises(InputError, match="laod"):
+        seconds("flink", [LOAD], parallelism={"laod": 2})
+
+
+def test_flink_chains_operators_into_one_subtask() -> None:
+    second = {**LOAD, "name": "second"}
+    assert simulate("flink", [LOAD, second], chaining=True)["tasks"] == 4
+    assert simulate("flink", [LOAD, second])["tasks"] == 8
+
+
+def test_mapreduce_starts_a_process_for_every_task() -> None:
+    """Four tasks on two CPUs: two rounds of a second of work and half a second of start."""
+    assert seconds("mapreduce", [LOAD], overheads={"task_s": 0.5}) == pytest.approx(3.0, abs=NEAR)
+
+
+def test_mapreduce_replicates_its_output() -> None:
+    node = {"count": 3, "nic": "10Gbit/s"}
+    assert simulate("mapreduce", [LOAD], node=node, replication=1).get("bytes_network", 0) == 0
+    assert simulate("mapreduce", [LOAD], node=node, replication=3)["bytes_network"] == 2 * 4 * 1e6
+
+
+def test_mapreduce_merges_what_its_sort_buffer_cannot_hold() -> None:
+    wide = {"name": "wide", "kind": "sort", "cost": {"per_row": "1ms"}, "row_bytes_out": "1MB"}
+    assert "bytes_merged" not in simulate("mapreduce", [LOAD, wide], overheads={"merge_bytes": 80e6})
+    assert simulate("mapreduce", [LOAD, wide], overheads={"merge_bytes": 0.5e6})["bytes_merged"] > 0
+
+
+@pytest.mark.parametrize("engine", sorted(ENTRIES))
+def test_an_unknown_option_is_refused(engine: str) -> None:
+    with pytest.raises(InputError, match="colour"):
+        simulate(engine, [LOAD], colour="red")
