@@ -13,6 +13,7 @@ import click
 
 from windtunnel import __version__
 from windtunnel.commands.calibrate import calibrate
+from windtunnel.commands.claims import claims
 from windtunnel.commands.completion import completion
 from windtunnel.commands.demo import demo
 from windtunnel.commands.holdout import holdout
@@ -24,7 +25,7 @@ from windtunnel.commands.validate import validate
 from windtunnel.errors import WindtunnelError
 
 INTERRUPTED = 130
-_COMMANDS = (demo, run, simulate, validate, calibrate, holdout, report, engines, workloads, instances, doctor, completion)
+_COMMANDS = (demo, run, simulate, validate, claims, calibrate, holdout, report, engines, workloads, instances, doctor, completion)
 
 
 class _Ordered(click.Group):

@@ -44,9 +44,12 @@ from windtunnel.model import (
     WorkerLost,
 )
 
+LEAST_QUEUED = 8  # blocks that may be queued on the smallest cluster
+
 
 class Streaming:
-    """The model. ``queued_blocks``, ``queued_fraction`` (of the object store, shared by all edges): bounds of queued output.
+    """The model. ``queued_blocks`` (None: 2 a CPU, 8 at least), ``queued_fraction`` (of the object store, shared by all edges):
+    bounds of queued output.
 
     ``backpressure`` False and ``autoscale`` False switch the mechanisms off (ablations).
     """
@@ -56,13 +59,13 @@ class Streaming:
     def __init__(
         self,
         *,
-        queued_blocks: int = 8,
+        queued_blocks: int | None = None,
         queued_fraction: float = 0.5,
         backpressure: bool = True,
         autoscale: bool = True,
         ahead: bool = True,
     ) -> None:
-        self._queued_blocks = queued_blocks
+        self._most_queued = queued_blocks
         self._queued_fraction = queued_fraction
         self._backpressure = backpressure
         self._autoscale = autoscale
@@ -100,6 +103,8 @@ class Streaming:
             for s in job.stages
         ]
         self._unsettled = list(job.stages)  # not complete yet
+        cpus = sum(n.cpus for n in view.nodes)
+        self._queued_blocks = max(LEAST_QUEUED, 2 * cpus) if self._most_queued is None else self._most_queued
         actions: list[Action] = []
         for stage in job.stages:
             actions += self._first_actors(stage)
@@ -418,7 +423,11 @@ ENTRY = ModelEntry(
     name="streaming",
     build=Streaming,
     options=(
-        Option(name="queued_blocks", default=8, doc="most blocks a stage may have queued or in the making for its consumers"),
+        Option(
+            name="queued_blocks",
+            default=None,
+            doc="most blocks a stage may have queued or in the making for its consumers; default 8, or 2 a CPU",
+        ),
         Option(name="queued_fraction", default=0.5, doc="share of the object store that queued blocks of all edges may fill"),
         Option(name="backpressure", default=True, doc="whether full queues hold a stage back", choices=(True, False)),
         Option(name="autoscale", default=True, doc="whether actor pools grow above their minimum", choices=(True, False)),
