@@ -34,6 +34,14 @@ ENGINES: dict[str, EngineEntry] = {
     "spark": EngineEntry(
         "windtunnel.engines.adapters.spark:SparkEngine", ("pyspark", "pandas"), "pip install 'windtunnel[spark]'"
     ),
+    "serving": EngineEntry(
+        "windtunnel.engines.serving.engine:EmbeddedServingEngine",
+        ("starlette", "uvicorn", "aiohttp"),
+        "pip install 'windtunnel[serving]'",
+    ),
+    "fastapi": EngineEntry(
+        "windtunnel.engines.serving.engine:FastApiEngine", ("fastapi", "uvicorn", "aiohttp"), "pip install 'windtunnel[serving]'"
+    ),
     "null": EngineEntry("windtunnel.engines.null:NullEngine"),
     "sim:bulk": EngineEntry("windtunnel.sim.engine:SimBulkEngine"),
     "sim:streaming": EngineEntry("windtunnel.sim.engine:SimStreamingEngine"),

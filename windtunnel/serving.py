@@ -228,3 +228,14 @@ def _refuse_cycle(calls: Mapping[str, tuple[str, ...]], place: Place) -> None:
                 state[name] = 1
                 stack.append((name, True))
                 stack.extend((callee, False) for callee in calls[name] if state.get(callee) != 2)
+
+
+def deployment_from_plain(data: Mapping[str, Any]) -> DeploymentSpec:
+    """Inverse of `dataclasses.asdict`, also after JSON."""
+    parts = {"replicas": Replicas, "resources": Resources, "cost": CallCost, "batch": BatchSpec}
+    made = {k: parts[k](**v) if k in parts else v for k, v in data.items()}
+    return DeploymentSpec(**{**made, "calls": _nested(data["calls"])})
+
+
+def _nested(calls: Any) -> Calls:
+    return tuple(c if isinstance(c, str) else _nested(c) for c in calls)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from simpy.core import Environment
 from windtunnel.engines.models.serving import RULES
+from windtunnel.engines.models.streams import CHOICE, OVERHEAD, SERVICE, Factors, Uniforms
 from windtunnel.sim.hardware.cpu import Timer
 from windtunnel.sim.serving.journal import Journal
 from windtunnel.sim.serving.loops import Machine
@@ -18,7 +19,6 @@ from windtunnel.sim.serving.replicas import Replica
 from windtunnel.sim.serving.requests import Call, Plan, Request
 from windtunnel.sim.serving.settings import Settings
 from windtunnel.sim.serving.site import Site
-from windtunnel.sim.serving.streams import CHOICE, OVERHEAD, SERVICE, Factors, Uniforms
 
 from windtunnel.serving import DeploymentSpec
 

@@ -10,6 +10,7 @@ import math
 from typing import TYPE_CHECKING
 
 import numpy as np
+from windtunnel.engines.models.latencies import statistics
 
 from windtunnel.record import Recorder
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from windtunnel.sim.serving.requests import Call, Request
 
 OUTCOMES = ("ok", "rejected", "timed_out", "failed")
-PERCENTILES = {"p50": 50.0, "p90": 90.0, "p99": 99.0, "p999": 99.9}
 MOST_SAMPLES = 200_000  # latencies that are written out; above it every n-th
 FIRST_TRACED, THEN_EVERY = 2_000, 50
 
@@ -102,13 +102,3 @@ class Journal:
         if len(latencies):
             self.recorder.counters.update(statistics(latencies))
             self.recorder.counters["first_output_s"] = float(ends[0])
-
-
-def statistics(latencies: np.ndarray) -> dict[str, float]:
-    """Mean, percentiles (linear between the two nearest) and maximum of all latencies."""
-    found = np.percentile(latencies, list(PERCENTILES.values()))
-    return {
-        "latency_mean_s": float(latencies.mean()),
-        **{f"latency_{name}_s": float(value) for name, value in zip(PERCENTILES, found, strict=True)},
-        "latency_max_s": float(latencies.max()),
-    }

@@ -10,9 +10,10 @@ import gc
 from heapq import heappop
 
 from simpy.core import Environment
+from windtunnel.engines.models.arrivals import arrival_times, trace_times
+from windtunnel.engines.models.streams import OVERHEAD, Factors
 from windtunnel.sim.faults import Faults, expanded
 from windtunnel.sim.hardware.cpu import Timer
-from windtunnel.sim.serving.arrivals import arrival_times, trace_times
 from windtunnel.sim.serving.breakage import Breakage
 from windtunnel.sim.serving.deployments import Deployment
 from windtunnel.sim.serving.journal import Journal
@@ -21,7 +22,6 @@ from windtunnel.sim.serving.requests import Call, Leaf, Request, compose
 from windtunnel.sim.serving.scaling import Controller, Watch, rules_of
 from windtunnel.sim.serving.settings import Settings
 from windtunnel.sim.serving.site import Site
-from windtunnel.sim.serving.streams import OVERHEAD, Factors
 
 from windtunnel.cluster import ClusterSpec
 from windtunnel.errors import InputError, RunFailed, RunTimeout

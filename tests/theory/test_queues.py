@@ -115,7 +115,7 @@ cost = { per_call = "6ms", cv = 1.0 }
 
 
 def test_arrivals_have_the_rate_and_the_variation_that_were_asked_for() -> None:
-    from windtunnel.sim.serving.arrivals import arrival_times
+    from windtunnel.engines.models.arrivals import arrival_times
 
     from windtunnel.scenario import parse_scenario
 

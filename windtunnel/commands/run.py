@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 @json_option
 def run(scenario: Path | None, results: Path | None, resume: bool, as_json: bool, **asked: object) -> int:
     """Run a SCENARIO file, or workloads of the catalogue on engines, for real on this machine."""
+    from windtunnel.serving_document import is_serving
     from windtunnel.store import Store
 
     experiment = _from_scenario(scenario, asked) if scenario is not None else _from_options(asked)
@@ -54,11 +55,18 @@ def run(scenario: Path | None, results: Path | None, resume: bool, as_json: bool
         from windtunnel.document import scenario_document
 
         print_json(scenario_document(experiment.name, records))
+    elif any(is_serving(r) for r in records):
+        from windtunnel.commands.tables import print_runs
+
+        print_runs(experiment.name, tuple(r for r in records if not r.warmup))
     else:
         from windtunnel.reports.compare import build
         from windtunnel.reports.render.terminal import print_comparison
 
         print_comparison(build(records))
+    if any(is_serving(r) for r in records):
+        say(f"records: {store.root}")
+        return exit_code(records)
     say(f"records: {store.root}; see `windtunnel report {store.root} --html report.html`")
     return exit_code(records)
 

@@ -57,8 +57,7 @@ def scenario_experiment(scenario: Scenario, *, simulated: bool, calibration: Pat
     points = scenario.expand()
     for point in points:
         refuse_gaps(point.scenario, "simulate" if simulated else "run")
-        if simulated:
-            refuse_engines(point.scenario)
+        refuse_engines(point.scenario, simulated)
     choices = tuple(
         WorkloadChoice(
             name=scenario.name,
@@ -79,8 +78,10 @@ def scenario_experiment(scenario: Scenario, *, simulated: bool, calibration: Pat
 def _engines(scenario: Scenario, simulated: bool, calibration: Path | None) -> tuple[EngineChoice, ...]:
     from dataclasses import replace
 
-    if not simulated:
+    if not simulated and scenario.serving is None:
         return scenario.engines
+    if not simulated:  # the same arrivals in both worlds
+        return tuple(replace(e, options={"seed": scenario.seed, **e.options}) for e in scenario.engines)
     extra = {} if calibration is None else {"calibration": str(calibration)}
     aliases = _SERVES if scenario.serving is not None else {}
     return tuple(replace(e, name=f"sim:{aliases.get(e.name, e.name)}", options={**extra, **e.options}) for e in scenario.engines)
@@ -90,26 +91,28 @@ def _engines(scenario: Scenario, simulated: bool, calibration: Path | None) -> t
 _SERVES = {"ray": "ray-serve"}
 
 
-def refuse_engines(scenario: Scenario) -> None:
+def refuse_engines(scenario: Scenario, simulated: bool = True) -> None:
     """Engines that answer requests run serving scenarios, the others all else; told in one sentence before anything runs."""
     from windtunnel.errors import InputError
-    from windtunnel.registry import ENGINES, load_engine
+    from windtunnel.registry import ENGINES, load_engine, missing_modules
 
     serving = scenario.serving is not None
-    for choice in _engines(scenario, True, None):
-        if choice.name not in ENGINES or ("serving" in load_engine(choice.name).capabilities.features) == serving:
+    for choice in _engines(scenario, simulated, None):
+        if choice.name not in ENGINES or missing_modules(choice.name):
+            continue
+        if ("serving" in load_engine(choice.name).capabilities.features) == serving:
             continue
         name = choice.name.removeprefix("sim:")
-        what = f"answers no requests; engines that serve: {', '.join(_serving_engines())}" if serving else (
+        what = f"answers no requests; engines that serve: {', '.join(_serving_engines(simulated))}" if serving else (
             "answers requests ([arrivals] with [[deployments]]) and runs no operators"
         )  # fmt: skip
         raise InputError(f"{scenario.file}: engine {name!r} {what}")
 
 
-def _serving_engines() -> list[str]:
-    from windtunnel.registry import ENGINES, load_engine
+def _serving_engines(simulated: bool) -> list[str]:
+    from windtunnel.registry import ENGINES, load_engine, missing_modules
 
-    names = [n for n in ENGINES if n.startswith("sim:")]
+    names = [n for n in ENGINES if n.startswith("sim:") == simulated and not missing_modules(n)]
     return [n.removeprefix("sim:") for n in names if "serving" in load_engine(n).capabilities.features]
 
 
@@ -120,7 +123,6 @@ def refuse_gaps(scenario: Scenario, verb: str) -> None:
     location = scenario.workload.dataset.location.kind
     real = verb == "run"
     gaps = (
-        (real and scenario.serving is not None, "serving scenarios ([arrivals] with [[deployments]])"),
         (real and bool(scenario.cluster.faults), "faults ([[faults]])"),
         (real and location != "generated", f'data sets with location = "{location}"'),
     )

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from windtunnel.sim.serving.streams import ARRIVALS, generator
+from windtunnel.engines.models.streams import ARRIVALS, generator
 
 from windtunnel.errors import InputError
 from windtunnel.serving import ArrivalSpec
