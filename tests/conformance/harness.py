@@ -14,7 +14,8 @@ from windtunnel.registry import ENGINES, missing_modules
 from windtunnel.workload import Workload
 
 #: engines that compute answers; `null` returns one and the simulated engines count rows
-REAL = tuple(name for name in ENGINES if name != "null" and not name.startswith("sim:"))
+SERVERS = ("serving", "fastapi")  # they answer requests and run no operators
+REAL = tuple(name for name in ENGINES if name not in ("null", *SERVERS) and not name.startswith("sim:"))
 JAVA = ("spark",)
 
 
