@@ -15,7 +15,7 @@ bound holds for the mean of the runs, not for a lucky one.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from windtunnel.sim.laws import StageLaw, Work
 
@@ -76,10 +76,17 @@ def volumes(job: Job, laws: Sequence[StageLaw]) -> list[Volume]:
     return result
 
 
-def lower_bound(job: Job, laws: Sequence[StageLaw], cluster: ClusterSpec) -> float:
-    """Seconds that a run of the job takes at least on this cluster."""
-    work = volumes(job, laws)
+def lower_bound(job: Job, laws: Sequence[StageLaw], cluster: ClusterSpec, *, times: float = 1.0) -> float:
+    """Seconds that a run of the job takes at least on this cluster.
+
+    ``times``: of a job with so many times the source partitions, all of the same sizes; tasks do not get longer by that.
+    """
+    work = [_multiplied(v, times) for v in volumes(job, laws)]
     return max(_work_law(job.stages, work, cluster), _critical_path(job.stages, work, cluster))
+
+
+def _multiplied(volume: Volume, times: float) -> Volume:
+    return replace(volume, slot_s=volume.slot_s * times, device_s=volume.device_s * times, moved=volume.moved * times)
 
 
 def _speed(cluster: ClusterSpec) -> float:

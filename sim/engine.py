@@ -83,6 +83,11 @@ class SimSession:
         job = self._entry.plan(job, self._options, self._cluster)
         self._prepared = job, stage_laws(job, workload, self._calibration)
 
+    def lower_bound(self, times: float = 1.0) -> float:
+        """Seconds that the prepared job takes at least, or one with ``times`` as many source partitions of the same sizes."""
+        assert self._prepared is not None
+        return lower_bound(*self._prepared, expanded(self._cluster), times=times)
+
     def run(self, workload: BoundWorkload, recorder: Recorder, output: Path) -> Outcome:
         """Simulate once. Raises RunFailed and OutOfMemory as a real run does."""
         if self._prepared is None:

@@ -18,6 +18,7 @@ from windtunnel.commands.completion import completion
 from windtunnel.commands.demo import demo
 from windtunnel.commands.holdout import holdout
 from windtunnel.commands.listing import doctor, engines, instances, workloads
+from windtunnel.commands.plan import plan
 from windtunnel.commands.report import report
 from windtunnel.commands.run import run
 from windtunnel.commands.simulate import simulate
@@ -25,7 +26,22 @@ from windtunnel.commands.validate import validate
 from windtunnel.errors import WindtunnelError
 
 INTERRUPTED = 130
-_COMMANDS = (demo, run, simulate, validate, claims, calibrate, holdout, report, engines, workloads, instances, doctor, completion)
+_COMMANDS = (
+    demo,
+    run,
+    simulate,
+    plan,
+    validate,
+    claims,
+    calibrate,
+    holdout,
+    report,
+    engines,
+    workloads,
+    instances,
+    doctor,
+    completion,
+)
 
 
 class _Ordered(click.Group):

@@ -13,15 +13,15 @@ from windtunnel.units import format_bytes
 
 
 class Disk:
-    """Reads and writes in bytes; ``used`` bytes lie on it."""
+    """Reads and writes in bytes; ``used`` bytes lie on it, ``peak`` at most so far."""
 
-    __slots__ = ("_capacity", "_reads", "_writes", "read_bytes", "used", "written_bytes")
+    __slots__ = ("_capacity", "_reads", "_writes", "peak", "read_bytes", "used", "written_bytes")
 
     def __init__(self, env: Environment, spec: DiskSpec) -> None:
         self._reads = Shared(env, divided(spec.read_bytes_per_s))
         self._writes = Shared(env, divided(spec.write_bytes_per_s))
         self._capacity = spec.capacity_bytes
-        self.used = self.read_bytes = self.written_bytes = 0
+        self.used = self.peak = self.read_bytes = self.written_bytes = 0
 
     def read(self, size: int, done: Done, arg: Any) -> None:
         """Read ``size`` bytes, then ``done(arg)``."""
@@ -31,6 +31,7 @@ class Disk:
     def write(self, size: int, done: Done, arg: Any) -> None:
         """Write ``size`` bytes, then ``done(arg)``; raises OutOfMemory when they do not fit."""
         self.used += size
+        self.peak = max(self.peak, self.used)
         self.written_bytes += size
         if self.used > self._capacity:
             raise OutOfMemory(

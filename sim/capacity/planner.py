@@ -1,0 +1,325 @@
+"""The planner of jobs with an end: bounds, search, refinement, and what there is to say about the plan that wins.
+
+`Bench` owns the worker processes and remembers what was simulated; everything else is arithmetic on estimates.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from windtunnel.sim.capacity import odds
+from windtunnel.sim.capacity.estimate import Estimate, assess, refined
+from windtunnel.sim.capacity.question import Candidate, Question, candidate_document, resized
+from windtunnel.sim.capacity.search import best_first, explore
+from windtunnel.sim.capacity.trial import Order, engine_name
+
+from windtunnel import pool
+from windtunnel.cellspec import default_data_root
+from windtunnel.errors import InputError
+from windtunnel.registry import load_engine
+from windtunnel.scenario import from_document
+from windtunnel.workload import BoundWorkload
+
+Key = tuple[Any, ...]
+Progress = Callable[[str, int], None]
+FINALISTS = 6
+SEEDS = 2  # more of them for the finalists
+FRONT_COST = 4.0  # the front is filled in up to so many times the least cost
+FRONT_SLACK = 0.05
+FRONT_MOST = 48
+REPLACEMENT_S = 120.0  # until a lost node is back, where its type has no start-up time
+WHOLE = 1 << 20  # sizes so large that a job is simulated whole
+
+
+class Bench:
+    """Simulates orders, side by side, each once. Results do not depend on ``jobs``."""
+
+    def __init__(self, executor: Executor | None, progress: Progress) -> None:
+        self._executor, self._progress = executor, progress
+        self.done: dict[Key, Estimate] = {}
+
+    def estimates(self, orders: Sequence[Order]) -> list[Estimate]:
+        """In the order asked for."""
+        new = {o.key: o for o in orders if o.key not in self.done}
+        results = map(assess, new.values()) if self._executor is None else self._executor.map(assess, new.values())
+        for key, estimate in results:
+            self.done[key] = estimate
+            self._progress("simulating", len(self.done))
+        return [self.done[o.key] for o in orders]
+
+
+@contextmanager
+def bench(jobs: int, progress: Progress) -> Iterator[Bench]:
+    """A bench on ``jobs`` processes, none of which outlives it."""
+    if jobs == 1:
+        yield Bench(None, progress)
+        return
+    with pool.processes(jobs) as executor:
+        yield Bench(executor, progress)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Option:
+    """A candidate with its estimate. ``chance``: probability of keeping deadline and budget; ``bound_s``: no run is faster."""
+
+    candidate: Candidate
+    estimate: Estimate
+    spread: odds.Spread
+    chance: float
+    bound_s: float
+
+    @property
+    def cost_usd(self) -> float:
+        """List price over the estimated time."""
+        return self.candidate.price_per_hour * self.estimate.seconds / 3600
+
+    @property
+    def interval_s(self) -> tuple[float, float]:
+        """Where 8 of 10 runs should end."""
+        return self.spread.interval(self.estimate.seconds)
+
+
+@dataclass(slots=True)
+class Search:
+    """What the search found. ``recommended`` None: nothing meets the objective, ``options`` then begins with what comes closest."""
+
+    question: Question
+    options: list[Option]
+    recommended: Option | None
+    simulated: int
+    hopeless: int
+    left_out: int
+    refused: dict[int, str]
+
+
+def bounds(question: Question) -> tuple[dict[int, float], dict[int, str]]:
+    """Seconds that no run of a candidate can beat; and why candidates cannot run at all."""
+    found: dict[int, float] = {}
+    refused: dict[int, str] = {}
+    bound_tables: dict[int, BoundWorkload] = {}
+    for candidate in question.candidates:
+        try:
+            found[candidate.number] = _bound(question, candidate, bound_tables)
+        except InputError as error:
+            if question.calibration is None and "windtunnel calibrate" in str(error):
+                raise
+            refused[candidate.number] = str(error)
+    if not found:
+        raise InputError(
+            f"no candidate can run this: {next(iter(refused.values()), 'the grid is empty; check --type, --count, --gpus')}"
+        )
+    return found, refused
+
+
+_SAMPLE = 16  # partitions that bounds are worked out on
+
+
+def _bound(question: Question, candidate: Candidate, tables: dict[int, BoundWorkload]) -> float:
+    document = candidate_document(question, candidate)
+    scenario = from_document(document, question.file)
+    data = scenario.workload.dataset
+    times = 1.0
+    if data.format == "generated" and data.skew == 0.0 and data.partitions > _SAMPLE and (data.rows or 0) >= data.partitions:
+        scenario = from_document(resized(document, _SAMPLE), question.file)
+        times = (data.rows or 0) / (scenario.workload.dataset.rows or 1)
+        bound = scenario.workload.bind(default_data_root())
+    else:
+        bound = tables.setdefault(candidate.variant, scenario.workload.bind(default_data_root()))
+    engine: Any = load_engine(engine_name(scenario))
+    extra = {"calibration": question.calibration} if question.calibration else {}
+    session = engine.open(scenario.cluster, {**extra, **scenario.engines[0].options, "seed": question.seed})
+    session.prepare(bound)
+    rate = data.location.bandwidth_per_node if data.location.kind == "remote" else None
+    remote = 0.0
+    if rate:
+        links = sum(n.count * min(rate, n.nic_bytes_per_s) for n in scenario.cluster.nodes)
+        remote = (data.rows or 0) * (data.row_bytes or 0) / links
+    return max(float(session.lower_bound(times)), remote)
+
+
+class Planner:
+    """One search. ``bench`` simulates."""
+
+    def __init__(self, question: Question, bench: Bench) -> None:
+        self.question, self._bench = question, bench
+        self.bound_s, self.refused = bounds(question)
+        self._estimates: dict[int, Estimate] = {}
+        self._seeds: dict[int, list[float]] = {}
+        self._limit = {c.number: question.limit_s(c) for c in question.candidates}
+
+    # -- pieces ---------------------------------------------------------------------------------------------------------
+
+    def order(
+        self, candidate: Candidate, *, times: int = 1, seed: int = 0, document: dict[str, Any] | None = None, tag: Any = None
+    ) -> Order:  # fmt: skip
+        """What to simulate for a candidate, with the sizes ``times`` as large and another seed."""
+        question = self.question
+        return Order(
+            key=(candidate.number, tag, seed, times), document=document or candidate_document(question, candidate),
+            file=question.file, seed=question.seed + seed, calibration=question.calibration,
+        )  # fmt: skip
+
+    def option(self, number: int) -> Option:
+        """A measured candidate."""
+        candidate, estimate = self.question.candidates[number], self._estimates[number]
+        spread = self._spread(candidate, estimate)
+        return Option(
+            candidate=candidate, estimate=estimate, spread=spread, bound_s=self.bound_s[number],
+            chance=spread.within(estimate.seconds, self._limit[number]) if estimate.ok else 0.0,
+        )  # fmt: skip
+
+    def _error(self, candidate: Candidate) -> odds.EngineError:
+        path = self.question.calibration
+        return odds.calibrated_error(path) if path else odds.engine_error(self.question.variants[candidate.variant].engine)
+
+    def _spread(self, candidate: Candidate, estimate: Estimate) -> odds.Spread:
+        return odds.spread(
+            self._error(candidate), candidate.cpus, size=estimate.size_error, seeds=self._seeds.get(candidate.number, ())
+        )
+
+    def value(self, candidate: Candidate, seconds: float) -> float:
+        """What is minimised: dollars, or seconds."""
+        return seconds if self.question.fastest else candidate.price_per_hour * seconds / 3600
+
+    def hopeless(self, number: int) -> bool:
+        """Whether even the lower bound would be too late too often."""
+        least = odds.spread(self._error(self.question.candidates[number]), self.question.candidates[number].cpus)
+        return least.within(self.bound_s[number], self._limit[number]) < self.question.confidence
+
+    # -- the search -----------------------------------------------------------------------------------------------------
+
+    def measure(self, numbers: Sequence[int]) -> list[float]:
+        """Simulate candidates; the value of each, infinite where it does not keep the limits surely enough."""
+        chosen = [self.question.candidates[n] for n in numbers]
+        for candidate, estimate in zip(chosen, self._bench.estimates([self.order(c) for c in chosen]), strict=True):
+            self._estimates.setdefault(candidate.number, estimate)
+        options = [self.option(n) for n in numbers]
+        return [self.value(o.candidate, o.estimate.seconds) if self._meets(o) else math.inf for o in options]
+
+    def _meets(self, option: Option) -> bool:
+        return option.estimate.ok and option.chance >= self.question.confidence
+
+    def run(self) -> Search:
+        """Find the best, fill in the front around it, and look closer at the finalists."""
+        question = self.question
+        lost = {n for n in self.bound_s if self.hopeless(n)}
+        hopeful = [n for n in self.bound_s if n not in lost]
+        candidates = question.candidates
+        best = best_first(
+            [(self.value(candidates[n], self.bound_s[n]), n) for n in hopeful], self.measure, tolerance=question.tolerance
+        )
+        left = 0
+        if best < math.inf:
+            left = self._fill_front(hopeful, best)
+            recommended = self._settle()
+        else:
+            recommended = None
+        if recommended is None:
+            self._closest()
+        options = sorted((self.option(n) for n in self._estimates), key=self._rank)
+        return Search(
+            question=question, options=options, recommended=recommended, simulated=len(self._estimates), hopeless=len(lost),
+            left_out=left, refused=self.refused,
+        )  # fmt: skip
+
+    def _rank(self, option: Option) -> tuple[bool, float, int]:
+        meets = self._meets(option)
+        limit = self._limit[option.candidate.number]
+        far = option.estimate.seconds / limit if limit < math.inf else option.estimate.seconds
+        return not meets, self.value(option.candidate, option.estimate.seconds) if meets else far, option.candidate.number
+
+    def _fill_front(self, hopeful: Sequence[int], best: float) -> int:
+        """Measure what might stand on the front of cost against time, up to a multiple of the least cost."""
+        candidates = self.question.candidates
+        ceiling = math.inf if self.question.fastest else FRONT_COST * best
+        edges = [
+            (candidates[n].price_per_hour * self.bound_s[n] / 3600, self.bound_s[n], n)
+            for n in hopeful
+            if n not in self._estimates
+        ]
+
+        def points() -> list[tuple[float, float]]:
+            return [(o.cost_usd, o.estimate.seconds) for n in self._estimates if (o := self.option(n)).estimate.ok]
+
+        return explore([e for e in edges if e[0] <= ceiling], points, self.measure, slack=FRONT_SLACK, most=FRONT_MOST)
+
+    def _settle(self) -> Option | None:
+        """Refine the best few until one that is refined meets the objective and no unrefined one is better."""
+        looked: set[int] = set()
+        while True:
+            meeting = sorted((o for n in self._estimates if self._meets(o := self.option(n))), key=self._rank)
+            todo = [o.candidate.number for o in meeting[:FINALISTS] if o.candidate.number not in looked]
+            if not todo:
+                return meeting[0] if meeting else None
+            self._refine(todo)
+            looked |= set(todo)
+
+    def _refine(self, numbers: Sequence[int]) -> None:
+        """Double the sizes, which measures the error of the line, and draw other seeds."""
+        candidates = [self.question.candidates[n] for n in numbers]
+        straight = [c for c in candidates if not self._estimates[c.number].exact]
+        second = self._bench.estimates([self.order(c, times=2) for c in straight])
+        drawn = [c for c in candidates if self.question.variants[c.variant].drawn or self.question.calibration]
+        others = self._bench.estimates([self.order(c, seed=s) for c in drawn for s in range(1, SEEDS + 1)])
+        for i, candidate in enumerate(drawn):
+            first = self._estimates[candidate.number].seconds
+            replicas = [e.seconds for e in others[i * SEEDS : (i + 1) * SEEDS] if e.ok]
+            self._seeds[candidate.number] = [first, *replicas]
+        for candidate, estimate in zip(straight, second, strict=True):
+            self._estimates[candidate.number] = refined(self._estimates[candidate.number], estimate)
+
+    def _closest(self) -> None:
+        """Nothing meets the objective: look at what might come closest, and refine it."""
+        limit = {n: (self._limit[n] if self._limit[n] < math.inf else 1.0) for n in self.bound_s}
+
+        def share(numbers: Sequence[int]) -> list[float]:
+            self.measure(numbers)
+            return [self._estimates[n].seconds / limit[n] for n in numbers]
+
+        best_first([(b / limit[n], n) for n, b in self.bound_s.items()], share, tolerance=max(self.question.tolerance, 0.0))
+        ranked = sorted((self.option(n) for n in self._estimates if self._estimates[n].ok), key=self._rank)
+        self._refine([o.candidate.number for o in ranked[:1]])
+
+    # -- questions about one plan ---------------------------------------------------------------------------------------
+
+    def what_if(self, option: Option, changes: Sequence[tuple[str, dict[str, Any] | None, float]]) -> dict[str, Estimate]:
+        """The plan again with keys of its nodes changed, or on so many times the data: (name, node keys, factor)."""
+        orders = []
+        for name, node, factor in changes:
+            document = candidate_document(self.question, option.candidate, node)
+            if factor != 1.0:
+                document = resized(document, factor=factor)
+            orders.append(self.order(option.candidate, document=document, tag=name))
+        return {c[0]: e for c, e in zip(changes, self._bench.estimates(orders), strict=True)}
+
+    def look_at(self, candidate: Candidate) -> Option:
+        """A candidate beside the grid or not yet measured."""
+        self.measure([candidate.number])
+        return self.option(candidate.number)
+
+    def node_loss(self, option: Option) -> tuple[Estimate | None, Estimate | None]:
+        """(estimate with the last node lost half-way and back after its start, the same without), at the simulated size."""
+        candidate, estimate = option.candidate, option.estimate
+        if candidate.type is None:
+            return None, None
+        document = candidate_document(self.question, candidate)
+        if not estimate.exact:
+            document = resized(document, estimate.simulated)
+        node = from_document(document, self.question.file).cluster.nodes[0]
+        at = estimate.simulated_s / 2
+        target = f"node[{candidate.count - 1}]"
+        faults = [
+            {"at": at, "kind": "node_lost", "target": target},
+            {"at": at + max(node.startup_s, REPLACEMENT_S), "kind": "node_joins", "target": target},
+        ]
+        orders = [
+            self.order(candidate, document={**document, "faults": faults}, tag="node lost", times=WHOLE),
+            self.order(candidate, document=document, tag="no loss", times=WHOLE),
+        ]
+        lost, base = self._bench.estimates(orders)
+        return lost, base
