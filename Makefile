@@ -15,8 +15,8 @@ $(BIN)/uv:
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 
 $(VENV)/.base: $(BIN)/uv requirements-base.lock pyproject.toml
-	$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements-base.lock setuptools
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements-base.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e .
 	@touch $@
 
 $(VENV)/.dev: $(BIN)/uv requirements.lock pyproject.toml
