@@ -42,7 +42,7 @@ class Place:
         self.volatile = bool(cluster.faults) or any(s.mtbf_s > 0 for s in specs)
         self._workers: dict[int, Worker] = {}
         limits = _store_limits([s.usable_memory_bytes for s in specs], store_bytes, stages[0].traits.store_fraction)
-        self.store_limit_bytes = sum(limits)
+        self.store_limit_bytes, self.least_store_bytes = sum(limits), min(limits)
         self.stored_bytes = 0
         self.journal = journal
         self._cost = cost

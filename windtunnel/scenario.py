@@ -83,25 +83,33 @@ class ScenarioPoint:
 
 def load_scenario(path: Path) -> Scenario:
     """Read a scenario file and check every point of its sweep. Raises InputError with one sentence."""
+    return from_document(read_document(path), str(path))
+
+
+def read_document(path: Path) -> dict[str, Any]:
+    """The parsed TOML of a scenario file, its keys unchecked. Raises InputError with one sentence."""
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise InputError(f"scenario file {str(path)!r} cannot be read: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
         raise InputError(f"scenario file {str(path)!r} is not UTF-8 text: byte {error.start} is invalid") from error
-    return parse_scenario(text, str(path))
+    return _parsed(text, str(path))
 
 
 def parse_scenario(text: str, file: str = "scenario.toml") -> Scenario:
     """Like `load_scenario`, from the text."""
+    return from_document(_parsed(text, file), file)
+
+
+def _parsed(text: str, file: str) -> dict[str, Any]:
     place = Place(file)
     try:
-        document = tomllib.loads(text)
+        return tomllib.loads(text)
     except RecursionError:
         place.fail("is nested too deeply for a scenario")
     except ValueError as error:  # TOMLDecodeError, or an integer of thousands of digits
         place.fail(f"is not valid TOML: {error}")
-    return from_document(document, file)
 
 
 def from_document(document: dict[str, Any], file: str = "scenario.toml") -> Scenario:

@@ -12,11 +12,10 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from windtunnel.engines.serving.process import Told, serve_app
+from windtunnel.engines.serving.wire import TRACE
 from windtunnel.engines.serving.work import Work
 
 from windtunnel.serving import Calls
-
-TRACE = "x-windtunnel-trace"
 
 
 def build(told: Told) -> FastAPI:

@@ -51,21 +51,16 @@ class Rules:
 
 
 class Replica:
-    """One process and the calls it has. ``held`` counts those whose own callees still work: they keep their places."""
+    """One process and the calls it has. ``ongoing`` counts the places taken, also by calls whose own callees still work."""
 
     def __init__(self, owner: Deployment, number: int) -> None:
         self.owner, self.number = owner, number
         self.flying: dict[int, list[Job]] = {}
         self.waiting: list[Job] = []  # for a batch to fill
-        self.held = 0
+        self.ongoing = 0
         self.process: asyncio.subprocess.Process | None = None
         self._calls = 0
         self._timer: asyncio.TimerHandle | None = None
-
-    @property
-    def ongoing(self) -> int:
-        """Requests that occupy places."""
-        return self.held
 
     async def start(self) -> None:
         """Launch and wait until it is ready."""
@@ -82,7 +77,7 @@ class Replica:
 
     def take(self, job: Job) -> None:
         """Send it now, or when its batch is full or has waited enough."""
-        self.held += 1
+        self.ongoing += 1
         self.waiting.append(job)
         batch = self.owner.spec.batch
         if len(self.waiting) >= batch.max_size or batch.wait_s <= 0:
@@ -188,7 +183,7 @@ class Deployment:
 
     async def call(self, body: bytes) -> tuple[Replica, float, float, float, int]:
         """Run the deployment's own work; the caller gives the place back with `release`. Raises Overloaded, ReplicaDied."""
-        self.queue_check()
+        self._refuse_overflow()
         job = Job(body, asyncio.get_running_loop().create_future(), self.rules.retries)
         self.queue.append(job)
         self.pump()
@@ -201,7 +196,7 @@ class Deployment:
         self.counts["calls"] += 1
         return answer
 
-    def queue_check(self) -> None:
+    def _refuse_overflow(self) -> None:
         """Refuse what would wait behind too many; those that gave up do not count."""
         if len(self.queue) < self.rules.queue_limit:
             return
@@ -223,7 +218,7 @@ class Deployment:
 
     def release(self, replica: Replica) -> None:
         """A place is free again."""
-        replica.held -= 1
+        replica.ongoing -= 1
         self.pump()
 
     async def close(self) -> None:

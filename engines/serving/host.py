@@ -19,10 +19,9 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from windtunnel.engines.serving.deployment import Deployment, Overloaded, ReplicaDied, Rules
 from windtunnel.engines.serving.process import Told, serve_app
+from windtunnel.engines.serving.wire import TRACE
 
 from windtunnel.serving import Calls
-
-TRACE = "x-windtunnel-trace"
 
 
 class Host:

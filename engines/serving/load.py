@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import aiohttp
+from windtunnel.engines.serving.wire import TRACE
 
-TRACE = "x-windtunnel-trace"
 OUTCOMES = {200: "ok", 503: "rejected", 408: "timed_out"}
 
 

@@ -24,8 +24,6 @@ from windtunnel.registry import load_engine
 from windtunnel.scenario import Scenario, from_document
 from windtunnel.workload import BoundWorkload
 
-_STORE_SHARE = 0.3  # of a node's memory, where the engine names no store
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
@@ -77,7 +75,7 @@ def run(order: Order) -> tuple[tuple[Any, ...], Trial]:
     except WindtunnelError as error:
         return order.key, Trial(status=error.status, reason=str(error))
     values = quantities(recorder, scenario.workload, outcome.rows or 0)
-    return order.key, _trial(scenario, bound, recorder, values, order)
+    return order.key, _trial(scenario, bound, recorder, values, order, session)
 
 
 def engine_name(scenario: Scenario) -> str:
@@ -93,7 +91,9 @@ def _open(scenario: Scenario, order: Order) -> Any:
     return engine.open(scenario.cluster, {**options, "spans": options.get("spans", False)})
 
 
-def _trial(scenario: Scenario, bound: BoundWorkload, recorder: Recorder, values: dict[str, float], order: Order) -> Trial:
+def _trial(
+    scenario: Scenario, bound: BoundWorkload, recorder: Recorder, values: dict[str, float], order: Order, session: Any
+) -> Trial:  # fmt: skip
     counters, cluster, makespan = recorder.counters, scenario.cluster, values["makespan_s"]
     common: dict[str, Any] = {"status": "ok", "makespan_s": makespan}
     if scenario.serving is not None:
@@ -106,13 +106,11 @@ def _trial(scenario: Scenario, bound: BoundWorkload, recorder: Recorder, values:
         return Trial(
             **common, used=used, p99_s=values["latency_p99_s"], replica_cpu_s=_replica_cpus(scenario, recorder, makespan)
         )
-    store = scenario.engines[0].options.get("store_bytes")
-    limit = min(n.usable_memory_bytes for n in cluster.nodes) * _STORE_SHARE
     return Trial(
         **common,
         partitions=_partitions(bound),
         peak_store_bytes=counters.get("peak_store_bytes", 0.0),
-        store_bytes=float(store) if isinstance(store, (int, float)) else limit,
+        store_bytes=float(session.world.least_store_bytes),
         peak_disk_bytes=counters.get("peak_disk_bytes", 0.0),
         disk_bytes=float(min(n.disk.capacity_bytes for n in cluster.nodes)),
         used=shares(cluster, work(scenario, bound, order.calibration), counters, makespan),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -117,6 +116,7 @@ def _document(given: dict[str, Any]) -> tuple[dict[str, Any], str]:
 
     from windtunnel.errors import InputError, nearest
     from windtunnel.registry import WORKLOADS
+    from windtunnel.scenario import read_document
     from windtunnel.sim import validate
 
     work = given["work"]
@@ -134,12 +134,7 @@ def _document(given: dict[str, Any]) -> tuple[dict[str, Any], str]:
             raise InputError(
                 f"{work!r} is no scenario file, published table or workload{nearest(work, [*WORKLOADS, *validate.names()])}"
             )
-    try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"scenario file {str(path)!r} cannot be read: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not valid TOML: {error}") from error
+    document = read_document(path)
     if "published" not in document and not document.get("engines"):
         document["engines"] = []
     return document, str(path)
@@ -209,14 +204,23 @@ def _counts(text: str | None) -> tuple[int, ...]:
 
 
 def _progress() -> Any:
-    """How far the search is, on standard error; on a terminal only."""
+    """How far the search is, on standard error: a line on a terminal, elsewhere one every ten seconds."""
     import sys
+    import time
     from contextlib import contextmanager
 
     @contextmanager
     def show() -> Any:
         if not sys.stderr.isatty():
-            yield lambda text, count: None
+            last = time.monotonic()
+
+            def line(text: str, count: int) -> None:
+                nonlocal last
+                if time.monotonic() - last >= 10:
+                    last = time.monotonic()
+                    say(f"{text}: {count} done")
+
+            yield line
             return
         from rich.console import Console
 

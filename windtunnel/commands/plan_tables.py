@@ -24,7 +24,7 @@ def print_plan(result: dict[str, Any]) -> None:
     for head in heads:
         table.add_column(Text(head), justify="left" if head in ("engine", "cluster", "") else "right")
     for entry, mark in _rows(result):
-        table.add_row(*(Text(c) for c in (*cells(entry), mark)))
+        table.add_row(*(Text(c) for c in (*cells(entry, _asked(result)), mark)))
     console.print(table)
     for line in sentences(result):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -42,8 +42,8 @@ def _rows(result: dict[str, Any]) -> list[tuple[dict[str, Any], str]]:
     for entry in [e for e in (chosen, result["closest"], *following[:2]) if e is not None]:
         if entry["number"] not in [e["number"] for e in entries]:
             entries.append(entry)
-    order = "cost_usd" if result["kind"] == "job" else "price_per_hour"
-    entries.sort(key=lambda e: (e[order], e["number"]))
+    order = ("cost_usd", "makespan_s") if result["kind"] == "job" else ("price_per_hour", "p99_s")
+    entries.sort(key=lambda e: (*(e[key] for key in order), e["number"]))
     marks: dict[int, str] = {e["number"]: "next best" for e in following[:1]}
     if chosen is not None:
         marks[chosen["number"]] = "plan"
@@ -65,15 +65,16 @@ def _counted(result: dict[str, Any]) -> str:
     )
 
 
-def _job_cells(entry: dict[str, Any]) -> list[str]:
+def _job_cells(entry: dict[str, Any], asked: bool) -> list[str]:
     low, high = entry["makespan_80_s"]
     return [
         entry["engine"], entry["shape"], f"{entry['price_per_hour']:.2f}", format_seconds(entry["makespan_s"]),
-        f"{format_seconds(low)} – {format_seconds(high)}", money(entry["cost_usd"]), f"{entry['chance']:.0%}", *_busy(entry),
+        f"{format_seconds(low)} – {format_seconds(high)}", money(entry["cost_usd"]) if entry["price_per_hour"] else "–",
+        f"{entry['chance']:.0%}" if asked else "–", *_busy(entry),
     ]  # fmt: skip
 
 
-def _serving_cells(entry: dict[str, Any]) -> list[str]:
+def _serving_cells(entry: dict[str, Any], asked: bool) -> list[str]:
     low, high = entry["p99_80_s"]
     replicas = ", ".join(
         f"{n} {r['min']}–{r['max']}" if r["min"] != r["max"] else f"{n} {r['max']}" for n, r in entry["replicas"].items()
@@ -107,7 +108,8 @@ def sentences(result: dict[str, Any]) -> list[str]:
     low, high = chosen["makespan_80_s"]
     plan = (
         f"plan: {chosen['engine']} on {chosen['shape']}: {format_seconds(chosen['makespan_s'])} "
-        f"({format_seconds(low)} to {format_seconds(high)} in 8 of 10 runs), {money(chosen['cost_usd'])}"
+        f"({format_seconds(low)} to {format_seconds(high)} in 8 of 10 runs)"
+        + (f", {money(chosen['cost_usd'])}" if chosen["cost_usd"] else "")
         + (f"; it keeps the objective with probability {chosen['chance']:.0%}" if _asked(result) else "")
     )
     return [
@@ -123,7 +125,7 @@ def sentences(result: dict[str, Any]) -> list[str]:
 
 
 def _asked(result: dict[str, Any]) -> bool:
-    return any(result["objective"].get(k) is not None for k in ("deadline_s", "budget_usd"))
+    return any(result["objective"].get(k) is not None for k in ("deadline_s", "budget_usd", "p99_s"))
 
 
 def _common(result: dict[str, Any]) -> list[str]:
@@ -137,17 +139,24 @@ def _common(result: dict[str, Any]) -> list[str]:
     lines = [text + (f"; paid for and not used: {', '.join(wasted)}" if wasted else "")]
     if result["next_best"]:
         other = result["next_best"][0]
-        key = "cost_usd" if result["kind"] == "job" else "price_per_hour"
-        lines.append(
-            f"next best: {other['engine']} on {other['shape']}, {money(other[key])}{'' if result['kind'] == 'job' else ' an hour'}"
-        )
+        if result["kind"] == "job":
+            worth = _priced(format_seconds(other["makespan_s"]), other["cost_usd"])
+        else:
+            worth = f"{money(other['price_per_hour'])} an hour"
+        lines.append(f"next best: {other['engine']} on {other['shape']}, {worth}")
     return lines
+
+
+def _priced(text: str, dollars: float) -> str:
+    """With the dollars where there is a price."""
+    return f"{text}, {money(dollars)}" if dollars else text
 
 
 def _buy(result: dict[str, Any]) -> list[str]:
     useful = [b for b in result["buy_next"] if b["saves_s"] > 0.01 * result["recommended"]["makespan_s"]]
     if not useful:
-        return ["buy next: nothing that was tried (more nodes, faster disks or network, more memory) saves 1 % of the time"]
+        tried = ", ".join(b["what"] for b in result["buy_next"])
+        return [f"buy next: nothing that was tried ({tried}) saves 1 % of the time"]
     return ["buy next: " + "; ".join(f"{b['what']} saves {format_seconds(b['saves_s'])} ({_more(b)})" for b in useful)]
 
 
@@ -164,7 +173,7 @@ def _growth(result: dict[str, Any]) -> list[str]:
         if g["makespan_s"] is None:
             parts.append(f"× {g['factor']} fails ({g['reason']})")
             continue
-        text = f"× {g['factor']}: {format_seconds(g['makespan_s'])}, {money(g['cost_usd'])}"
+        text = f"× {g['factor']}: {_priced(format_seconds(g['makespan_s']), g['cost_usd'])}"
         if g["nodes_in_proportion"] is not None:
             text += f", chance {g['chance']:.0%} (about {g['nodes_in_proportion']} nodes would keep it)"
         parts.append(text)
