@@ -171,6 +171,8 @@ class LocalWorld:
     def _loop(self, model: ExecutionModel) -> None:
         while self._result is None and self._failure is None:
             if not self._events:
+                if not self._tick_s and all(p.up and p.loaded and not p.tasks for p in self._by_worker.values()):
+                    raise RunFailed("the execution model has stopped: nothing runs or starts, and the job is not finished")
                 self._events.extend(self._poll(self._tick_s or None))
             while self._events and self._result is None and self._failure is None:
                 self._obey(model.on_event(self._events.popleft(), self))

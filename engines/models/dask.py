@@ -38,6 +38,8 @@ TRAITS = Traits(
 class Dask(Streaming):
     """The model; see the module for the rules and their sources."""
 
+    actors_yield = False
+
     def __init__(self, *, queuing: bool = True) -> None:
         super().__init__(backpressure=False, autoscale=True, ahead=not queuing)
         self._queuing = queuing

@@ -48,6 +48,8 @@ TRAITS = Traits(
 class Flink(Streaming):
     """The model; see the module for the rules and their sources."""
 
+    actors_yield = False
+
     def __init__(self, *, checkpoint_s: float | None = None) -> None:
         super().__init__(queued_blocks=1 << 60, queued_fraction=1.0, autoscale=False, ahead=False)
         self.tick_s = checkpoint_s or 0.0

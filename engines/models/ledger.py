@@ -63,8 +63,8 @@ class Again:
 class Ledger(Slots):
     """Slots, tasks and blocks of one job."""
 
-    def __init__(self, job: Job, view: View) -> None:
-        super().__init__(job, view)
+    def __init__(self, job: Job, view: View, *, actors_yield: bool = False) -> None:
+        super().__init__(job, view, actors_yield=actors_yield)
         self.tasks: dict[int, Task] = {}
         self.blocks: dict[int, Block] = {}
         self.order: dict[int, Order] = {}
@@ -119,6 +119,8 @@ class Ledger(Slots):
                 worker.held = task.stage
                 self._take(task.stage, worker.node, 1)
                 self._by_load[1].append(worker.id)
+        elif not worker.tasks:
+            self._work(worker, 1)
         worker.tasks.append(task.id)
         if worker.stage >= 0:
             self._actor_has(worker)
@@ -187,6 +189,8 @@ class Ledger(Slots):
         worker = self.workers[task.worker]
         worker.tasks.remove(task.id)
         if worker.stage >= 0:
+            if not worker.tasks:
+                self._work(worker, -1)
             self._actor_has(worker)
         elif worker.tasks:
             self._by_load[1].append(worker.id)
@@ -269,7 +273,7 @@ class Ledger(Slots):
             if worker.stage >= 0:
                 self.actors[worker.stage].remove(worker.id)
         self.running -= len(orphans)
-        for books in (self._cpus, self._gpus, self._custom):
+        for books in (self._cpus, self._unheld, self._gpus, self._custom):
             books.pop(event.node, None)
         if self._idle_on is not None:
             self._idle_on.pop(event.node, None)
@@ -288,7 +292,8 @@ class Ledger(Slots):
 
     def node_joined(self, node: NodeView) -> list[Action]:
         """A node is there: pool workers on it."""
-        self._cpus[node.node], self._gpus[node.node], self._custom[node.node] = node.cpus, node.gpus, dict(node.custom)
+        self._cpus[node.node] = self._unheld[node.node] = node.cpus
+        self._gpus[node.node], self._custom[node.node] = node.gpus, dict(node.custom)
         if self._idle_on is not None:
             self._idle_on[node.node] = deque()
         return [*self._replace_actors(), *(self._start(node.node, -1) for _ in range(self._pool_per_node(node)))]

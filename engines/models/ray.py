@@ -55,6 +55,8 @@ TRAITS = Traits(
 class Ray(Streaming):
     """The model; see the module for the rules and their sources."""
 
+    actors_yield = False
+
     def __init__(
         self,
         *,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from heapq import heappop, heappush
+from heapq import heappop, heappush, nlargest
 
 from windtunnel.model import Action, Block, Job, NodeView, Stage, StartWorker, StopWorker, View
 
@@ -33,7 +33,8 @@ class Slots:
 
     blocks: dict[int, Block]  # those that exist, by id: tasks would rather run beside them
 
-    def __init__(self, job: Job, view: View) -> None:
+    def __init__(self, job: Job, view: View, *, actors_yield: bool = False) -> None:
+        """``actors_yield``: an actor without a device holds its CPUs while it runs a task, and not while it waits for one."""
         self.job = job
         self.workers: dict[int, Worker] = {}
         # Pool workers by number of tasks (0, 1). Entries may be stale: they are checked, and dropped, when looked at.
@@ -45,7 +46,9 @@ class Slots:
         self._actors_by_load: dict[int, tuple[list[int], list[int]]] = {s: ([], []) for s in self.actors}
         self._coming: dict[int, set[int]] = {s: set() for s in (-1, *self.actors)}  # workers on their way, by stage; may be gone
         self._needs = [(s.resources.cpus, s.resources.gpus, s.resources.custom) for s in job.stages]
+        self._yields = [actors_yield and s.state.kind == "actor" and not s.resources.gpus for s in job.stages]
         self._cpus = {n.node: n.cpus for n in view.nodes}
+        self._unheld = dict(self._cpus)  # CPUs that no actor holds for life
         self._gpus = {n.node: n.gpus for n in view.nodes}
         self._custom = {n.node: dict(n.custom) for n in view.nodes}
         self._simple = all(not s.resources.custom for s in job.stages)
@@ -64,7 +67,8 @@ class Slots:
 
         def count(node: NodeView) -> int:
             slots = int(min(self._cpus[node.node] / smallest, 4 * node.cpus) + 1e-9) + (int(node.gpus) if wants_device else 0)
-            return max(slots, 1 if free_riders else 0)
+            hosts = free_riders or (bool(stateless) and node.cpus + 1e-9 >= smallest)  # once the actors there have gone
+            return max(slots, int(hosts))
 
         self._pool_per_node = count
         return [self._start(node.node, -1) for node in view.nodes for _ in range(count(node))]
@@ -72,10 +76,10 @@ class Slots:
     def start_actor(self, stage: int) -> Action | None:
         """An actor on the node with room that has the fewest of its kind; it holds its resources while it lives."""
         there = Counter(self.workers[w].node for w in self.actors[stage])
-        node = min((n for n in self._cpus if self._fits(stage, n)), key=lambda n: there[n], default=None)
+        node = min((n for n in self._cpus if self._houses(stage, n, there[n])), key=lambda n: there[n], default=None)
         if node is None:
             return None
-        self._take(stage, node, 1)
+        self._live(stage, node, 1)
         action = self._start(node, stage)
         self.actors[stage].append(action.worker)
         return action
@@ -122,9 +126,8 @@ class Slots:
         """Stop all actors of a stage."""
         actors = self.actors.get(stage, [])
         actions: list[Action] = [StopWorker(w) for w in actors]
-        for worker_id in actors:
+        for worker_id in list(actors):
             self._forget_actor(worker_id)
-        actors.clear()
         self._short.pop(stage, None)
         return actions
 
@@ -138,13 +141,11 @@ class Slots:
 
     def stop_actor(self, worker_id: int) -> Action:
         """Stop one idle actor."""
-        self.actors[self.workers[worker_id].stage].remove(worker_id)
         self._forget_actor(worker_id)
         return StopWorker(worker_id)
 
     def _forget_actor(self, worker_id: int) -> None:
-        worker = self.workers.pop(worker_id)
-        self._take(worker.stage, worker.node, -1)
+        self.drop(self.workers.pop(worker_id))
 
     def make_room(self, stage: int) -> list[Action]:
         """For tasks that nobody can take though nothing runs: idle actors of other stages stop where they are in the way, and an
@@ -163,7 +164,9 @@ class Slots:
             self._take(worker.held, worker.node, -1)
         if worker.stage >= 0:
             self.actors[worker.stage].remove(worker.id)
-            self._take(worker.stage, worker.node, -1)
+            self._live(worker.stage, worker.node, -1)
+            if worker.tasks:
+                self._work(worker, -1)
 
     # -- resources ---------------------------------------------------------------------------------------------------
 
@@ -172,6 +175,37 @@ class Slots:
         if self._cpus[node] + 1e-9 < cpus or self._gpus[node] + 1e-9 < gpus:
             return False
         return self._simple or all(self._custom[node].get(tag, 0.0) + 1e-9 >= amount for tag, amount in custom)
+
+    def _houses(self, stage: int, node: int, there: int) -> bool:
+        """Whether one more actor may live on a node; of those that yield their CPUs no more than could run at once."""
+        if not self._yields[stage]:
+            return self._fits(stage, node)
+        cpus, _, custom = self._needs[stage]
+        return (there + 1) * cpus <= self._unheld[node] + 1e-9 and all(
+            self._custom[node].get(tag, 0.0) + 1e-9 >= amount for tag, amount in custom
+        )
+
+    def leaves_room(self, actor: int, stages: Sequence[int]) -> bool:
+        """Whether tasks of ``stages`` could still run somewhere, wherever one more actor of stage ``actor`` went."""
+        if self._yields[actor]:
+            return True
+        needed = max((self._needs[s][0] for s in stages), default=0.0)
+        roomiest, *others = nlargest(2, self._unheld.values())
+        return max([roomiest - self._needs[actor][0], *others]) + 1e-9 >= needed
+
+    def _live(self, stage: int, node: int, sign: int) -> None:
+        """An actor takes what it holds for life, or gives it back."""
+        if self._yields[stage]:
+            for tag, amount in self._needs[stage][2]:
+                self._custom[node][tag] = self._custom[node].get(tag, 0.0) - sign * amount
+            return
+        self._take(stage, node, sign)
+        self._unheld[node] -= sign * self._needs[stage][0]
+
+    def _work(self, actor: Worker, sign: int) -> None:
+        """An actor that yields takes its CPUs for its tasks, or gives them back."""
+        if self._yields[actor.stage]:
+            self._cpus[actor.node] -= sign * self._needs[actor.stage][0]
 
     def _take(self, stage: int, node: int, sign: int) -> None:
         cpus, gpus, custom = self._needs[stage]
@@ -222,7 +256,26 @@ class Slots:
 
     def _actor_for(self, stage: int) -> Worker | None:
         """The least loaded actor with fewer than two tasks; of equal ones, that which started first."""
-        return self._first_actor(stage, 0) or self._first_actor(stage, 1)
+        idle = self._awake(stage) if self._yields[stage] else self._first_actor(stage, 0)
+        return idle or self._first_actor(stage, 1)
+
+    def _awake(self, stage: int) -> Worker | None:
+        """The first idle actor on whose node the CPUs are free that it needs for a task."""
+        heap, cpus = self._actors_by_load[stage][0], self._needs[stage][0]
+        refused: list[int] = []
+        found = None
+        while found is None and len(refused) < MOST_REFUSED and (worker := self._first_actor(stage, 0)) is not None:
+            if self._cpus[worker.node] + 1e-9 >= cpus:
+                found = worker
+            else:
+                refused.append(heappop(heap))
+        for worker_id in refused:
+            heappush(heap, worker_id)
+        return found
+
+    def has_idle_actor(self, stage: int) -> bool:
+        """Whether an actor of a stage has no task."""
+        return self._first_actor(stage, 0) is not None
 
     def _first_actor(self, stage: int, load: int) -> Worker | None:
         heap, workers = self._actors_by_load[stage][load], self.workers

@@ -7,7 +7,9 @@ The "streaming batch" model of Ray Data (arXiv 2501.12407) in its simplest sound
 * *operator scheduling*: of the stages that could launch, the one farthest downstream goes first: it empties queues that hold
   the others back, so the bottleneck is fed and memory stays low;
 * *actor pools*: a stateful stage starts with its minimum; one more actor starts while all are busy with tasks queued and blocks
-  are waiting; an idle one stops when its pool gets no more work;
+  are waiting, if that leaves room for the tasks of every other stage; an idle one stops when its pool gets no more work;
+* *yielding*: an actor without a device holds CPUs only while it runs a task: stages that share the CPUs take turns as their queues
+  ask for, without a model being loaded anew;
 * *liveness*: when nothing runs or starts and only backpressure holds tasks, the farthest downstream stage launches one anyway.
 
 An edge into a stage that waits for something that depends on the same source cannot push back (it would wait for itself).
@@ -55,6 +57,7 @@ class Streaming:
     """
 
     tick_s = 0.0
+    actors_yield = True  # their CPUs, while they wait for a task
 
     def __init__(
         self,
@@ -74,7 +77,7 @@ class Streaming:
     def start(self, job: Job, view: View) -> list[Action]:
         """Start the pool, the minimum of every actor pool, and read."""
         self._job = job
-        ledger = self._ledger = Ledger(job, view)
+        ledger = self._ledger = Ledger(job, view, actors_yield=self.actors_yield)
         for stage in job.stages:
             if why := ledger.feasible(stage, view):
                 return [Fail(why, stage.name)]
@@ -109,9 +112,8 @@ class Streaming:
         for stage in job.stages:
             actions += self._first_actors(stage)
             if stage.state.kind == "actor" and not ledger.actors[stage.index]:
-                return [
-                    Fail(f"no room for one actor of {stage.name!r}: other actors hold the cluster's CPUs and devices", stage.name)
-                ]
+                why = f"no room for one actor of {stage.name!r}: other actors hold the cluster's CPUs and devices"
+                return [Fail(why, stage.name)]
             if all(i.mode == "broadcast" for i in stage.inputs):  # a source, which may wait for its side inputs
                 self._ready[stage.index].extend(ledger.new_task(stage.index, p, (p,)) for p in range(stage.partitions or 0))
         actions += ledger.start_pool(view)
@@ -358,7 +360,7 @@ class Streaming:
         return self._ledger.launch(self._ready[index].popleft(), worker, self._sides(index))
 
     def _launch_one_anyway(self) -> list[Action]:
-        if self._ledger.lineage is not None and (waiting := next((i for i in self._order if self._ready[i]), None)) is not None:
+        if (waiting := next((i for i in self._order if self._ready[i]), None)) is not None:
             actions = self._ledger.make_room(waiting)
             if self._ledger.starting:
                 return actions
@@ -411,11 +413,16 @@ class Streaming:
 
     def _grow(self, index: int) -> list[Action]:
         """One more actor when all that exist are up and busy with tasks queued, and blocks wait (utilisation above 2)."""
-        stage, actors = self._job.stages[index], self._ledger.actors[index]
+        ledger = self._ledger
+        stage, actors = self._job.stages[index], ledger.actors[index]
         maximum = stage.concurrency.maximum if stage.concurrency else None
-        if not self._autoscale or self._ledger.actors_coming(index) or (maximum is not None and len(actors) >= maximum):
+        if not self._autoscale or ledger.actors_coming(index) or (maximum is not None and len(actors) >= maximum):
             return []
-        action = self._ledger.start_actor(index) if len(self._ready[index]) >= 1 else None
+        if not self._ready[index] or ledger.has_idle_actor(index):
+            return []
+        if not ledger.leaves_room(index, [s.index for s in self._unsettled if s.state.kind == "stateless"]):
+            return []
+        action = ledger.start_actor(index)
         return [action] if action else []
 
 

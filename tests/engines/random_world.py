@@ -153,6 +153,10 @@ class RandomWorld:
                 assert not self._runs(source.stage), f"stage {launch.stage} began before stage {source.stage} ended"
         worker.launches.append(launch)
         self.launched.append(launch)
+        busy = [self._job.stages[w.launches[0].stage].resources for w in self._workers.values() if w.launches]
+        node = self.nodes[0]
+        assert sum(r.cpus for r in busy) <= node.cpus, "CPUs are over-committed"
+        assert sum(r.gpus for r in busy) <= node.gpus, "devices are over-committed"
 
     def _runs(self, stage: int) -> bool:
         return any(held.stage == stage for worker in self._workers.values() for held in worker.launches)

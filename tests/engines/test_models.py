@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -30,6 +31,8 @@ from windtunnel.model import (
 )
 from windtunnel.plan import Concurrency, Resources, State
 
+#: on a CPU, on a device, on both
+ACTORS = (Resources(cpus=1, gpus=0.5), Resources(cpus=1), Resources(cpus=0, gpus=0.5))
 MODELS: tuple[Callable[[], ExecutionModel], ...] = (Bulk, Streaming)
 
 
@@ -81,7 +84,7 @@ def _stage(
 ) -> Stage:
     return Stage(
         index=index, name=f"s{index}", operators=(f"s{index}",), inputs=tuple(inputs), partitions=partitions, output_partitions=out,
-        resources=Resources(cpus=0 if actor else 1, gpus=0.5 if actor else 0),
+        resources=ACTORS[index % 3] if actor else Resources(),
         state=State(kind="actor") if actor else State(),
         concurrency=Concurrency(minimum=1, maximum=2) if actor else None,
     )  # fmt: skip
@@ -218,6 +221,39 @@ def test_an_actor_pool_grows_while_blocks_wait_and_shrinks_at_the_end() -> None:
     for number in range(4):
         grown += model.on_event(BlockReady(_block(number, 0, 0)), View())
     assert [a.stage for a in grown if isinstance(a, StartWorker)] == [1], "one more while two blocks wait"
+
+
+def _cpu_actor(index: int, gpus: float = 0.0) -> Stage:
+    return Stage(
+        index=index, name="infer", operators=("infer",), inputs=(StageInput(stage=0, mode="forward"),), partitions=None,
+        resources=Resources(cpus=1, gpus=gpus), state=State(kind="actor"),
+    )  # fmt: skip
+
+
+def test_actors_on_cpus_take_turns_with_their_source() -> None:
+    """Two actors and a source on two CPUs: whoever has input runs, and nobody waits for ever."""
+    for seed in range(20):
+        world = RandomWorld(Job(stages=(_stage(0, (), 30), _cpu_actor(1))), seed, cpus=2)
+        world.run(Streaming(queued_blocks=4))
+        assert world.result is not None
+        assert len({launch.worker for launch in world.launched if launch.stage == 1}) == 2, "both CPUs classify at times"
+
+
+def test_actors_that_hold_cpus_for_life_leave_room_for_their_source() -> None:
+    """A device's actor keeps its CPU, so that the device never waits for one: the second would starve the source."""
+    for seed in range(20):
+        world = RandomWorld(Job(stages=(_stage(0, (), 30), _cpu_actor(1, gpus=1))), seed, cpus=2, gpus=2)
+        world.run(Streaming(queued_blocks=4))
+        assert world.result is not None
+        last = max(n for n, launch in enumerate(world.launched) if launch.stage == 0)
+        assert len({launch.worker for launch in world.launched[:last] if launch.stage == 1}) <= 1
+
+
+def test_actors_of_the_least_pools_give_way_when_they_starve_their_source() -> None:
+    greedy = replace(_cpu_actor(1, gpus=1), concurrency=Concurrency(minimum=2))
+    world = RandomWorld(Job(stages=(_stage(0, (), 6), greedy)), 3, cpus=2, gpus=2)
+    world.run(Streaming())
+    assert world.result is not None
 
 
 def test_a_full_queue_waits_for_an_actor_that_is_still_loading() -> None:
