@@ -1,12 +1,18 @@
 """The Arrow door that all engines share: schemas from plans, tables from files, kernels called on record batches.
 
 Every engine calls a kernel through `call` (or `call_groups`), so that a kernel sees the same batches and a failing one is told
-in the same words. The module knows no engine.
+in the same words. A stateful kernel is loaded once a process, and each load is told to whom it concerns. The module knows no engine.
 """
 
 from __future__ import annotations
 
+import json
+import os
+import threading
+import time
+import uuid
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,7 +32,7 @@ def arrow_schema(fields: Iterable[tuple[str, str]]) -> pa.Schema:
 
 def _arrow_type(kind: str) -> pa.DataType:
     special = {"timestamp[us]": pa.timestamp("us"), "timestamp[ms]": pa.timestamp("ms"), "date32[day]": pa.date32(),
-               "double": pa.float64(), "float": pa.float32()}  # fmt: skip
+               "double": pa.float64(), "float": pa.float32(), "list<float>": pa.list_(pa.float32())}  # fmt: skip
     return special.get(kind) or pa.type_for_alias(kind)
 
 
@@ -64,6 +70,30 @@ def bind(spec: MapBatches | GroupMap) -> Callable[..., Any]:
         actor: Callable[..., Any] = function(**params)
         return actor
     return (lambda batch: function(batch, **params)) if params else function
+
+
+#: environment variable with the folder where the processes of an engine leave a note for every load
+LOADS_FOLDER = "WINDTUNNEL_LOADS"
+_actors: dict[MapBatches | GroupMap, Callable[..., Any]] = {}
+_loading = threading.Lock()
+
+
+def _actor(op: Operator, spec: MapBatches | GroupMap) -> Callable[..., Any]:
+    """The stateful kernel of this process: loaded at its first use, then kept, whatever task or query asks for it."""
+    with _loading:
+        if spec not in _actors:
+            start = time.perf_counter()
+            _actors[spec] = bind(spec)
+            if folder := os.environ.get(LOADS_FOLDER):
+                note = {"operator": op.name, "load_s": time.perf_counter() - start}
+                (Path(folder) / f"{uuid.uuid4().hex}.json").write_text(json.dumps(note), encoding="utf-8")
+        return _actors[spec]
+
+
+def forget_actors() -> None:
+    """Drop the stateful kernels of this process, as the end of a session does."""
+    with _loading:
+        _actors.clear()
 
 
 def as_batches(result: Any) -> Iterable[pa.RecordBatch]:
@@ -105,7 +135,7 @@ def call_groups(op: Operator, partition: int | None = None) -> BatchFunction:
 
 def _bound(op: Operator, spec: MapBatches | GroupMap, partition: int | None) -> Callable[..., Any]:
     with kernel_failure(op.name, partition):
-        return bind(spec)
+        return _actor(op, spec) if op.state.kind == "actor" else bind(spec)
 
 
 def sliced(batch: pa.RecordBatch, rows: int) -> Iterator[pa.RecordBatch]:

@@ -63,6 +63,11 @@ def cost_usd(record: RunRecord) -> float | None:
     return price * record.makespan_s / 3600 if record.makespan_s and price else None
 
 
+def dead_letters(record: RunRecord) -> float | None:
+    """Rows that could not be processed and say why; None where the workload has no such rows."""
+    return record.counters.get("dead_letters")
+
+
 def spilled_bytes(record: RunRecord) -> int | None:
     """Bytes written to disk for want of memory; None for engines that do not count their tasks, and so not their spills."""
     if record.status != "ok" or not {"tasks", "spilled_bytes"} & record.counters.keys():

@@ -50,6 +50,7 @@ class Row:
     rows_per_s: float | None
     peak_memory_bytes: float | None
     spilled_bytes: float | None
+    dead_letters: float | None
     cpu_utilization: float | None
     serialization_s: float | None
     barrier_s: float | None
@@ -122,6 +123,7 @@ _MEASURES: dict[str, Callable[[RunRecord], float | None]] = {
     "rows_per_s": metrics.rows_per_second,
     "peak_memory_bytes": lambda r: r.peak_memory_bytes,
     "spilled_bytes": metrics.spilled_bytes,
+    "dead_letters": metrics.dead_letters,
     "cpu_utilization": metrics.cpu_utilization,
     "serialization_s": lambda r: metrics.seconds_of(r, "serialize", "deserialize"),
     "barrier_s": lambda r: metrics.seconds_of(r, "barrier"),

@@ -110,7 +110,7 @@ class _Cell:
     def _finished(self, repetition: int, outcome: Any, seconds: float, recorder: Recorder, window: tuple[float, float]) -> bool:
         """Check the output, outside the timed region, and report."""
         try:
-            rows, verified = self._check(outcome)
+            rows, verified = self._check(outcome, recorder)
         except Exception as error:
             return self._failed(repetition, error, window[0], recorder, window[1])
         virtual = self._spec.clock == "virtual"
@@ -126,14 +126,16 @@ class _Cell:
         self._report(record, *window)
         return True
 
-    def _check(self, outcome: Any) -> tuple[int | None, bool]:
-        """(rows, verified); simulated outcomes are counts and verify nothing."""
+    def _check(self, outcome: Any, recorder: Recorder) -> tuple[int | None, bool]:
+        """(rows, verified), and the dead letters counted; simulated outcomes are counts and verify nothing."""
         if self._spec.clock == "virtual":
             return outcome.rows, False
         table = outcome.table if outcome.table is not None else read_output(outcome.path)
         if table is None:
             raise WrongResult(f"engine {self._spec.engine.name!r} returned neither a table nor a folder of files")
         self._bound.verify(table)
+        if (column := self._bound.workload.status_column) is not None:
+            recorder.count("dead_letters", table.num_rows - table[column].to_pylist().count("ok"))
         return table.num_rows, self._bound.workload.oracle is not None
 
     def _failed(

@@ -63,6 +63,7 @@ WORKLOADS: dict[str, str] = {
     "skewed_groupby": "windtunnel.workloads.etl.shuffle:skewed_groupby",
     "distributed_sort": "windtunnel.workloads.etl.shuffle:distributed_sort",
     "sessionization": "windtunnel.workloads.etl.shuffle:sessionization",
+    "images": "windtunnel.workloads.inference.images:images",
 }
 
 

@@ -89,7 +89,8 @@ class Objective:
 class Workload:
     """One definition for all engines and both worlds. ``description`` is one sentence for people.
 
-    A ``serving`` workload has its work there; its pipeline is only the source of requests.
+    A ``serving`` workload has its work there; its pipeline is only the source of requests. ``status_column`` of the output says
+    "ok", or why a row could not be processed: those are the dead letters, counted in the record.
     """
 
     name: str
@@ -100,6 +101,7 @@ class Workload:
     objective: Objective | None = None
     description: str = ""
     serving: ServingSpec | None = None
+    status_column: str | None = None
 
     def scaled(self, factor: float) -> Workload:
         """The same workload on ``factor`` times the data."""

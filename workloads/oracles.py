@@ -77,7 +77,7 @@ def reference_sql(workload: Workload) -> str:
 def reference_table(bound: BoundWorkload) -> pa.Table:
     """Result of the reference SQL without its limit, from the cache when it is there."""
     sql = reference_sql(bound.workload)
-    return _cached(bound, "reference", sql, lambda: _query(bound.tables, sql))
+    return cached(bound, "reference", sql, lambda: _query(bound.tables, sql))
 
 
 def _query(tables: tuple[TableData, ...], sql: str) -> pa.Table:
@@ -119,7 +119,8 @@ _SQL_TYPES = {"int64": "BIGINT", "double": "DOUBLE", "string": "VARCHAR", "date3
 # -- cache ------------------------------------------------------------------------------------------------------------
 
 
-def _cached(bound: BoundWorkload, kind: str, reference: str, make: Callable[[], pa.Table]) -> pa.Table:
+def cached(bound: BoundWorkload, kind: str, reference: str, make: Callable[[], pa.Table]) -> pa.Table:
+    """What ``make`` computes, kept beside the data under the digests of the workload and of the text ``reference``."""
     import pyarrow.parquet as pq
 
     path = bound.folder / f"{kind}-{bound.workload.digest()}-{digest(reference)}.parquet"
@@ -163,7 +164,7 @@ def _checksum_of_source(bound: BoundWorkload, source: TableData) -> str:
     import duckdb
 
     sql = _checksum_sql(source)
-    table = _cached(bound, "checksum", f"{duckdb.__version__} {sql}", lambda: _query((source,), sql))
+    table = cached(bound, "checksum", f"{duckdb.__version__} {sql}", lambda: _query((source,), sql))
     return str(table["checksum"][0].as_py())
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
 import tempfile
 import time
@@ -12,6 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 from windtunnel.engines.api import Capabilities, Outcome, require
+from windtunnel.engines.arrow import LOADS_FOLDER, forget_actors
 from windtunnel.engines.failures import unwrap
 
 from windtunnel.cluster import ClusterSpec
@@ -33,6 +36,9 @@ class ForeignSession:
         self._name, self._cluster, self._options, self._capabilities = name, cluster, options, capabilities
         self._scratch = Path(tempfile.mkdtemp(prefix=f"wt-{name}-"))
         self._planned: BoundWorkload | None = None
+        self._loads = self._scratch / "loads"
+        self._loads.mkdir()
+        os.environ[LOADS_FOLDER] = str(self._loads)  # the engine's processes inherit it; those of a running cluster do not
 
     def prepare(self, workload: BoundWorkload) -> None:
         """Untimed. Raises Unsupported for declared gaps."""
@@ -46,13 +52,23 @@ class ForeignSession:
             self.prepare(workload)
         with query(self._name, workload, recorder) as rows:
             table = self._execute(workload, output)
-            if table is None:
-                return Outcome(path=output)
-            rows(table.num_rows)
-        return Outcome(table=table, rows=table.num_rows)
+            if table is not None:
+                rows(table.num_rows)
+        self._count_loads(recorder)
+        return Outcome(path=output) if table is None else Outcome(table=table, rows=table.num_rows)
+
+    def _count_loads(self, recorder: Recorder) -> None:
+        """Stateful kernels that processes of this machine loaded since the last run."""
+        for note in sorted(self._loads.glob("*.json")):
+            recorder.count("loads")
+            recorder.count("load_s", float(json.loads(note.read_text(encoding="utf-8"))["load_s"]))
+            note.unlink()
 
     def close(self) -> None:
-        """Remove the scratch folder; idempotent."""
+        """Drop loaded models and the scratch folder; idempotent."""
+        forget_actors()
+        if os.environ.get(LOADS_FOLDER) == str(self._loads):
+            del os.environ[LOADS_FOLDER]
         shutil.rmtree(self._scratch, ignore_errors=True)
 
     def _plan(self, workload: BoundWorkload) -> None: ...

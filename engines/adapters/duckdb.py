@@ -23,9 +23,10 @@ from windtunnel.plan import Aggregate, Filter, GroupMap, Join, Limit, MapBatches
 from windtunnel.workload import BoundWorkload, TableData
 
 STREAM_ROWS = 122_880  # DuckDB's row group
+LEAST_ROWS = 2_048  # its vector
 _SQL_TYPES = {
     "string": "VARCHAR", "int64": "BIGINT", "int32": "INTEGER", "double": "DOUBLE", "float": "FLOAT", "bool": "BOOLEAN",
-    "date32[day]": "DATE", "timestamp[us]": "TIMESTAMP", "timestamp[ms]": "TIMESTAMP_MS",
+    "binary": "BLOB", "date32[day]": "DATE", "timestamp[us]": "TIMESTAMP", "timestamp[ms]": "TIMESTAMP_MS",
 }  # fmt: skip
 
 
@@ -53,7 +54,11 @@ class DuckDBSession(ForeignSession):
         streams: dict[str, Any] = {}
         with contextlib.ExitStack() as stack:
             for op, sql in self._sql[:-1]:
-                reader = self._connection(workload, streams, stack).sql(sql).to_arrow_reader(STREAM_ROWS)
+                source = op.inputs[0]
+                reader = streams.get(source)  # a kernel that feeds a kernel needs no query between
+                if reader is None or isinstance(op.kernel, GroupMap) or isinstance(reader, pa.Table):
+                    rows = min(STREAM_ROWS, max(LEAST_ROWS, op.batch_rows)) if op.batch_rows else STREAM_ROWS
+                    reader = self._connection(workload, streams, stack).sql(sql).to_arrow_reader(rows)
                 stream = _through_kernel(op, reader)
                 streams[op.name] = stream if _uses(workload.pipeline, op.name) == 1 else stream.read_all()
             connection, sql = self._connection(workload, streams, stack), self._sql[-1][1]

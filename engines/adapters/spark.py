@@ -199,7 +199,8 @@ def read(table: TableData, spark: SparkSession) -> DataFrame:
 
 _DDL = {
     "string": "STRING", "int64": "BIGINT", "int32": "INT", "double": "DOUBLE", "float": "FLOAT", "bool": "BOOLEAN",
-    "date32[day]": "DATE", "timestamp[us]": "TIMESTAMP_NTZ", "timestamp[ms]": "TIMESTAMP_NTZ",
+    "binary": "BINARY", "list<float>": "ARRAY<FLOAT>", "date32[day]": "DATE",
+    "timestamp[us]": "TIMESTAMP_NTZ", "timestamp[ms]": "TIMESTAMP_NTZ",
 }  # fmt: skip
 
 

@@ -96,6 +96,8 @@ def note(row: Row) -> str:
         parts.append(failure(row))
     if row.verdict not in ("baseline", "no result"):
         parts.append(row.verdict)
+    if row.dead_letters:
+        parts.append(f"{row.dead_letters:,.0f} dead letters")
     if row.clock == "virtual":
         parts.append("no measurement" if row.sim_error is None else f"{row.sim_error:+.1%} against the measurement")
     elif not row.verified:

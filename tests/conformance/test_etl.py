@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from tests.conformance.harness import REAL, answer, marks
+from tests.conformance.harness import ETL, REAL, answer, marks
 from windtunnel.cluster import ClusterSpec
 from windtunnel.errors import RunFailed, Unsupported
 from windtunnel.plan import MapBatches, Pipeline
 from windtunnel.record import Recorder
-from windtunnel.registry import WORKLOADS, load_engine, load_workload
+from windtunnel.registry import load_engine, load_workload
 from windtunnel.scenario import parse_scenario
 from windtunnel.workload import Workload
 
@@ -29,13 +29,13 @@ def session(request: pytest.FixtureRequest, two_cpus: ClusterSpec) -> Iterator[A
     found.close()
 
 
-@pytest.mark.parametrize("name", WORKLOADS)
+@pytest.mark.parametrize("name", ETL)
 def test_answers_are_verified(session: Any, name: str, data_root: Path, tmp_path: Path) -> None:
     answer(session, load_workload(name, scale=0.01), data_root, tmp_path)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", WORKLOADS)
+@pytest.mark.parametrize("name", ETL)
 def test_answers_are_verified_at_scale_0_1(session: Any, name: str, data_root: Path, tmp_path: Path) -> None:
     answer(session, load_workload(name, scale=0.1), data_root, tmp_path)
 

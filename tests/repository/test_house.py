@@ -159,7 +159,8 @@ def test_files_and_functions_stay_readable() -> None:
 def test_results_are_never_unpickled() -> None:
     for path in sources():
         if "pickle" in {n.split(".")[0] for n in imports(path)}:
-            assert path.parent.name == "local", f"{path}: only a worker's own pipe carries pickles"
+            weights = path.parent.name == "inference" and path.name == "weights.py"  # of a pinned hash, through three names
+            assert path.parent.name == "local" or weights, f"{path}: only a worker's own pipe carries pickles"
 
 
 def test_every_room_is_typed() -> None:
