@@ -2,8 +2,9 @@
 
 The "streaming batch" model of Ray Data (arXiv 2501.12407) in its simplest sound form:
 
-* *backpressure*: a stage may launch only while what it has emitted, and its consumers have not finished, stays below
-  ``queued_blocks`` blocks and its share of ``queued_bytes``; each running task counts as one block of average size;
+* *backpressure*: a stage may launch only while what it has emitted, and its consumers have not finished, stays below the output of
+  `QUEUED_TASKS` tasks a CPU (or ``queued_blocks`` blocks) and its share of the store; each running task counts as what those that
+  ended have emitted on average;
 * *operator scheduling*: of the stages that could launch, the one farthest downstream goes first: it empties queues that hold
   the others back, so the bottleneck is fed and memory stays low;
 * *actor pools*: a stateful stage starts with its minimum; one more actor starts while all are busy with tasks queued and blocks
@@ -46,12 +47,13 @@ from windtunnel.model import (
     WorkerLost,
 )
 
-LEAST_QUEUED = 8  # blocks that may be queued on the smallest cluster
+QUEUED_TASKS = 2  # whose output may be queued, a CPU
+LEAST_QUEUED = 8  # on the smallest cluster
 
 
 class Streaming:
-    """The model. ``queued_blocks`` (None: 2 a CPU, 8 at least), ``queued_fraction`` (of the object store, shared by all edges):
-    bounds of queued output.
+    """The model. ``queued_blocks`` (None: the output of `QUEUED_TASKS` tasks a CPU, `LEAST_QUEUED` at least) and ``queued_fraction``
+    (of the object store, shared by all edges): bounds of queued output.
 
     ``backpressure`` False and ``autoscale`` False switch the mechanisms off (ablations).
     """
@@ -91,6 +93,7 @@ class Streaming:
         self._queued_bytes = [0] * count
         self._emitted_blocks = [0] * count
         self._emitted_bytes = [0] * count
+        self._outputs = [(0, 0, 0)] * count  # tasks, their blocks, their bytes
         self._pushes = [self._backpressure and self._pushes_back(s.index) for s in job.stages]
         self._edge_bytes = view.store_limit_bytes * self._queued_fraction / max(1, sum(self._pushes))
         self._collects = [self._collected(s.index) for s in job.stages]
@@ -107,7 +110,7 @@ class Streaming:
         ]
         self._unsettled = list(job.stages)  # not complete yet
         cpus = sum(n.cpus for n in view.nodes)
-        self._queued_blocks = max(LEAST_QUEUED, 2 * cpus) if self._most_queued is None else self._most_queued
+        self._queued_tasks = max(LEAST_QUEUED, QUEUED_TASKS * cpus)
         actions: list[Action] = []
         for stage in job.stages:
             actions += self._first_actors(stage)
@@ -213,6 +216,8 @@ class Streaming:
     def _task_done(self, task: Task) -> list[Action]:
         ledger = self._ledger
         self._running[task.stage] -= 1
+        tasks, blocks, size = self._outputs[task.stage]
+        self._outputs[task.stage] = tasks + 1, blocks + task.emitted, size + task.output_bytes
         del ledger.tasks[task.id]
         for block_id in task.blocks:
             block = ledger.blocks[block_id]
@@ -376,14 +381,20 @@ class Streaming:
         return []
 
     def _admits(self, index: int) -> bool:
-        """Backpressure: whether one more task may run, counting each running one as a block of average size."""
-        if not self._pushes[index]:
+        """Backpressure: whether one more task may run, counting each running one as a task's usual output."""
+        running, queued = self._running[index], self._queued[index]
+        if not self._pushes[index] or queued + running == 0:
             return True
-        running = self._running[index]
-        if self._queued[index] + running >= self._queued_blocks:
-            return False
-        average = self._emitted_bytes[index] / self._emitted_blocks[index] if self._emitted_blocks[index] else 0.0
-        return self._queued[index] + running == 0 or self._queued_bytes[index] + (running + 1) * average <= self._edge_bytes
+        tasks, blocks, size = self._outputs[index]
+        if tasks:
+            blocks_each, bytes_each = max(1.0, blocks / tasks), size / tasks
+        else:
+            emitted = self._emitted_blocks[index]
+            blocks_each, bytes_each = 1.0, self._emitted_bytes[index] / emitted if emitted else 0.0
+        limit = self._queued_tasks * blocks_each if self._most_queued is None else self._most_queued
+        return (
+            queued + running * blocks_each < limit and self._queued_bytes[index] + (running + 1) * bytes_each <= self._edge_bytes
+        )
 
     def _sides_complete(self, index: int) -> bool:
         sides = self._side_inputs[index]
@@ -433,7 +444,7 @@ ENTRY = ModelEntry(
         Option(
             name="queued_blocks",
             default=None,
-            doc="most blocks a stage may have queued or in the making for its consumers; default 8, or 2 a CPU",
+            doc="most blocks a stage may have queued or in the making for its consumers; default the output of 8 tasks, or of 2 a CPU",
         ),
         Option(name="queued_fraction", default=0.5, doc="share of the object store that queued blocks of all edges may fill"),
         Option(name="backpressure", default=True, doc="whether full queues hold a stage back", choices=(True, False)),

@@ -185,6 +185,22 @@ def test_streaming_holds_a_source_back_when_its_queue_is_full() -> None:
     assert {t.stage for t in _launches(freed)} == {1}, "the queue is full: only the consumer runs"
 
 
+def test_tasks_that_emit_many_blocks_do_not_hold_their_source_back() -> None:
+    """Twenty queued blocks are the output of four tasks, and eight may be queued."""
+    actor = _stage(1, [StageInput(stage=0, mode="forward")], None, actor=True)
+    model = Streaming()
+    model.start(Job(stages=(_stage(0, (), 20), actor)), View())
+    first = _launches(model.on_event(WorkerJoined(0), View()) + model.on_event(WorkerJoined(1), View()))
+    first += _launches(model.on_event(WorkerJoined(2), View()))
+    sources = [launch.task for launch in first if launch.stage == 0]
+    launched = []
+    for number, task in enumerate(sources):
+        blocks = [_block(5 * number + i, 0, task) for i in range(5)]
+        launched += _launches(model.on_event(TaskDone(task, blocks), View()))
+    assert len(sources) == 4, "two run and two wait behind them"
+    assert sum(launch.stage == 0 for launch in launched) == 4
+
+
 def test_queued_output_never_passes_its_bound() -> None:
     job = Job(stages=(_stage(0, (), 40), _stage(1, [StageInput(stage=0, mode="forward")], None)))
     for seed in range(20):
