@@ -14,6 +14,7 @@ import click
 from windtunnel import __version__
 from windtunnel.commands.calibrate import calibrate
 from windtunnel.commands.claims import claims
+from windtunnel.commands.compare import compare, history
 from windtunnel.commands.completion import completion
 from windtunnel.commands.demo import demo
 from windtunnel.commands.holdout import holdout
@@ -36,6 +37,8 @@ _COMMANDS = (
     calibrate,
     holdout,
     report,
+    compare,
+    history,
     engines,
     workloads,
     instances,

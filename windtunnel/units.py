@@ -57,6 +57,18 @@ def parse_rate(value: object) -> float:
     return parse_quantity(value, "bytes per second")
 
 
+def parse_fraction(value: object) -> float:
+    """A fraction of 0 or more: "10%", "0.1" or 0.1. Raises InputError."""
+    text = str(value).strip()
+    try:
+        number = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        number = math.nan
+    if isinstance(value, bool) or not math.isfinite(number) or number < 0:
+        raise InputError(f'{value!r} is not a share; write for example "10%" or 0.1')
+    return number
+
+
 def _example(dimension: str) -> str:
     return {"bytes": '"32GiB"', "seconds": '"20ms"', "bytes per second": '"10Gbit/s"'}[dimension]
 

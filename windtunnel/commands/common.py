@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from windtunnel.record import RunRecord
     from windtunnel.scenario_tables import EngineChoice
 
+PLAIN_WIDTH = 160
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON document on standard output, nothing else there."
 )
@@ -32,6 +33,13 @@ json_option = click.option(
 def print_json(document: object) -> None:
     """One document on standard output."""
     click.echo(json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False))
+
+
+def results_console() -> Any:
+    """Where results are printed: as wide as the terminal, and wide enough where nobody says how wide the output may be."""
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH)
 
 
 def say(text: str) -> None:

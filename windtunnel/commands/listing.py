@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable
 from dataclasses import asdict
 from itertools import groupby
@@ -10,12 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from windtunnel.commands.common import json_option, print_json
+from windtunnel.commands.common import json_option, print_json, results_console
 
 if TYPE_CHECKING:
     from windtunnel.catalogue import InstanceType
-
-PLAIN_WIDTH = 160  # where nobody says how wide the output may be
 
 
 markdown_option = click.option("--markdown", is_flag=True, help="Print the tables of the documentation.")
@@ -177,11 +174,10 @@ def doctor(as_json: bool) -> int:
 
 def _print(heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
     from rich import box
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     table = Table(*heads, box=box.SIMPLE_HEAD)
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
-    Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH).print(table)
+    results_console().print(table)

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
+from windtunnel.commands.common import results_console
 from windtunnel.units import format_seconds
 
-PLAIN_WIDTH = 160
 SHOWN = 12
 
 
 def print_plan(result: dict[str, Any]) -> None:
     """The whole answer; when nothing meets the objective only the front."""
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    console = Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH)
+    console = results_console()
     serving = result["kind"] == "serving"
     heads, cells = (_SERVING, _serving_cells) if serving else (_JOB, _job_cells)
     table = Table(title=Text(f"{result['scenario']}: {_counted(result)}"), title_justify="left")

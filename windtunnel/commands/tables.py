@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Any
 
+from windtunnel.commands.common import results_console
 from windtunnel.document import run_document
 from windtunnel.serving_document import is_serving, last_replicas
 from windtunnel.units import format_bytes, format_seconds
@@ -12,14 +12,12 @@ from windtunnel.units import format_bytes, format_seconds
 if TYPE_CHECKING:
     from windtunnel.record import RunRecord
 
-PLAIN_WIDTH = 160  # where nobody says how wide the output may be
 _BATCH = ("makespan", "lower bound", "CPU", "GPU", "peak memory", "spilled")
 _SERVING = ("offered /s", "answered /s", "p50", "p99", "replicas", "CPU", "GPU", "cost")
 
 
 def print_runs(name: str, records: tuple[RunRecord, ...]) -> None:
     """The runs of one scenario, in the given order, and the reason of every run that failed."""
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -35,7 +33,7 @@ def print_runs(name: str, records: tuple[RunRecord, ...]) -> None:
         else:
             cells.append(record.status)
         table.add_row(*(Text(c) for c in cells))
-    console = Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH)
+    console = results_console()
     console.print(table)
     for reason in dict.fromkeys(f"{r.label}: {r.status}: {r.reason}" for r in records if r.status != "ok"):
         console.print(reason, markup=False, highlight=False)
