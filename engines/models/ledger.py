@@ -99,7 +99,10 @@ class Ledger(Slots):
             self._coming[-1].discard(worker_id)
             if self._idle_on is not None:
                 self._idle_on[self.workers[worker_id].node].append(worker_id)
-        self._by_load = (deque(event.queues[0]), deque(event.queues[1]))
+        like = self._like[stage.index]
+        for other, queue in self._idle_for.items():
+            queue.extend(event.queues[0] if other == like else event.idle)
+        self._behind[like].extend(event.queues[1])
 
     # -- tasks -------------------------------------------------------------------------------------------------------
 
@@ -118,7 +121,7 @@ class Ledger(Slots):
             if not worker.tasks:
                 worker.held = task.stage
                 self._take(task.stage, worker.node, 1)
-                self._by_load[1].append(worker.id)
+                self._behind[self._like[task.stage]].append(worker.id)
         elif not worker.tasks:
             self._work(worker, 1)
         worker.tasks.append(task.id)
@@ -193,7 +196,7 @@ class Ledger(Slots):
                 self._work(worker, -1)
             self._actor_has(worker)
         elif worker.tasks:
-            self._by_load[1].append(worker.id)
+            self._behind[self._like[worker.held]].append(worker.id)
         else:
             self._take(worker.held, worker.node, -1)
             worker.held = -1
@@ -277,6 +280,8 @@ class Ledger(Slots):
             books.pop(event.node, None)
         if self._idle_on is not None:
             self._idle_on.pop(event.node, None)
+        for parked in self._parked.values():
+            parked.pop(event.node, None)
         redos = self.lineage.lose(event.lost)
         self._short += Counter(w.stage for w in gone if w.stage >= 0)
         return orphans[::-1], redos, self._replace_actors()

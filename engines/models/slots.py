@@ -12,7 +12,7 @@ from heapq import heappop, heappush, nlargest
 
 from windtunnel.model import Action, Block, Job, NodeView, Stage, StartWorker, StopWorker, View
 
-MOST_REFUSED = 64  # workers looked at for one task, so that a full cluster costs no search through all of it
+MOST_REFUSED = 64  # actors looked at for one task, so that a full cluster costs no search through all of it
 
 
 @dataclass(slots=True)
@@ -37,15 +37,21 @@ class Slots:
         """``actors_yield``: an actor without a device holds its CPUs while it runs a task, and not while it waits for one."""
         self.job = job
         self.workers: dict[int, Worker] = {}
-        # Pool workers by number of tasks (0, 1). Entries may be stale: they are checked, and dropped, when looked at.
-        self._by_load: tuple[deque[int], deque[int]] = (deque(), deque())
-        # The same by node, for tasks that would rather run beside their input; None on a single node.
+        self._needs = [(s.resources.cpus, s.resources.gpus, s.resources.custom) for s in job.stages]
+        # Stages with equal needs share their queues, which are the first one's.
+        self._like = [self._needs.index(needs) for needs in self._needs]
+        # Idle pool workers, longest idle first, by needs: each waits in all of these queues. Entries may be stale: they are checked,
+        # and dropped, when looked at. Those whose node had no room then are parked until it has.
+        self._idle_for: dict[int, deque[int]] = {like: deque() for like in self._like}
+        self._parked: dict[int, dict[int, list[int]]] = {like: {} for like in self._like}
+        # Pool workers with one task, by its needs.
+        self._behind: dict[int, deque[int]] = {like: deque() for like in self._like}
+        # Idle pool workers by node, for tasks that would rather run beside their input; None on a single node.
         self._idle_on: dict[int, deque[int]] | None = {n.node: deque() for n in view.nodes} if len(view.nodes) > 1 else None
         self.actors: dict[int, list[int]] = {s.index: [] for s in job.stages if s.state.kind == "actor"}
         # Actors of a stage by number of tasks (0, 1): heaps of ids, the first started first. Entries may be stale here too.
         self._actors_by_load: dict[int, tuple[list[int], list[int]]] = {s: ([], []) for s in self.actors}
         self._coming: dict[int, set[int]] = {s: set() for s in (-1, *self.actors)}  # workers on their way, by stage; may be gone
-        self._needs = [(s.resources.cpus, s.resources.gpus, s.resources.custom) for s in job.stages]
         self._yields = [actors_yield and s.state.kind == "actor" and not s.resources.gpus for s in job.stages]
         self._cpus = {n.node: n.cpus for n in view.nodes}
         self._unheld = dict(self._cpus)  # CPUs that no actor holds for life
@@ -118,7 +124,8 @@ class Slots:
             heappush(self._actors_by_load[worker.stage][len(worker.tasks)], worker.id)
 
     def _idle(self, worker: Worker) -> None:
-        self._by_load[0].append(worker.id)
+        for queue in self._idle_for.values():
+            queue.append(worker.id)
         if self._idle_on is not None:
             self._idle_on[worker.node].append(worker.id)
 
@@ -198,6 +205,8 @@ class Slots:
         if self._yields[stage]:
             for tag, amount in self._needs[stage][2]:
                 self._custom[node][tag] = self._custom[node].get(tag, 0.0) - sign * amount
+            if sign < 0:
+                self._unpark(node)
             return
         self._take(stage, node, sign)
         self._unheld[node] -= sign * self._needs[stage][0]
@@ -206,6 +215,8 @@ class Slots:
         """An actor that yields takes its CPUs for its tasks, or gives them back."""
         if self._yields[actor.stage]:
             self._cpus[actor.node] -= sign * self._needs[actor.stage][0]
+            if sign < 0:
+                self._unpark(actor.node)
 
     def _take(self, stage: int, node: int, sign: int) -> None:
         cpus, gpus, custom = self._needs[stage]
@@ -213,6 +224,14 @@ class Slots:
         self._gpus[node] -= sign * gpus
         for tag, amount in custom:
             self._custom[node][tag] = self._custom[node].get(tag, 0.0) - sign * amount
+        if sign < 0:
+            self._unpark(node)
+
+    def _unpark(self, node: int) -> None:
+        """A node has more room: its idle workers that had been refused for want of it wait again."""
+        for like, parked in self._parked.items():
+            if node in parked and self._fits(like, node):
+                self._idle_for[like].extend(parked.pop(node))
 
     def feasible(self, stage: Stage, view: View) -> str | None:
         """Why no node could ever run a task of ``stage``, or None."""
@@ -231,27 +250,42 @@ class Slots:
         """
         if stage in self.actors:
             return self._actor_for(stage)
+        like = self._like[stage]
         if beside and self._idle_on is not None:
-            there = self._idle_on.get(self.blocks[beside[0]].node)
-            if there and (near := self._first(stage, 0, there)) is not None:
-                return near
-        if self._by_load[0] and (idle := self._first(stage, 0)) is not None:
-            return idle
-        return self._first(stage, 1) if ahead and self._by_load[1] else None
-
-    def _first(self, stage: int, load: int, among: deque[int] | None = None) -> Worker | None:
-        """A pool worker with ``load`` tasks that can take one of ``stage``; entries that became stale are dropped on the way."""
-        queue = self._by_load[load] if among is None else among
-        workers, needs, refused = self.workers, self._needs, 0
-        while queue and refused < MOST_REFUSED:
-            worker = workers.get(queue[0])
-            if worker is None or len(worker.tasks) != load:
-                queue.popleft()
-            elif self._fits(stage, worker.node) if load == 0 else needs[worker.held] == needs[stage]:
+            near = self.blocks[beside[0]].node
+            there = self._idle_on.get(near)
+            if there and self._fits(like, near) and (worker := self._first(there, 0)) is not None:
                 return worker
-            else:
-                queue.rotate(-1)
-                refused += 1
+        if self._idle_for[like] and (idle := self._first_idle(like)) is not None:
+            return idle
+        return self._first_behind(like) if ahead else None
+
+    def _first(self, queue: deque[int], load: int) -> Worker | None:
+        """The first worker that has ``load`` tasks; entries that became stale are dropped on the way."""
+        workers = self.workers
+        while queue:
+            worker = workers.get(queue[0])
+            if worker is not None and len(worker.tasks) == load:
+                return worker
+            queue.popleft()
+        return None
+
+    def _first_idle(self, like: int) -> Worker | None:
+        """The pool worker that has been idle longest on a node with room for a task."""
+        queue, parked = self._idle_for[like], self._parked[like]
+        while (worker := self._first(queue, 0)) is not None:
+            if self._fits(like, worker.node):
+                return worker
+            parked.setdefault(worker.node, []).append(queue.popleft())
+        return None
+
+    def _first_behind(self, like: int) -> Worker | None:
+        """A pool worker behind whose only task, of the same needs, one more can wait."""
+        queue = self._behind[like]
+        while (worker := self._first(queue, 1)) is not None:
+            if self._like[worker.held] == like:
+                return worker
+            queue.popleft()
         return None
 
     def _actor_for(self, stage: int) -> Worker | None:
