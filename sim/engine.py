@@ -16,7 +16,7 @@ from windtunnel.engines.api import Capabilities, Option, Outcome, resolve_option
 from windtunnel.engines.models.catalogue import ENTRIES
 from windtunnel.engines.models.entry import ModelEntry
 from windtunnel.engines.physical import compile_job
-from windtunnel.sim.bounds import lower_bound
+from windtunnel.sim.bounds import bound
 from windtunnel.sim.costs import Calibration, EngineCost
 from windtunnel.sim.faults import expanded
 from windtunnel.sim.laws import StageLaw, stage_laws
@@ -30,7 +30,7 @@ from windtunnel.model import Job
 from windtunnel.plan import Synthetic
 from windtunnel.record import Recorder
 from windtunnel.units import parse_bytes
-from windtunnel.workload import BoundWorkload
+from windtunnel.workload import BoundWorkload, Location
 
 WORLD_OPTIONS = (
     Option(name="calibration", default=None, doc="file made by `windtunnel calibrate`; needed for real kernels"),
@@ -63,6 +63,7 @@ class SimSession:
         path = self._settings["calibration"]
         self._calibration = Calibration.load(Path(path)) if path else Calibration()
         self._prepared: tuple[Job, tuple[StageLaw, ...]] | None = None
+        self._location = Location()
         self._cost = _engine_cost(entry, self._calibration, options, self._settings)
         self.world: SimWorld | None = None
 
@@ -82,11 +83,12 @@ class SimSession:
         job = compile_job(workload, partitions=partitions, fuse=bool(self._settings["fuse"]))
         job = self._entry.plan(job, self._options, self._cluster)
         self._prepared = job, stage_laws(job, workload, self._calibration)
+        self._location = workload.workload.dataset.location
 
     def lower_bound(self, times: float = 1.0) -> float:
         """Seconds that the prepared job takes at least, or one with ``times`` as many source partitions of the same sizes."""
         assert self._prepared is not None
-        return lower_bound(*self._prepared, expanded(self._cluster), times=times)
+        return bound(*self._prepared, expanded(self._cluster), location=self._location, times=times).seconds
 
     def run(self, workload: BoundWorkload, recorder: Recorder, output: Path) -> Outcome:
         """Simulate once. Raises RunFailed and OutOfMemory as a real run does."""
@@ -100,12 +102,14 @@ class SimSession:
             cluster, job, laws, recorder, cost=self._cost, seed=int(settings["seed"]), spans=settings["spans"],
             store_bytes=None if settings["store_bytes"] is None else parse_bytes(settings["store_bytes"]),
             block_bytes=parse_bytes(settings["block_bytes"]) if traits.outputs == "store" else _ONE_FILE,
-            location=workload.workload.dataset.location,
+            location=self._location,
             traits=replace(traits, replication=int(settings.get("replication", traits.replication))),
         )  # fmt: skip
+        least = bound(job, laws, cluster, location=self._location)
+        recorder.counters["lower_bound_s"] = least.seconds
+        recorder.counters |= {f"bound_s:{name}": seconds for name, seconds in least.parts.items()}
         blocks = world.run(self._entry.factory(self._options)())
         recorder.counters["makespan_s"] = recorder.counters["virtual_makespan_s"] = world.makespan_s
-        recorder.counters["lower_bound_s"] = lower_bound(job, laws, cluster)
         return Outcome(rows=total_rows(blocks))
 
     def close(self) -> None:

@@ -13,6 +13,7 @@ from windtunnel.record import Recorder, RunRecord
 from windtunnel.serving_document import KEYS, is_serving, serving_numbers, serving_quantities
 from windtunnel.workload import Workload
 
+_PART = "bound_s:"  # counters: the bound by each resource
 _BUSY = ("compute", "load", "serialize", "deserialize")
 
 
@@ -38,7 +39,7 @@ def run_document(record: RunRecord) -> dict[str, Any]:
 def _nulls(record: RunRecord) -> dict[str, Any]:
     names = (
         "makespan_s", "first_output_s", "rows_out", "utilization", "peak_memory_bytes", "spilled_bytes", "bytes_moved",
-        "cost_usd", "lower_bound_s", "latency_s", "throughput_per_s",
+        "cost_usd", "lower_bound_s", "bound_by", "of_optimum", "bounds_s", "latency_s", "throughput_per_s",
     )  # fmt: skip
     return dict.fromkeys((*names, *KEYS) if is_serving(record) else names)
 
@@ -65,9 +66,21 @@ def _batch(record: RunRecord) -> dict[str, Any]:
     return {
         "first_output_s": first_output_s(record),
         "utilization": {"cpu": utilization(record, "cpus"), "gpu": utilization(record, "gpus")},
-        "lower_bound_s": record.counters.get("lower_bound_s"),
+        **bound_numbers(record),
         "latency_s": None,
         "throughput_per_s": record.rows_out / makespan if record.rows_out is not None and makespan > 0 else None,
+    }
+
+
+def bound_numbers(record: RunRecord) -> dict[str, Any]:
+    """The lower bound of a simulated run: seconds, the resource that binds, bound over makespan, seconds by resource."""
+    bound, makespan = record.counters.get("lower_bound_s"), record.makespan_s
+    parts = {name.removeprefix(_PART): seconds for name, seconds in record.counters.items() if name.startswith(_PART)}
+    return {
+        "lower_bound_s": bound,
+        "bound_by": max(parts, key=parts.__getitem__, default=None),
+        "of_optimum": bound / makespan if bound is not None and makespan else None,
+        "bounds_s": parts or None,
     }
 
 

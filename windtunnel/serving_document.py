@@ -29,7 +29,7 @@ def serving_numbers(record: RunRecord) -> dict[str, Any]:
     return {
         "first_output_s": counters.get("first_output_s"),
         "utilization": {"cpu": _share(record, "cpu"), "gpu": _share(record, "gpu")},
-        "lower_bound_s": None,
+        **dict.fromkeys(("lower_bound_s", "bound_by", "of_optimum", "bounds_s")),
         "latency_s": {name: counters.get(f"latency_{name}_s") for name in LATENCIES},
         "throughput_per_s": counters.get("throughput_per_s"),
         "offered_per_s": counters.get("offered_per_s"),

@@ -134,12 +134,7 @@ def _bound(question: Question, candidate: Candidate, tables: dict[int, BoundWork
     extra = {"calibration": question.calibration} if question.calibration else {}
     session = engine.open(scenario.cluster, {**extra, **scenario.engines[0].options, "seed": question.seed})
     session.prepare(bound)
-    rate = data.location.bandwidth_per_node if data.location.kind == "remote" else None
-    remote = 0.0
-    if rate:
-        links = sum(n.count * min(rate, n.nic_bytes_per_s) for n in scenario.cluster.nodes)
-        remote = (data.rows or 0) * (data.row_bytes or 0) / links
-    return max(float(session.lower_bound(times)), remote)
+    return float(session.lower_bound(times))
 
 
 class Planner:

@@ -12,7 +12,7 @@ from windtunnel.units import format_bytes, format_seconds
 if TYPE_CHECKING:
     from windtunnel.record import RunRecord
 
-_BATCH = ("makespan", "lower bound", "CPU", "GPU", "peak memory", "spilled")
+_BATCH = ("makespan", "bound", "of optimum", "bound by", "CPU", "GPU", "peak memory", "spilled", "cost")
 _SERVING = ("offered /s", "answered /s", "p50", "p99", "replicas", "CPU", "GPU", "cost")
 
 
@@ -40,8 +40,16 @@ def print_runs(name: str, records: tuple[RunRecord, ...]) -> None:
 
 
 def _batch_cells(record: RunRecord, run: dict[str, Any]) -> list[str]:
-    cells = [format_seconds(run["makespan_s"]), format_seconds(run["lower_bound_s"]), *_busy(run)]
-    return [*cells, format_bytes(run["peak_memory_bytes"]), format_bytes(run["spilled_bytes"])]
+    optimum = "–" if run["of_optimum"] is None else f"{run['of_optimum']:.0%}"
+    cells = [format_seconds(run["makespan_s"]), format_seconds(run["lower_bound_s"]), optimum, plain(run["bound_by"] or "–")]
+    cells += [*_busy(run), format_bytes(run["peak_memory_bytes"]), format_bytes(run["spilled_bytes"])]
+    return [*cells, f"${run['cost_usd']:.4g}" if run["cost_usd"] else "–"]
+
+
+def plain(resource: str) -> str:
+    """The name of a resource for people: ``critical_path`` → critical path, ``workers:infer`` → workers of infer."""
+    kind, _, operator = resource.partition(":")
+    return kind.replace("_", " ") + (f" of {operator}" if operator else "")
 
 
 def _serving_cells(record: RunRecord, run: dict[str, Any]) -> list[str]:
