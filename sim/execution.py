@@ -102,10 +102,12 @@ class Execution(Place):
             done.append(Block(number, launch.stage, partition, launch.task, rows, size, index))
             number += 1
         blocks += done
-        journal = self.journal
+        now, usage, journal = self.env._now, self.usage, self.journal
+        usage.log += (0, worker.started_s, now, quick.cpus * (now - worker.started_s))
+        stage.queued += quick.bytes
         journal.tasks += 1
         if not journal.tasks % journal.every:
-            journal.quick_done(worker, stage, quick, self.env._now)
+            journal.quick_done(worker, stage, quick, now)
         self._end(worker, launch, done)
 
     def _quick_spills(self, worker: Worker, stage: StageRun, quick: Quick) -> None:
@@ -118,6 +120,7 @@ class Execution(Place):
         run.phases, run.phase = [("sleep", stage.seconds[launch.partition])], 1
         run.started_s = run.fetched_s = worker.started_s
         run.memory = quick.memory + quick.bytes
+        self.usage.log += (0, run.started_s, self.env._now, quick.cpus * (self.env._now - run.started_s))
         self._emit(run)
 
     def _end(self, worker: Worker, launch: Launch, blocks: list[Block]) -> None:
@@ -125,6 +128,8 @@ class Execution(Place):
         now = self.env._now
         if now >= self.journal.stored.next_s:
             self.journal.stored.note(now, self.stored_bytes)
+        if now >= self.usage.next_s:
+            self._look()
         if worker.queue:  # before the driver hears of it, who may send another that must wait behind
             ready, following = worker.queue.popleft()
             self._begin(worker, following, ready)
@@ -207,8 +212,11 @@ class Execution(Place):
             seconds *= run.plan[run.emission].fraction - before
         node = run.worker.node
         if work_class != "cpu" or (node.flat_law and node.weight <= node.cpus):
+            run.begun_s = self.env._now
             run.worker.arm(seconds)
-        elif node.flat_law:
+            return
+        run.begun_s, run.shared = -1.0, (self.env._now, seconds)
+        if node.flat_law:
             node.cpu.add(seconds, run.stage.weight, self._phase_done, run)
         else:
             node.corun.add(seconds, run.stage.weight, run.felt, self._phase_done, run)
@@ -216,6 +224,18 @@ class Execution(Place):
     def _phase_done(self, run: TaskRun) -> None:
         if not run.worker.alive:
             return
+        begun = run.begun_s
+        if begun >= 0.0:
+            work_class, now, stage = run.phases[run.phase][0], self.env._now, run.stage
+            if self.volatile:  # it may be for nothing yet
+                run.spent.append((work_class, begun, now, now - begun))
+            else:
+                row, level = stage.uses[work_class]
+                self.usage.log += (row, begun, now, level * (now - begun))
+                if stage.pool_row >= 0:
+                    self.usage.log += (stage.pool_row, begun, now, now - begun)
+        elif self.volatile or run.stage.pool_row >= 0:
+            run.spent.append(("shared", run.shared[0], self.env._now, run.shared[1]))
         run.phase += 1
         if run.phase < len(run.phases):
             self._phase(run)
@@ -291,6 +311,7 @@ class Execution(Place):
                 return
             run.spill_s += self.env._now - begin
             if spills:
+                self.usage.log += (self.usage.first["spill_bytes_per_s"], begin, self.env._now, on_disk)
                 self.journal.spilled(run, block, begin, self.env._now)
             taken()
             self._emit(run)
@@ -312,6 +333,7 @@ class Execution(Place):
         self._announce(run, block, last)
 
     def _announce(self, run: TaskRun, block: Block, last: bool) -> None:
+        run.stage.queued += block.bytes
         if last:
             run.blocks.append(block)
         else:
@@ -321,6 +343,8 @@ class Execution(Place):
         now, worker = self.env._now, run.worker
         worker.node.memory.give(run.memory)
         self.journal.task_done(run, now)
+        if run.spent:
+            self.usage.spent(run.stage, run.spent, lost=run.launch.again)
         if self._cost.forget_bytes_per_s and run.launch.blocks:
             worker.mapped = run.launch.blocks
             for i in worker.mapped:

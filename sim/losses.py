@@ -47,6 +47,7 @@ class Losses(Execution):
         lost = [i for i, b in enumerate(self._blocks) if b is not None and b.node == node and b.stage != last]
         for number in [n for n, w in self._workers.items() if w.node is machine]:
             worker = self._workers.pop(number)
+            self.usage.cut_short(worker, self._stages, self.env._now)
             worker.alive = worker.up = False
         self._empty(node, lost)
         self.journal.recorder.count("nodes_lost")
@@ -61,6 +62,7 @@ class Losses(Execution):
             assert block is not None
             if not block.on_disk:
                 self.stored_bytes -= block.bytes
+            self._stages[block.stage].queued -= block.bytes
             self._blocks[i] = None
         kept = sum(b.bytes for b in self._blocks if b is not None and b.node == node and not b.on_disk)
         machine.store.used = machine.memory.used = kept
@@ -133,6 +135,7 @@ class Losses(Execution):
         if worker is None:
             return
         memory = worker.node.memory
+        self.usage.cut_short(worker, self._stages, self.env._now)
         for run in (worker.run, worker.ahead):
             if run is not None:
                 memory.give(run.memory)

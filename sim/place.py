@@ -13,6 +13,7 @@ from windtunnel.sim.hardware.cpu import Timer
 from windtunnel.sim.hardware.network import Network
 from windtunnel.sim.journal import Journal
 from windtunnel.sim.tasks import Node, StageRun, TaskRun, Worker
+from windtunnel.sim.usage import Usage
 
 from windtunnel.cluster import ClusterSpec, NodeSpec
 from windtunnel.model import Block, Event, NodeView
@@ -59,10 +60,15 @@ class Place:
         self._held: dict[int, int] = {}  # block → workers that still map it
         self._dropped: dict[int, int] = {}  # released blocks that are still mapped, with their bytes
         self._pressed = False
+        self.usage = Usage(self._machines, stages, self._network, cost.startup_s)
         self._machines[0].memory.take(cost.driver_memory_bytes, "the driver")
 
     def _send(self, event: Event, service_s: float) -> None:
         """A worker's message to the driver, who is busy with it for ``service_s``."""
+        raise NotImplementedError
+
+    def _look(self) -> None:
+        """It is time for `Usage.look`."""
         raise NotImplementedError
 
     def _fetched(self, run: TaskRun) -> None:
@@ -94,6 +100,7 @@ class Place:
                 node.memory.used -= size
                 assert node.store.used >= 0 <= node.memory.used, "more bytes freed than stored"
                 self.stored_bytes -= size
+            self._stages[block.stage].queued -= size
         if self._pressed and self.stored_bytes < 0.9 * self.store_limit_bytes:
             self._pressed = False
         if self.env._now >= self.journal.stored.next_s:

@@ -147,6 +147,7 @@ class Steady:
         at = int(np.searchsorted(now, stored.next_s))
         while at < len(now):
             stored.note(float(now[at]), int(totals[at]))
+            self._course.marks.append((self.number + at + 1, float(now[at])))
             at = max(at + 1, int(np.searchsorted(now, stored.next_s)))
         self.total = int(totals[-1])
 

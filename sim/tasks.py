@@ -23,6 +23,8 @@ from windtunnel.cluster import NodeSpec
 from windtunnel.model import Launch, Stage
 
 EMBEDDED = Traits()
+#: a stretch of work: its class, or "shared" where a shared CPU kept account; start, end, seconds of work
+Spent = tuple[str, float, float, float]
 _PAGE = 1024  # factors drawn at a time
 
 
@@ -30,8 +32,8 @@ class Node:
     """A simulated machine. ``load``: CPUs that running tasks keep busy; ``flat``: it does not slow anyone down."""
 
     __slots__ = (
-        "alive", "cached", "corun", "cpu", "cpus", "disk", "flat_law", "index", "memory", "pages", "remote", "slow", "spec", "store",
-        "weight",
+        "alive", "cached", "corun", "cpu", "cpus", "disk", "flat_law", "index", "memory", "pages", "remote", "remote_bytes_per_s",
+        "slow", "spec", "store", "weight",
     )  # fmt: skip
 
     def __init__(
@@ -50,8 +52,8 @@ class Node:
         self.store = ObjectStore(store_limit, self.memory)
         self.disk = Disk(env, spec.disk)
         self.pages = PageCache(self.disk, self.memory, spec.memory_bytes)
-        limit = min(spec.nic_bytes_per_s, remote_bytes_per_s or spec.nic_bytes_per_s)
-        self.remote = Shared(env, divided(limit))  # what the node may read from a remote store
+        self.remote_bytes_per_s = min(spec.nic_bytes_per_s, remote_bytes_per_s or spec.nic_bytes_per_s)
+        self.remote = Shared(env, divided(self.remote_bytes_per_s))  # what the node may read from a remote store
         self.slow = 1.0  # a straggler takes so many times as long
         self.alive = True
         self.cpu = Shared(env, cpu_rate(float(spec.cpus)))
@@ -114,6 +116,8 @@ class TaskRun:
     memory = 0
     pending = 0
     spill_s = 0.0
+    begun_s = -1.0  # when its phase at hand began; below 0 where a shared CPU keeps account
+    shared: tuple[float, float] = (0.0, 0.0)  # there: when it began, and the seconds of its work
     started_s = 0.0
     fetched_s = -1.0
     dropped = False  # given back to the driver while its inputs were on their way
@@ -127,6 +131,7 @@ class TaskRun:
         self.worker = worker
         self.work = stage.nothing
         self.blocks: list[Any] = []
+        self.spent: list[Spent] = []  # where workers may be lost: its phases so far
 
 
 class Normals:
@@ -203,12 +208,16 @@ class StageRun:
         "nothing",
         "operators",
         "plain",
+        "pool_row",
         "python",
+        "queue_row",
+        "queued",
         "quick",
         "restart_s",
         "seconds",
         "spec",
         "traits",
+        "uses",
         "weight",
     )  # fmt: skip
 
@@ -227,6 +236,9 @@ class StageRun:
         self.weight = 0.0 if gpu_only else (spec.resources.cpus or 1.0)
         self.classes = tuple(dict.fromkeys(s.work_class for s in law.steps)) or ("cpu",)
         self.nothing = Work((), 0.0, 0.0, 1, 0.0, 0.0)
+        self.pool_row = self.queue_row = -1  # where `Usage` keeps account of its workers and its output
+        self.queued = 0  # bytes of its blocks that were not released yet
+        self.uses: dict[WorkClass, tuple[int, float]] = {}  # and of its work: row and level by class
         self._seed = seed
         self._normals: dict[tuple[int, int], Normals] = {}
         self._draws: dict[tuple[int, int], tuple[float, dict[int, list[float]]]] = {}
@@ -333,7 +345,12 @@ class StageRun:
         ):
             return None
         out = sum(b for _, _, b in plan[0].blocks)
-        return Quick(self.memory_bytes, out, plan[0].blocks, work)
+        return Quick(self.memory_bytes, out, plan[0].blocks, work, self._cpus(work))
+
+    def _cpus(self, work: Work) -> float:
+        """CPUs that a task keeps busy on average: as many as it weighs, but for the time that it sleeps."""
+        asleep = sum(s.seconds for s in work.steps if s.work_class == "sleep") / work.seconds if work.seconds else 0.0
+        return self.weight * (1.0 - asleep) + self.spec.resources.cpus * asleep
 
     def _seconds_by_step(self, work: Work, plan: tuple[Emission, ...], node: NodeSpec) -> list[float]:
         count = sum(len(e.blocks) for e in plan)
@@ -424,10 +441,11 @@ class StageRun:
 class Quick:
     """What equal source tasks share that need nothing but one stretch of one slot and emit all at their end."""
 
-    __slots__ = ("blocks", "bytes", "memory", "work")
+    __slots__ = ("blocks", "bytes", "cpus", "memory", "work")
 
-    def __init__(self, memory: int, size: int, blocks: tuple[tuple[int, int, int], ...], work: Work) -> None:
+    def __init__(self, memory: int, size: int, blocks: tuple[tuple[int, int, int], ...], work: Work, cpus: float) -> None:
         self.memory = memory
         self.bytes = size
         self.blocks = blocks
         self.work = work
+        self.cpus = cpus

@@ -68,6 +68,7 @@ class Course:
         self.done: list[int] = []  # tasks in the order of their ends
         self.by: list[int] = []  # and their workers
         self.ended = self.nodes = np.empty(0, dtype=np.int64)  # the same tasks, and their nodes
+        self.marks: list[tuple[int, float]] = []  # how many tasks had ended when the store was sampled
         self.samples: list[tuple[int, int, float, float, float, int]] = []  # task, worker, ready, start, end, memory of the node
 
     def run(self) -> None:
@@ -121,6 +122,7 @@ class Course:
                     self.samples.append((task, who, ready_s[who], started_s[who], now, memory))
                 if now >= store_at:
                     stored.note(now, total)
+                    self.marks.append((number, now))
                     store_at = stored.next_s
                 task = running[who] = following[who]
                 if task >= 0:
@@ -219,6 +221,8 @@ class Course:
         idle.append(who)
         self.ended, self.nodes = np.array(self.done), np.array(node_of)[self.by]
         self.now, self.free_s, self.stored_bytes, self.queued = now, free, total, queued
+        if self.marks[-1][0] < number:  # the others ended before the next mark was due; the driver may have heard of it later
+            self.marks.append((number, min(now, stored.next_s)))
         self.late = [entry[2] for entry in (*page[at:], *(e for p in later.values() for e in p))]
 
 
@@ -268,6 +272,7 @@ class Waves(Losses):
     _driver: Timer
     _driver_busy: bool
     _driver_free_s: float
+    _driver_idle_s: float
     _result_blocks: Sequence[Block] | None = None
 
     def _obey(self, actions: Sequence[Action]) -> None:
@@ -286,6 +291,7 @@ class Waves(Losses):
             self._obey(self._model.on_event(WaveRefused(wave.stage), self))
             return
         self.waved = True
+        self._account(stage, course)
         self._write_down(stage, course, wave, stored)
         self._resume(course)
         self._tell(stage, course, wave)
@@ -332,6 +338,14 @@ class Waves(Losses):
         sizes = np.zeros(len(self._machines), dtype=np.int64)
         np.add.at(sizes, course.nodes, course.arrays[1][course.ended])
         return sizes.tolist()
+
+    def _account(self, stage: StageRun, course: Course) -> None:
+        """What the wave used, and how long the driver was idle in it."""
+        cost, usage = self._cost, self.usage
+        usage.look(course.now, 0.0)  # what its workers and the driver held already they hold to its end
+        usage.wave(stage, course, cost.launch_s, cost.done_s)
+        self._driver_idle_s += course.free_s - self._driver_free_s - len(course.done) * (cost.launch_s + cost.done_s)
+        usage.looked(course.now, course.free_s - cost.startup_s - self._driver_idle_s)
 
     # -- what became of it -------------------------------------------------------------------------------------------
 

@@ -74,6 +74,7 @@ class SimWorld(Waves):
         self._driver = Timer(self.env, self._handle)
         self._driver_busy = False
         self._driver_free_s = cost.startup_s
+        self._driver_idle_s = 0.0
         self._failure: Fail | None = None
         self._result: tuple[int, ...] | None = None
         self.waves = waves and not self.volatile
@@ -105,6 +106,9 @@ class SimWorld(Waves):
             if collecting:
                 gc.enable()
             self.journal.close(self.makespan_s, self._machines, self._network.bytes)
+            end = max(self.now, self._driver_free_s)
+            self.usage.look(end, self._driver_s(end))
+            self.usage.close(self.journal.recorder, self.makespan_s)
         if self._failure is not None:
             raise _failed(self._failure)
         if self._result_blocks is not None:
@@ -147,6 +151,7 @@ class SimWorld(Waves):
         """A worker's message to the driver. An idle driver takes it up at once and answers ``service_s`` later; else it queues."""
         now = self.env._now
         if self._driver_free_s <= now and not self._inbox:
+            self._driver_idle_s += now - self._driver_free_s
             self._driver_free_s = now + service_s
             if self._result is None and self._failure is None:
                 self._obey(self._model.on_event(event, self))
@@ -171,6 +176,13 @@ class SimWorld(Waves):
             self._driver.arm(self._driver_free_s - now)
         else:
             self._driver_busy = False
+
+    def _look(self) -> None:
+        self.usage.look(self.now, self._driver_s(self.now))
+
+    def _driver_s(self, now: float) -> float:
+        """Seconds that the driver was busy until then, without its start."""
+        return max(0.0, min(now, self._driver_free_s) - self._cost.startup_s - self._driver_idle_s)
 
     # -- actions -----------------------------------------------------------------------------------------------------
 

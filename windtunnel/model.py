@@ -254,7 +254,7 @@ class Launch:
 
     ``blocks``: ids of its inputs (forward or partition mode; for a join, left blocks then right: ``split`` = number of left
     blocks). ``sides``: ids of each broadcast input, in the order of the stage's inputs. ``skip_blocks``: leave out the first
-    n output blocks (they arrived already).
+    n output blocks (they arrived already). ``again``: it makes anew what was made before and lost.
     """
 
     task: int
@@ -266,6 +266,7 @@ class Launch:
     split: int = 0
     sides: tuple[tuple[int, ...], ...] = ()
     skip_blocks: int = 0
+    again: bool = False
 
 
 @dataclass(slots=True)

@@ -129,7 +129,8 @@ class Ledger(Slots):
             self._actor_has(worker)
         task.worker = worker.id
         self.running += 1
-        return Launch(task.id, task.stage, task.partition, worker.id, task.attempt, task.blocks, task.split, sides, task.emitted)
+        return Launch(task.id, task.stage, task.partition, worker.id, task.attempt, task.blocks, task.split, sides, task.emitted,
+                      task.again)  # fmt: skip
 
     def emitted(self, block: Block) -> Again | None:
         """A task emitted ``block``; where a lost block was made again, what that means."""

@@ -8,7 +8,7 @@ recomputation of all. One pending SimPy event at most is valid; older ones are r
 from __future__ import annotations
 
 from collections.abc import Callable
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from typing import Any
 
 from simpy.core import Environment
@@ -43,10 +43,12 @@ class Timer(Event):  # type: ignore[misc]  # SimPy comes without types
 class Shared:
     """Users of one resource; each of them progresses at ``rate(load)`` units a second, ``load`` = sum of all weights."""
 
-    __slots__ = ("_armed", "_at", "_clock", "_heap", "_rate", "_rate_of", "_serial", "_token", "env", "load")
+    __slots__ = ("_armed", "_at", "_clock", "_heap", "_log", "_rate", "_rate_of", "_row", "_serial", "_token", "env", "load")
 
     def __init__(self, env: Environment, rate: Rate) -> None:
         self.env = env
+        self._log: list[float] | None = None
+        self._row = 0
         self.load = 0.0
         self._rate_of = rate
         self._rate = 0.0
@@ -60,6 +62,10 @@ class Shared:
     def __len__(self) -> int:
         return len(self._heap)
 
+    def watch(self, log: list[float], row: int) -> None:
+        """From now on, append what is used to a `Meter`'s log."""
+        self._log, self._row = log, row
+
     def add(self, work: float, weight: float, done: Done, arg: Any) -> None:
         """Begin ``work`` units; ``done(arg)`` is called when they are finished."""
         self._move()
@@ -67,6 +73,19 @@ class Shared:
         heappush(self._heap, (self._clock + work, self._serial, weight, done, arg))
         self.load += weight
         self._arm()
+
+    def leave(self, arg: Any) -> float | None:
+        """Whoever gave ``arg`` is gone: the units that were left of its work, None when it has none here."""
+        self._move()
+        for place, (finish, _, weight, _, other) in enumerate(self._heap):
+            if other is arg:
+                del self._heap[place]
+                heapify(self._heap)
+                self.load -= weight
+                self._armed, self._token = -1.0, self._token + 1
+                self._arm()
+                return max(finish - self._clock, 0.0)
+        return None
 
     def touch(self) -> None:
         """The rate has changed for a reason that lies outside."""
@@ -76,7 +95,10 @@ class Shared:
     def _move(self) -> None:
         now = self.env.now
         if self._heap:
-            self._clock += (now - self._at) * self._rate
+            progress = (now - self._at) * self._rate
+            self._clock += progress
+            if progress and self._log is not None:
+                self._log += (self._row, self._at, now, progress * self.load)
         else:
             self._clock = self.load = 0.0
         self._at = now
@@ -115,18 +137,24 @@ class CoRun:
     Users then have rates of their own, so that all are moved on whenever one comes or goes: O(users), which are few on a node.
     """
 
-    __slots__ = ("_at", "_cpus", "_points", "_serial", "_token", "_users", "env", "load")
+    __slots__ = ("_at", "_cpus", "_log", "_points", "_row", "_serial", "_token", "_users", "env", "load")
 
     def __init__(self, env: Environment, cpus: float, points: tuple[tuple[float, float], ...]) -> None:
         self.env = env
         self.load = 0.0
         self._cpus, self._points = cpus, points
+        self._log: list[float] | None = None
+        self._row = 0
         self._at = 0.0
         self._serial = self._token = 0
         self._users: dict[int, list[Any]] = {}  # seconds left, weight, felt, done, arg
 
     def __len__(self) -> int:
         return len(self._users)
+
+    def watch(self, log: list[float], row: int) -> None:
+        """From now on, append the CPU time that is used to a `Meter`'s log; a CPU that waits for memory is busy."""
+        self._log, self._row = log, row
 
     def add(self, work: float, weight: float, felt: float, done: Done, arg: Any) -> None:
         """Begin ``work`` seconds; ``done(arg)`` is called when they are finished."""
@@ -136,6 +164,17 @@ class CoRun:
         self.load += weight
         self._arm()
 
+    def leave(self, arg: Any) -> float | None:
+        """Whoever gave ``arg`` is gone: the seconds that were left of its work, None when it has none here."""
+        self._move()
+        for number, user in self._users.items():
+            if user[4] is arg:
+                del self._users[number]
+                self.load = sum(u[1] for u in self._users.values())
+                self._arm()
+                return max(float(user[0]), 0.0)
+        return None
+
     def _rate(self, felt: float) -> float:
         load = self.load
         law = slowdown_at(self._points, min(load, self._cpus))
@@ -143,6 +182,8 @@ class CoRun:
 
     def _move(self) -> None:
         passed = self.env.now - self._at
+        if passed and self._users and self._log is not None:
+            self._log += (self._row, self._at, self.env.now, passed * min(self.load, self._cpus))
         self._at = self.env.now
         for user in self._users.values():
             user[0] -= passed * self._rate(user[2])

@@ -23,6 +23,11 @@ class Disk:
         self._capacity = spec.capacity_bytes
         self.used = self.peak = self.read_bytes = self.written_bytes = 0
 
+    def watch(self, log: list[float], read_row: int, write_row: int) -> None:
+        """From now on, append the bytes that are read and written to a `Meter`'s log."""
+        self._reads.watch(log, read_row)
+        self._writes.watch(log, write_row)
+
     def read(self, size: int, done: Done, arg: Any) -> None:
         """Read ``size`` bytes, then ``done(arg)``."""
         self.read_bytes += size

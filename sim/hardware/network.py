@@ -45,12 +45,12 @@ def _take(links: Sequence[int], share: float, left: dict[int, float], count: dic
 class Flow:
     """Bytes under way."""
 
-    __slots__ = ("arg", "at", "done", "left", "links", "rate", "version")
+    __slots__ = ("arg", "at", "begun_s", "done", "left", "links", "rate", "size", "version")
 
     def __init__(self, links: tuple[int, ...], size: float, now: float, done: Done, arg: Any) -> None:
         self.links = links
-        self.left = size
-        self.at = now
+        self.left = self.size = size
+        self.at = self.begun_s = now
         self.rate = 0.0
         self.version = 0
         self.done = done
@@ -66,9 +66,11 @@ class Network:
         "_env",
         "_finish",
         "_latency",
+        "_log",
         "_members",
         "_nodes",
         "_nominal",
+        "_rows",
         "_serial",
         "_token",
         "bytes",
@@ -86,6 +88,12 @@ class Network:
         self._changed: dict[int, None] = {}
         self._finish: list[tuple[float, int, int, Flow]] = []
         self._serial = self._token = self.bytes = 0
+        self._log: list[float] | None = None
+        self._rows: Sequence[int] = ()
+
+    def watch(self, log: list[float], rows: Sequence[int]) -> None:
+        """From now on, append each flow to a `Meter`'s log when it ends; ``rows`` by link."""
+        self._log, self._rows = log, rows
 
     def scale(self, node: int, factor: float) -> None:
         """The node's links carry ``factor`` times their nominal rate from now on."""
@@ -93,6 +101,11 @@ class Network:
         for link in links:
             self._capacity[link] = self._nominal[node] * factor
         self._change(links)
+
+    @property
+    def core_bytes_per_s(self) -> float:
+        """What the core carries; 0 where it is no bottleneck."""
+        return self._capacity.get(2 * self._nodes, 0.0)
 
     def transfer(self, source: int, target: int, size: int, done: Done, arg: Any) -> None:
         """Move ``size`` bytes, then ``done(arg)``. ``source`` -1: from very many nodes, whose up links are no bottleneck."""
@@ -106,7 +119,7 @@ class Network:
 
     def _begin(self, timer: Timer) -> None:
         flow: Flow = timer.arg
-        flow.at = self._env.now
+        flow.at = flow.begun_s = self._env.now
         for link in flow.links:
             self._members[link][flow] = None
         self._change(flow.links)
@@ -165,8 +178,11 @@ class Network:
             return
         _, _, _, flow = heappop(self._finish)
         flow.version += 1
+        log, rows, now = self._log, self._rows, self._env._now
         for link in flow.links:
             del self._members[link][flow]
+            if log is not None:
+                log += (rows[link], flow.begun_s, now, flow.size)
         self._change(flow.links)
         self._arm()
         flow.done(flow.arg)
