@@ -16,6 +16,7 @@ from windtunnel.reports.differences import place, reasons_not_comparable, warnin
 from windtunnel.reports.fidelity import Fidelity, fidelity
 from windtunnel.reports.metrics import middle
 from windtunnel.reports.rows import Row, rows
+from windtunnel.reports.screen import Screen, screen
 from windtunnel.reports.timeline import Timeline, thinned, timeline
 from windtunnel.reports.verdicts import sentence
 
@@ -72,6 +73,7 @@ class Comparison:
     environments: tuple[dict[str, Any], ...]
     clusters: tuple[dict[str, Any], ...]
     timelines: tuple[Timeline, ...]
+    screens: tuple[Screen, ...]
 
 
 def build(records: Iterable[RunRecord], *, strict: bool = False) -> Comparison:
@@ -99,6 +101,7 @@ def build(records: Iterable[RunRecord], *, strict: bool = False) -> Comparison:
         warnings=(*(f"not comparable: {reason}" for reason in differences), *warnings(measured)),
         environments=_distinct(place(r) for part in parts.values() for r in part if r.clock == "wall"),
         clusters=_distinct(r.cluster_spec for part in parts.values() for r in part),
+        screens=tuple(s for s in (screen(names[key], part) for key, part in parts.items()) if s.strips),
         timelines=thinned([t for key, part in parts.items() for t in _timelines(names[key], part)]),
     )
 

@@ -14,6 +14,7 @@ from windtunnel.serving_document import KEYS, is_serving, serving_numbers, servi
 from windtunnel.workload import Workload
 
 _PART = "bound_s:"  # counters: the bound by each resource
+_COUNTED = {"cpus": "busy_cpu_s", "gpus": "busy_device_s"}
 _BUSY = ("compute", "load", "serialize", "deserialize")
 
 
@@ -111,11 +112,14 @@ def first_output_s(record: RunRecord) -> float | None:
 
 
 def utilization(record: RunRecord, resource: str) -> float | None:
-    """Busy share of a resource: seconds of work × what each operator occupies, over capacity × makespan.
+    """Busy share of a resource: seconds of work × what each operator occupies, over capacity × makespan; lost work is none.
 
-    None without such a resource, or where spans were left out of the record.
+    Simulated runs have counted it. None without such a resource, or where spans were left out of the record.
     """
     capacity = _capacity(record, resource)
+    counted = record.counters.get(_COUNTED[resource])
+    if capacity and record.makespan_s and "busy_cpu_s" in record.counters:
+        return min((counted or 0.0) / (capacity * record.makespan_s), 1.0)
     if not capacity or not record.makespan_s or record.counters.get("spans_left_out") or record.counters.get("spans_dropped"):
         return None
     busy = _busy_seconds(record)

@@ -41,18 +41,19 @@ def ticks(highest: float, count: int = 5) -> list[float]:
     return [i * step for i in range(int(highest / step + 1e-9) + 1)]
 
 
-def _text(x: float, y: float, text: str, kind: str = "", anchor: str = "start") -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" class="{kind}" text-anchor="{anchor}">{escape(text)}</text>'
+def text(x: float, y: float, words: str, kind: str = "", anchor: str = "start") -> str:
+    """A line of words."""
+    return f'<text x="{x:.1f}" y="{y:.1f}" class="{kind}" text-anchor="{anchor}">{escape(words)}</text>'
 
 
-def _axis(end_s: float, left: float, right: float, top: float, bottom: float, count: int = 5) -> str:
+def axis(end_s: float, left: float, right: float, top: float, bottom: float, count: int = 5) -> str:
     """Vertical lines with their seconds below."""
     parts = []
     for value in ticks(end_s, count):
         x = left + value / end_s * (right - left) if end_s else left
         parts.append(f'<line x1="{x:.1f}" y1="{top:g}" x2="{x:.1f}" y2="{bottom:g}" class="grid"/>')
         anchor = "start" if value == 0 else "end" if x > right - 20 else "middle"
-        parts.append(_text(x, bottom + 14, format_seconds(value), "tick", anchor))
+        parts.append(text(x, bottom + 14, format_seconds(value), "tick", anchor))
     return "".join(parts)
 
 
@@ -66,7 +67,7 @@ def intervals(rows: Sequence[Row], title: str) -> str:
         return ""
     bottom = 8 + len(rows) * _ROW
     scale = (WIDTH - _LABEL - 90) / highest
-    body = _axis(highest, _LABEL, WIDTH - 90, 4, bottom)
+    body = axis(highest, _LABEL, WIDTH - 90, 4, bottom)
     for number, row in enumerate(rows):
         body += _interval_row(row, 8 + number * _ROW + _ROW / 2, scale)
     return svg(bottom + 22, title, body)
@@ -74,9 +75,9 @@ def intervals(rows: Sequence[Row], title: str) -> str:
 
 def _interval_row(row: Row, y: float, scale: float) -> str:
     mark = "sim" if row.clock == "virtual" else "aa" if row.aa else "real"
-    parts = [_text(_LABEL - 10, y + 4, _short(row.label, 22), "name", "end")]
+    parts = [text(_LABEL - 10, y + 4, short(row.label, 22), "name", "end")]
     if row.makespan_s is None:
-        return parts[0] + _text(_LABEL + 8, y + 4, f"✕ {row.status.replace('_', ' ')}", "ended")
+        return parts[0] + text(_LABEL + 8, y + 4, f"✕ {row.status.replace('_', ' ')}", "ended")
     middle = _LABEL + row.makespan_s.value * scale
     parts += [f'<circle cx="{_LABEL + v * scale:.1f}" cy="{y:g}" r="2.5" class="run {mark}"/>' for v in row.runs_s]
     if row.makespan_s.low is not None and row.makespan_s.high is not None:
@@ -85,7 +86,7 @@ def _interval_row(row: Row, y: float, scale: float) -> str:
     parts.append(
         _diamond(middle, y, mark) if mark == "sim" else f'<circle cx="{middle:.1f}" cy="{y:g}" r="6" class="median {mark}"/>'
     )
-    parts.append(_text(WIDTH - 80, y + 4, format_seconds(row.makespan_s.value), "value"))
+    parts.append(text(WIDTH - 80, y + 4, format_seconds(row.makespan_s.value), "value"))
     return "".join(parts)
 
 
@@ -93,8 +94,9 @@ def _diamond(x: float, y: float, mark: str) -> str:
     return f'<path d="M{x - 7:.1f} {y:g}L{x:.1f} {y - 7:g}L{x + 7:.1f} {y:g}L{x:.1f} {y + 7:g}Z" class="median {mark}"/>'
 
 
-def _short(text: str, most: int) -> str:
-    return text if len(text) <= most else text[: most - 1] + "…"
+def short(words: str, most: int) -> str:
+    """Cut off what does not fit."""
+    return words if len(words) <= most else words[: most - 1] + "…"
 
 
 # -- timelines --------------------------------------------------------------------------------------------------------
@@ -104,14 +106,14 @@ def gantt(timeline: Timeline) -> str:
     """Lanes of bars over the time of a run."""
     end = timeline.makespan_s or 1e-9
     bottom = 4 + len(timeline.lanes) * _LANE
-    body = _axis(end, _LABEL, WIDTH - 14, 2, bottom)
+    body = axis(end, _LABEL, WIDTH - 14, 2, bottom)
     for number, lane in enumerate(timeline.lanes):
         body += _lane(lane, 4 + number * _LANE, end)
     return svg(bottom + 20, f"timeline of {timeline.label} on {timeline.workload}", body)
 
 
 def _lane(lane: Lane, y: float, end: float) -> str:
-    parts = [_text(_LABEL - 10, y + 11, _short(lane.name, 24), "name", "end")]
+    parts = [text(_LABEL - 10, y + 11, short(lane.name, 24), "name", "end")]
     return "".join(parts + [_bar(bar, y, (WIDTH - 14 - _LABEL) / end) for bar in lane.bars])
 
 
@@ -148,9 +150,9 @@ def curve(found: Curve, end: float, title: str, unit: str) -> str:
         (left + min(max(t, 0.0), end) * scale_x, bottom - v * scale_y) for t, v in zip(found.times_s, found.values, strict=True)
     ]
     points = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
-    body = _axis(end, left, right, top, bottom, 4)
+    body = axis(end, left, right, top, bottom, 4)
     body += f'<line x1="{left}" y1="{bottom}" x2="{right}" y2="{bottom}" class="frame"/>'
-    body += _text(left, 16, title, "name") + _text(right, 16, f"at most {_amount(peak, unit)}", "tick", "end")
+    body += text(left, 16, title, "name") + text(right, 16, f"at most {_amount(peak, unit)}", "tick", "end")
     area = f"{places[0][0]:.1f},{bottom:g} {points} {places[-1][0]:.1f},{bottom:g}"
     body += f'<polygon points="{area}" class="area"/><polyline points="{points}" class="curve"/>'
     if len(places) <= FEW:
@@ -191,7 +193,7 @@ def effects(found: Sequence[Effect]) -> str:
     body = "".join(_floor(e.noise, 8 + n * _ROW, place) for n, e in enumerate(found) if e.noise)
     body += "".join(
         f'<line x1="{place(v):.1f}" y1="4" x2="{place(v):.1f}" y2="{bottom:g}" class="{"one" if v == 1 else "grid"}"/>'
-        + _text(place(v), bottom + 14, f"{v:g}×", "tick", "middle")
+        + text(place(v), bottom + 14, f"{v:g}×", "tick", "middle")
         for v in _ratios(10**low, 10**high)
     )
     for number, effect in enumerate(found):
@@ -215,7 +217,7 @@ def _ratios(low: float, high: float) -> list[float]:
 def _effect(effect: Effect, y: float, right: float, place: Callable[[float], float]) -> str:
     x, low, high = place(effect.ratio.value), effect.ratio.low, effect.ratio.high
     kind = "sim" if effect.kind == "model" else "real"
-    parts = [_text(right, y + 4, _short(f"{effect.label} · {effect.workload}", 44), "name", "end")]
+    parts = [text(right, y + 4, short(f"{effect.label} · {effect.workload}", 44), "name", "end")]
     if low is not None and high is not None:
         parts.append(f'<line x1="{place(low):.1f}" y1="{y:g}" x2="{place(high):.1f}" y2="{y:g}" class="interval {kind}"/>')
     if effect.kind == "model":
@@ -251,7 +253,7 @@ def parity(pairs: Sequence[tuple[float, float]]) -> str:
         body += _diamond(x, y, "sim")
     for value in (low * 1.5, high / 1.5):
         x, y = place(value, value)
-        body += _text(x, top + size + 16, format_seconds(value), "tick", "middle")
-        body += _text(left - 8, y + 4, format_seconds(value), "tick", "end")
-    body += _text(left + size / 2, top + size + 34, "measured", "name", "middle") + _text(0, top + size / 2, "simulated", "name")
+        body += text(x, top + size + 16, format_seconds(value), "tick", "middle")
+        body += text(left - 8, y + 4, format_seconds(value), "tick", "end")
+    body += text(left + size / 2, top + size + 34, "measured", "name", "middle") + text(0, top + size / 2, "simulated", "name")
     return svg(top + size + 42, "simulated over measured makespans", body, 420)

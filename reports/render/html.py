@@ -12,6 +12,7 @@ from typing import Any
 from windtunnel.reports.compare import Comparison
 from windtunnel.reports.metrics import KINDS
 from windtunnel.reports.render import charts, words
+from windtunnel.reports.render.screen import screen
 
 from windtunnel.units import format_bytes, format_seconds
 
@@ -26,6 +27,7 @@ def render(comparison: Comparison) -> str:
         words=words,
         heads=words.HEADS,
         chart=lambda name, *args: Markup(getattr(charts, name)(*args)),
+        screen=lambda found: Markup(screen(found)),
         kinds=[k for k in KINDS if k in used],
         parity=[(p.real_s, p.simulated_s) for p in comparison.fidelity.points],
         seconds=format_seconds,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from windtunnel.reports.compare import Group
 from windtunnel.reports.fidelity import Fidelity
 from windtunnel.reports.rows import Row
+from windtunnel.reports.screen import Strip
 from windtunnel.reports.stats import Estimate
 from windtunnel.reports.timeline import STAGE_KINDS
 from windtunnel.reports.verdicts import percent
@@ -112,6 +113,50 @@ def noise(group: Group) -> str:
     if group.noise is None:
         return "no A/A arm with enough runs: the noise floor is not known"
     return f"noise floor {percent(group.noise)}: so far apart may two equal arms (A/A) lie; no smaller difference is called one"
+
+
+def resource(name: str) -> str:
+    """The name of a resource for people: ``critical_path`` → critical path, ``workers:infer`` → workers of infer."""
+    kind, _, operator = name.partition(":")
+    return _RESOURCES.get(kind, kind.replace("_", " ")) + (f" of {operator}" if operator else "")
+
+
+_RESOURCES = {"cpu": "CPU", "nic_down": "network in", "nic_up": "network out", "store": "store full", "memory": "memory full"}
+
+
+def family(name: str) -> str:
+    """The colour of a resource in drawings."""
+    kind = name.partition(":")[0]
+    return _FAMILIES.get(kind, kind if kind in ("cpu", "device", "driver", "workers", "barrier", "backpressure") else "waiting")
+
+
+_FAMILIES = {
+    "disk_read": "read", "disk_write": "write", "nic_down": "network", "nic_up": "network", "network_core": "network",
+    "remote_store": "network", "store": "space", "memory": "space",
+}  # fmt: skip
+
+STRIP_LEGEND = (
+    ("cpu", "CPU"), ("device", "device"), ("write", "disk write"), ("read", "disk read"), ("network", "network, remote store"),
+    ("driver", "driver"), ("workers", "workers of an operator"), ("space", "store or memory full"), ("barrier", "barrier"),
+    ("backpressure", "backpressure"), ("waiting", "waiting"),
+)  # fmt: skip
+BOTTLENECK_HEADS = ("engine", "makespan", "bound", "of optimum", "bound by", "cost", "spilled", "lost work", "bottlenecks")
+
+
+def bottleneck_cells(strip: Strip) -> tuple[str, ...]:
+    """A row of the table of bottlenecks, in the order of `BOTTLENECK_HEADS`."""
+    lost = [f"{format_seconds(s)} of {kind}" for s, kind in ((strip.lost_device_s, "devices"), (strip.lost_cpu_s, "CPUs")) if s]
+    return (
+        strip.label,
+        _plain(strip.status) if strip.makespan_s is None else format_seconds(strip.makespan_s),
+        format_seconds(strip.bound_s),
+        "–" if strip.of_optimum is None else f"{strip.of_optimum:.0%}",
+        "–" if strip.bound_by is None else resource(strip.bound_by),
+        f"${strip.cost_usd:.4g}" if strip.cost_usd else "–",
+        "–" if strip.spilled_bytes is None else format_bytes(strip.spilled_bytes),
+        ", ".join(lost) or "–",
+        ", ".join(f"{resource(name)} {_share(share)}" for name, share in strip.busiest[:4]) or "–",
+    )
 
 
 def fact(name: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -29,7 +29,6 @@ def simulate(
 ) -> int:
     """Run the scenario FILE in the simulated cluster."""
     from windtunnel.commands.tables import print_runs
-    from windtunnel.document import scenario_document
     from windtunnel.environment import usable_cpus
     from windtunnel.scenario import load_scenario
     from windtunnel.store import Store
@@ -42,11 +41,25 @@ def simulate(
     with progress() as show:
         records = experiment.run(store, resume=resume, progress=show, jobs=jobs or usable_cpus(), address=address)
     if as_json:
-        print_json(scenario_document(scenario.name, _in_order(experiment, records)))
+        print_json(_document(scenario.name, _in_order(experiment, records)))
     else:
         print_runs(scenario.name, _in_order(experiment, records))
     say(f"records: {store.root}")
     return exit_code(records)
+
+
+def _document(name: str, records: tuple[RunRecord, ...]) -> dict[str, Any]:
+    """What ``--json`` prints: the scenario's document, with the bottlenecks of each run that is no server."""
+    from windtunnel.document import scenario_document
+    from windtunnel.reports.bottleneck import bottlenecks
+    from windtunnel.serving_document import is_serving
+
+    document = scenario_document(name, records)
+    for run, record in zip(document["runs"], (r for r in records if not r.warmup), strict=True):
+        if not is_serving(record):
+            segments = bottlenecks(record)
+            run["bottlenecks"] = [{n: getattr(s, n) for n in ("start_s", "end_s", "resource", "share", "hot")} for s in segments]
+    return document
 
 
 def scenario_experiment(scenario: Scenario, *, simulated: bool, calibration: Path | None = None) -> Experiment:

@@ -12,7 +12,7 @@ from windtunnel.units import format_bytes, format_seconds
 if TYPE_CHECKING:
     from windtunnel.record import RunRecord
 
-_BATCH = ("makespan", "bound", "of optimum", "bound by", "CPU", "GPU", "peak memory", "spilled", "cost")
+_BATCH = ("makespan", "bound", "of optimum", "bound by", "bottleneck", "CPU", "GPU", "peak memory", "spilled", "cost")
 _SERVING = ("offered /s", "answered /s", "p50", "p99", "replicas", "CPU", "GPU", "cost")
 
 
@@ -41,15 +41,23 @@ def print_runs(name: str, records: tuple[RunRecord, ...]) -> None:
 
 def _batch_cells(record: RunRecord, run: dict[str, Any]) -> list[str]:
     optimum = "–" if run["of_optimum"] is None else f"{run['of_optimum']:.0%}"
-    cells = [format_seconds(run["makespan_s"]), format_seconds(run["lower_bound_s"]), optimum, plain(run["bound_by"] or "–")]
-    cells += [*_busy(run), format_bytes(run["peak_memory_bytes"]), format_bytes(run["spilled_bytes"])]
+    cells = [format_seconds(run["makespan_s"]), format_seconds(run["lower_bound_s"]), optimum, _resource(run["bound_by"])]
+    cells += [_bottleneck(record), *_busy(run), format_bytes(run["peak_memory_bytes"]), format_bytes(run["spilled_bytes"])]
     return [*cells, f"${run['cost_usd']:.4g}" if run["cost_usd"] else "–"]
 
 
-def plain(resource: str) -> str:
-    """The name of a resource for people: ``critical_path`` → critical path, ``workers:infer`` → workers of infer."""
-    kind, _, operator = resource.partition(":")
-    return kind.replace("_", " ") + (f" of {operator}" if operator else "")
+def _bottleneck(record: RunRecord) -> str:
+    """The resource that binds for most of the run, and how much of the time."""
+    from windtunnel.reports.bottleneck import bottlenecks, longest
+
+    found = longest(bottlenecks(record))
+    return f"{_resource(found[0][0])} {found[0][1]:.0%}" if found else "–"
+
+
+def _resource(name: str | None) -> str:
+    from windtunnel.reports.render.words import resource
+
+    return "–" if name is None else resource(name)
 
 
 def _serving_cells(record: RunRecord, run: dict[str, Any]) -> list[str]:
