@@ -31,6 +31,7 @@ class Losses(Execution):
     def absent(self, node: int) -> None:
         """A node that joins later is not there at the start."""
         self._machines[node].alive = False
+        self.usage.gone(node, self.env._now)
         self._see_nodes()
 
     def _see_nodes(self) -> None:
@@ -42,6 +43,7 @@ class Losses(Execution):
         if not machine.alive:
             return
         machine.alive = False
+        self.usage.gone(node, self.env._now)
         self._see_nodes()
         last = len(self._stages) - 1
         lost = [i for i, b in enumerate(self._blocks) if b is not None and b.node == node and b.stage != last]
@@ -76,6 +78,7 @@ class Losses(Execution):
         if machine.alive:
             return
         machine.alive, machine.slow = True, 1.0
+        self.usage.back(node, self.env._now)
         self._see_nodes()
         self.journal.recorder.count("nodes_joined")
         self._send(NodeJoined(self._all_nodes[node]), self._cost.done_s)
@@ -166,6 +169,8 @@ class Losses(Execution):
         """One device goes, and with it a process that used it."""
         view = self._all_nodes[node]
         self._all_nodes[node] = replace(view, gpus=max(view.gpus - 1, 0))
+        if view.gpus:
+            self.usage.device_gone(self.env._now)
         self._see_nodes()
         self._send(DeviceLost(node), self._cost.done_s)
         for number, worker in self._workers.items():

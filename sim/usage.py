@@ -2,7 +2,7 @@
 
 The world appends to the lists of a `Meter`; here is which row stands for what, and what the averages are called in the record:
 
-* ``use:<resource>``: the share of the cluster's capacity that was in use, 0 … 1;
+* ``use:<resource>``: the share in use of what the cluster had of it at that time, 0 … 1: lost nodes do not count;
 * ``hot:<resource>``: the same of the busiest node, for links, disks, memory and store of clusters of at most `MOST_NODES` nodes;
 * ``lost:cpu``, ``lost:device``: shares spent on work that was cut short, or that had been done before;
 * ``queue_bytes:<stage>``: bytes made for a stage and not yet released; ``spill_bytes_per_s``.
@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from windtunnel.sim.meter import Meter
+from windtunnel.sim.meter import Meter, Numbers
 
 if TYPE_CHECKING:
     from windtunnel.sim.hardware.network import Network
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from windtunnel.record import Recorder
 
 MOST_NODES = 64  # with more nodes, links and disks are not told apart
+_HIDDEN = ("away", "away:device")
 _TOGETHER = 16_384  # of more tasks in a wave, several are taken together
 BY_NODE = ("nic_up", "nic_down", "disk_read", "disk_write", "remote_store", "memory", "store")
 
@@ -37,7 +38,10 @@ class Usage:
         self._nodes = nodes
         self._each = len(nodes) if len(nodes) <= MOST_NODES else 1
         self.first: dict[str, int] = {}
+        self._rows: dict[str, slice] = {}
         self._capacity: list[float] = []
+        self._away: dict[int, float] = {}  # nodes that are gone, and since when
+        self._devices_away: list[float] = []
         self._lay_out(nodes, stages, network.core_bytes_per_s)
         self.meter = Meter(len(self._capacity))
         self.log = self.meter.log
@@ -47,14 +51,14 @@ class Usage:
         self._watch(network)
 
     def _lay_out(self, nodes: Sequence[Node], stages: Sequence[StageRun], core: float) -> None:
-        cpus, devices = float(sum(n.cpus for n in nodes)), float(sum(n.spec.gpus.count for n in nodes))
-        for name, capacity in (("cpu", cpus), ("device", devices), ("lost:cpu", cpus), ("lost:device", devices), ("driver", 1.0)):
-            self._row(name, [capacity])
+        for name in ("cpu", "device", "lost:cpu", "lost:device", "away:device"):
+            self._row(name, [0.0])  # what there is of them comes and goes with the nodes
+        self._row("driver", [1.0])
         rates = [
             (s.nic_bytes_per_s, s.nic_bytes_per_s, s.disk.read_bytes_per_s, s.disk.write_bytes_per_s, n.remote_bytes_per_s,
-             float(n.memory.limit), float(n.store.limit)) for n in nodes for s in (n.spec,)
+             float(n.memory.limit), float(n.store.limit), 1.0) for n in nodes for s in (n.spec,)
         ]  # fmt: skip
-        for name, column in zip(BY_NODE, zip(*rates, strict=True), strict=True):
+        for name, column in zip((*BY_NODE, "away"), zip(*rates, strict=True), strict=True):
             self._row(name, list(column) if self._each > 1 else [sum(column)])
         self._row("network_core", [core])
         self._row("spill_bytes_per_s", [1.0])
@@ -74,6 +78,7 @@ class Usage:
         if name not in self.first:
             self.first[name] = len(self._capacity)
             self._capacity += capacities
+            self._rows[name] = slice(self.first[name], len(self._capacity))
         return self.first[name]
 
     def row(self, name: str, node: int) -> int:
@@ -118,6 +123,22 @@ class Usage:
         self._looked_s, self._driver_s = now, max(self._driver_s, driver_s)
         self.meter.flush()
         self.next_s = now + self.meter.width_s
+
+    # -- what there is of it -----------------------------------------------------------------------------------------------
+
+    def gone(self, node: int, now: float) -> None:
+        """A node is not there any more, or not yet."""
+        self._away.setdefault(node, now)
+
+    def back(self, node: int, now: float) -> None:
+        """A node is there."""
+        since = self._away.pop(node, now)
+        if now > since:
+            self.log += (self.row("away", node), since, now, now - since)
+
+    def device_gone(self, now: float) -> None:
+        """A device is lost for good."""
+        self._devices_away.append(now)
 
     # -- work that was for nothing -------------------------------------------------------------------------------------
 
@@ -190,32 +211,57 @@ class Usage:
 
     def close(self, recorder: Recorder, end_s: float) -> None:
         """Write samples and the counters ``busy_cpu_s``, ``busy_device_s``, ``lost_cpu_s``, ``lost_device_s``, ``busy_driver_s``."""
+        self._close_away(end_s)
         starts, averages = self.meter.averages(end_s)
-        for name, first in self.first.items():
-            many = name in BY_NODE and self._each > 1
-            rows = slice(first, first + (self._each if many else 1))
-            if not self.meter.totals[rows].any() and not averages[rows].any():
+        for name, rows in self._rows.items():
+            if name in _HIDDEN or not averages[rows].any():
                 continue
-            capacity, values = np.array(self._capacity[rows]), averages[rows]
-            if capacity.sum() <= 0.0:
-                continue
-            label = name if ":" in name and not name.startswith("workers:") else f"use:{name}"
-            label = name if name == "spill_bytes_per_s" else label
-            self._samples(recorder, label, starts, values.sum(axis=0) / capacity.sum())
-            if many:
-                here = capacity > 0.0
-                self._samples(recorder, f"hot:{name}", starts, (values[here] / capacity[here, None]).max(axis=0))
+            here = self._here(name, averages)
+            self._samples(recorder, _label(name), starts, _ratio(averages[rows].sum(axis=0), here.sum(axis=0)))
+            if name in BY_NODE and self._each > 1:
+                self._samples(recorder, f"hot:{name}", starts, _ratio(averages[rows], here).max(axis=0))
         for name, counter in _COUNTERS.items():
-            if total := float(self.meter.totals[self.first[name]]):
+            if total := float(self.meter.totals[self._rows[name]].sum()):
                 recorder.count(counter, total)
 
+    def _close_away(self, end_s: float) -> None:
+        for node in tuple(self._away):
+            self.back(node, end_s)
+        for since in self._devices_away:
+            if end_s > since:
+                self.log += (self.first["away:device"], since, end_s, end_s - since)
+
+    def _here(self, name: str, averages: Numbers) -> Numbers:
+        """Capacity over time by row: of the nodes and devices that were there."""
+        there = 1.0 - np.minimum(averages[self._rows["away"]] / self._by_node([1.0] * len(self._nodes))[:, None], 1.0)
+        kind = name.removeprefix("lost:")
+        if kind in ("cpu", "device"):
+            each = [float(n.cpus if kind == "cpu" else n.spec.gpus.count) for n in self._nodes]
+            whole: Numbers = np.sum(self._by_node(each)[:, None] * there, axis=0, keepdims=True)
+            return whole if kind == "cpu" else np.maximum(whole - averages[self._rows["away:device"]], 0.0)
+        capacity = np.array(self._capacity[self._rows[name]])[:, None]
+        return capacity * there if name in BY_NODE else np.broadcast_to(capacity, averages[self._rows[name]].shape)
+
+    def _by_node(self, values: list[float]) -> Numbers:
+        return np.array(values if self._each > 1 else [sum(values)])
+
     @staticmethod
-    def _samples(recorder: Recorder, name: str, starts: np.ndarray, values: np.ndarray) -> None:
+    def _samples(recorder: Recorder, name: str, starts: Numbers, values: Numbers) -> None:
         exact = 0 if "bytes" in name else 6
         if name.startswith(("use:", "hot:", "lost:")):
             values = np.minimum(values, 1.0)
         for time, value in zip(starts.tolist(), np.round(values, exact).tolist(), strict=True):
             recorder.sample(name, time, value)
+
+
+def _ratio(used: Numbers, capacity: Numbers) -> Numbers:
+    """0 where there is no capacity."""
+    return np.divide(used, capacity, out=np.zeros(np.broadcast(used, capacity).shape), where=capacity > 0.0)
+
+
+def _label(name: str) -> str:
+    own = name.startswith(("lost:", "queue_bytes:")) or name == "spill_bytes_per_s"
+    return name if own else f"use:{name}"
 
 
 _COUNTERS = {
