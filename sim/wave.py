@@ -1,5 +1,7 @@
 """A wave: all tasks of a source stage carried out at once, with the results that the general path would have, to the last bit.
 
+Only what it used over time (`Usage`) is taken together from many tasks, so that it agrees closely and not to the bit.
+
 `Course` is the loop: workers, the driver as a server, memory; it knows durations and sizes, neither blocks nor SimPy. `Waves` is
 its place in the world: it decides whether a wave is exact, lets the course run beside the world, and only then writes down what
 became of it. Where a node's memory or store could not hold it, nothing has happened and the general path is taken.

@@ -63,7 +63,7 @@ def _names(strip: Strip, y: float) -> str:
         lines.append(("tick", f"{strip.of_optimum:.0%} of optimum ({format_seconds(strip.bound_s)})"))
     if strip.busiest:
         resource, share = strip.busiest[0]
-        lines.append(("tick", f"{words.resource(resource)} {share:.0%} of the time"))
+        lines.append(("tick", f"{short(words.resource(resource), 16)} {share:.0%} of time"))
     if strip.cost_usd:
         lines.append(("tick", f"${strip.cost_usd:.4g}"))
     return "".join(text(_LEFT - 12, y + 12 + 16 * i, line, kind, "end") for i, (kind, line) in enumerate(lines))

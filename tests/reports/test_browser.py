@@ -64,7 +64,17 @@ def test_the_page_stands_alone_and_fits(browser: Any, page: Path, width: int) ->
     assert browser.get_log("browser") == []
     assert _requests(browser) == {page.as_uri()}
     sections = browser.execute_script("return [...document.querySelectorAll('section')].map(s => s.id)")
-    assert sections == ["verdict", "comparison", "effects", "fidelity", "timelines", "options", "environment", "numbers"]
+    assert sections == [
+        "verdict",
+        "comparison",
+        "bottlenecks",
+        "effects",
+        "fidelity",
+        "timelines",
+        "options",
+        "environment",
+        "numbers",
+    ]
     assert browser.execute_script("return document.documentElement.scrollWidth") <= width
     assert browser.execute_script("return document.querySelectorAll('svg[aria-label] rect').length") > 0
 
