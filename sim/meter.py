@@ -36,7 +36,7 @@ class Meter:
     def flush(self) -> None:
         """Take in what was appended to the log."""
         if self.log:
-            row, start, end, amount = np.array(self.log).reshape(-1, 4).T
+            row, start, end, amount = np.fromiter(self.log, np.float64, len(self.log)).reshape(-1, 4).T
             self.log.clear()
             self.spread(row.astype(np.int64), start, end, amount)
 

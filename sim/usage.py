@@ -122,7 +122,7 @@ class Usage:
         """All is known up to ``now``."""
         self._looked_s, self._driver_s = now, max(self._driver_s, driver_s)
         self.meter.flush()
-        self.next_s = now + self.meter.width_s
+        self.next_s = now + self.meter.width_s * (1 if self._each > 1 else 4)  # looking at very many nodes takes time
 
     # -- what there is of it -----------------------------------------------------------------------------------------------
 
