@@ -228,14 +228,14 @@ class Execution(Place):
         if begun >= 0.0:
             work_class, now, stage = run.phases[run.phase][0], self.env._now, run.stage
             if self.volatile:  # it may be for nothing yet
-                run.spent.append((work_class, begun, now, now - begun))
+                run.spent += ((work_class, begun, now, now - begun),)
             else:
                 row, level = stage.uses[work_class]
                 self.usage.log += (row, begun, now, level * (now - begun))
                 if stage.pool_row >= 0:
                     self.usage.log += (stage.pool_row, begun, now, now - begun)
         elif self.volatile or run.stage.pool_row >= 0:
-            run.spent.append(("shared", run.shared[0], self.env._now, run.shared[1]))
+            run.spent += (("shared", run.shared[0], self.env._now, run.shared[1]),)
         run.phase += 1
         if run.phase < len(run.phases):
             self._phase(run)

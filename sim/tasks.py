@@ -118,6 +118,7 @@ class TaskRun:
     spill_s = 0.0
     begun_s = -1.0  # when its phase at hand began; below 0 where a shared CPU keeps account
     shared: tuple[float, float] = (0.0, 0.0)  # there: when it began, and the seconds of its work
+    spent: tuple[Spent, ...] = ()  # where workers may be lost: its phases so far
     started_s = 0.0
     fetched_s = -1.0
     dropped = False  # given back to the driver while its inputs were on their way
@@ -131,7 +132,6 @@ class TaskRun:
         self.worker = worker
         self.work = stage.nothing
         self.blocks: list[Any] = []
-        self.spent: list[Spent] = []  # where workers may be lost: its phases so far
 
 
 class Normals:

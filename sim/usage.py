@@ -3,7 +3,8 @@
 The world appends to the lists of a `Meter`; here is which row stands for what, and what the averages are called in the record:
 
 * ``use:<resource>``: the share in use of what the cluster had of it at that time, 0 … 1: lost nodes do not count;
-* ``hot:<resource>``: the same of the busiest node, for links, disks, memory and store of clusters of at most `MOST_NODES` nodes;
+* ``hot:<resource>``: the same of the busiest node, for links, disks, memory and store of clusters of at most `MOST_NODES` nodes
+  (of more, up links are left out: all bytes that leave arrive);
 * ``lost:cpu``, ``lost:device``: shares spent on work that was cut short, or that had been done before;
 * ``queue_bytes:<stage>``: bytes made for a stage and not yet released; ``spill_bytes_per_s``.
 
@@ -93,7 +94,8 @@ class Usage:
             node.disk.watch(self.log, self.row("disk_read", i), self.row("disk_write", i))
             node.remote.watch(self.log, self.row("remote_store", i))
         numbers = range(len(self._nodes))
-        links = [*(self.row("nic_up", i) for i in numbers), *(self.row("nic_down", i) for i in numbers)]
+        up = [self.row("nic_up", i) if self._each > 1 else -1 for i in numbers]  # of very many nodes both sums are the same
+        links = [*up, *(self.row("nic_down", i) for i in numbers)]
         network.watch(self.log, [*links, self.first["network_core"]])
 
     # -- looking at what has no stretches of its own -------------------------------------------------------------------
@@ -156,14 +158,14 @@ class Usage:
         """The phase at hand, as far as it came."""
         if run.begun_s >= 0.0:
             if run.phase < len(run.phases):
-                run.spent.append((run.phases[run.phase][0], run.begun_s, now, now - run.begun_s))
+                run.spent += ((run.phases[run.phase][0], run.begun_s, now, now - run.begun_s),)
             return
         node = run.worker.node
         left = (node.cpu if node.flat_law else node.corun).leave(run)
         if left is not None:
-            run.spent.append(("shared", run.shared[0], now, max(run.shared[1] - left, 0.0)))
+            run.spent += (("shared", run.shared[0], now, max(run.shared[1] - left, 0.0)),)
 
-    def spent(self, stage: StageRun, spent: list[Spent], lost: bool) -> None:
+    def spent(self, stage: StageRun, spent: Sequence[Spent], lost: bool) -> None:
         """A task's stretches of work. A shared CPU has counted them as useful already."""
         for work_class, begun, end, seconds in spent:
             row, level = stage.uses["cpu" if work_class == "shared" else work_class]  # type: ignore[index]

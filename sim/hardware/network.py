@@ -92,7 +92,7 @@ class Network:
         self._rows: Sequence[int] = ()
 
     def watch(self, log: list[float], rows: Sequence[int]) -> None:
-        """From now on, append each flow to a `Meter`'s log when it ends; ``rows`` by link."""
+        """From now on, append each flow to a `Meter`'s log when it ends; ``rows`` by link, -1 to leave it out."""
         self._log, self._rows = log, rows
 
     def scale(self, node: int, factor: float) -> None:
@@ -181,7 +181,7 @@ class Network:
         log, rows, now = self._log, self._rows, self._env._now
         for link in flow.links:
             del self._members[link][flow]
-            if log is not None:
+            if log is not None and rows[link] >= 0:
                 log += (rows[link], flow.begun_s, now, flow.size)
         self._change(flow.links)
         self._arm()
