@@ -8,7 +8,7 @@ The rule, for each stretch between two samples:
 4. Else the run waits: for a barrier or for backpressure, if such spans cover at least half of the stretch; else for what no sample
    shows, such as latency, a start, one long task, or a dependency.
 
-Of equal shares the first in the order of `RATES` counts, so that a device stands before the workers that it feeds. The driver is
+Of equal shares (to a percent) the first in the order of `RATES` counts, so that a device stands before the workers that use it. The driver is
 a resource, too: where it binds, the cluster waits for the scheduler. Stretches with the same answer that follow each other are one.
 """
 
@@ -88,10 +88,10 @@ def timeline(used: Usage, waits: Sequence[tuple[str, float, float]] = ()) -> tup
 def _binds(use: Mapping[str, float], hot: Mapping[str, float]) -> tuple[str, float, bool]:
     """(resource, share, whether on one node only)."""
     rates = [*RATES, *(name for name in use if name.startswith("workers:"))]
-    best = max((name for name in rates if name in use), key=lambda n: use[n], default="")
+    best = max((name for name in rates if name in use), key=lambda n: round(use[n], 2), default="")
     if best and use[best] >= BUSY:
         return best, float(use[best]), False
-    hottest = max((name for name in RATES if name in hot), key=lambda n: hot[n], default="")
+    hottest = max((name for name in RATES if name in hot), key=lambda n: round(hot[n], 2), default="")
     if hottest and hot[hottest] >= BUSY:
         return hottest, float(hot[hottest]), True
     for space in SPACES:

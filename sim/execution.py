@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from windtunnel.sim.hardware.gpu import check_device_memory
 from windtunnel.sim.place import Place
-from windtunnel.sim.tasks import Made, Quick, StageRun, TaskRun, Worker
+from windtunnel.sim.tasks import SHARED, Made, Quick, StageRun, TaskRun, Worker
 
 from windtunnel.model import Block, BlockReady, Launch, MemoryPressure, TaskDone
 
@@ -215,7 +215,7 @@ class Execution(Place):
             run.begun_s = self.env._now
             run.worker.arm(seconds)
             return
-        run.begun_s, run.shared = -1.0, (self.env._now, seconds)
+        run.begun_s, run.shared = SHARED, (self.env._now, seconds)
         if node.flat_law:
             node.cpu.add(seconds, run.stage.weight, self._phase_done, run)
         else:
@@ -234,7 +234,7 @@ class Execution(Place):
                 self.usage.log += (row, begun, now, level * (now - begun))
                 if stage.pool_row >= 0:
                     self.usage.log += (stage.pool_row, begun, now, now - begun)
-        elif self.volatile or run.stage.pool_row >= 0:
+        elif begun == SHARED and (self.volatile or run.stage.pool_row >= 0):
             run.spent += (("shared", run.shared[0], self.env._now, run.shared[1]),)
         run.phase += 1
         if run.phase < len(run.phases):

@@ -25,6 +25,7 @@ from windtunnel.model import Launch, Stage
 EMBEDDED = Traits()
 #: a stretch of work: its class, or "shared" where a shared CPU kept account; start, end, seconds of work
 Spent = tuple[str, float, float, float]
+_NOT_BEGUN, SHARED = -2.0, -1.0
 _PAGE = 1024  # factors drawn at a time
 
 
@@ -116,7 +117,7 @@ class TaskRun:
     memory = 0
     pending = 0
     spill_s = 0.0
-    begun_s = -1.0  # when its phase at hand began; below 0 where a shared CPU keeps account
+    begun_s = _NOT_BEGUN  # when its phase at hand began, or that a shared CPU keeps account of it
     shared: tuple[float, float] = (0.0, 0.0)  # there: when it began, and the seconds of its work
     spent: tuple[Spent, ...] = ()  # where workers may be lost: its phases so far
     started_s = 0.0

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from windtunnel.sim.meter import Meter, Numbers
+from windtunnel.sim.tasks import SHARED
 
 if TYPE_CHECKING:
     from windtunnel.sim.hardware.network import Network
@@ -161,7 +162,7 @@ class Usage:
                 run.spent += ((run.phases[run.phase][0], run.begun_s, now, now - run.begun_s),)
             return
         node = run.worker.node
-        left = (node.cpu if node.flat_law else node.corun).leave(run)
+        left = (node.cpu if node.flat_law else node.corun).leave(run) if run.begun_s == SHARED else None
         if left is not None:
             run.spent += (("shared", run.shared[0], now, max(run.shared[1] - left, 0.0)),)
 

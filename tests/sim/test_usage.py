@@ -8,13 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from windtunnel.engines.models.bulk import Bulk
 from windtunnel.engines.models.streaming import Streaming
+from windtunnel.engines.models.traits import Traits
 from windtunnel.sim.bounds import volumes
 from windtunnel.sim.meter import BUCKETS, Meter
 from windtunnel.sim.world import SimWorld
 
 from tests.sim.jobs import FREE, cluster, simulate, source, step, two_stages
 from windtunnel.cluster import ClusterSpec, DeviceSpec, DiskSpec, Fault, NodeSpec
-from windtunnel.plan import Resources
+from windtunnel.plan import Concurrency, Resources, State
 from windtunnel.record import Recorder
 from windtunnel.workload import Location
 
@@ -168,3 +169,20 @@ def test_shares_are_of_what_is_there() -> None:
     world = simulate(where, source([1.0] * 30), Bulk())
     assert mean(world, "use:cpu", 1.0, 9.0) == pytest.approx(1.0, abs=1e-3)
     assert mean(world, "use:cpu", 11.0, 19.0) == pytest.approx(1.0, abs=1e-3)
+
+
+@pytest.mark.parametrize("device", [True, False])
+def test_an_actor_pool_is_in_use_while_its_actors_work(device: bool) -> None:
+    # One actor runs 20 calls of 0.5 s, each fetched while it works on the one before; its pool may have two.
+    job = two_stages(
+        20, step("a", per_batch=0.1, row_bytes_out=10), step("b", per_batch=0.5, work_class="device" if device else "cpu"),
+        resources=Resources(cpus=0.0, gpus=1.0) if device else Resources(cpus=0.0),
+        state=State(kind="actor"), concurrency=Concurrency(minimum=1, maximum=2),
+    )  # fmt: skip
+    node = NodeSpec(cpus=1, memory_bytes=2**34, gpus=DeviceSpec(count=2, pcie_bytes_per_s=1e18))
+    world = simulate(ClusterSpec(nodes=(node,)), job, Streaming(), traits=Traits(prefetch=True))
+    used = mean(world, "use:workers:b", 0.0, world.makespan_s) * world.makespan_s * 2
+    if device:
+        assert used == pytest.approx(10.0, rel=1e-3)
+    else:  # beside the sources on a single CPU calls take longer
+        assert 10.0 * (1 - 1e-3) <= used <= 2 * world.makespan_s * (1 + 1e-9)
