@@ -8,7 +8,7 @@ The rule, for each stretch between two samples:
 4. Else the run waits: for a barrier or for backpressure, if such spans cover at least half of the stretch; else for what no sample
    shows, such as latency, a start, one long task, or a dependency.
 
-Of equal shares (to a percent) the first in the order of `RATES` counts, so that a device stands before the workers that use it. The driver is
+Of equal shares (to a percent) the first in the order of `RATES` counts: a device stands before the workers that use it. The driver is
 a resource, too: where it binds, the cluster waits for the scheduler. Stretches with the same answer that follow each other are one.
 """
 
