@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from windtunnel.sim.hardware.gpu import check_device_memory
 from windtunnel.sim.place import Place
 from windtunnel.sim.tasks import SHARED, Made, Quick, StageRun, TaskRun, Worker
@@ -253,14 +255,17 @@ class Execution(Place):
             run.merged = True
             if self._finish_files(run, sum(b for _, _, b in pieces)):
                 return
-        at = run.at - sum([len(e.blocks) for e in run.plan[: run.emission]]) if run.emission else run.at
-        in_files = run.stage.traits.outputs == "disk"
-        for partition, rows, size in pieces[at:]:
+        before = sum([len(e.blocks) for e in run.plan[: run.emission]]) if run.emission else 0
+        todo: Sequence[tuple[int, int, int]] = pieces[max(run.at, launch.skip_blocks) - before :]
+        if run.stage.traits.outputs == "disk":
+            run.at = before + len(pieces)
+            if todo and not self._write_file(run, todo, last):
+                return
+            todo = ()
+        for partition, rows, size in todo:
             run.at += 1
-            if run.at <= launch.skip_blocks:
-                continue
-            if in_files or not node.store.put(size):
-                if not self._write(run, partition, rows, size, last, spills=not in_files):
+            if not node.store.put(size):
+                if not self._spill(run, partition, rows, size, last):
                     return
                 continue
             self.stored_bytes += size
@@ -295,34 +300,62 @@ class Execution(Place):
         run.waiting = run.pending > begun
         return run.waiting
 
-    def _write(self, run: TaskRun, partition: int, rows: int, size: int, last: bool, spills: bool) -> bool:
-        """Write a block to a file. True when that is done at once; else the task goes on when the file is taken."""
-        launch, node = run.launch, run.worker.node
-        block = Block(len(self._blocks), launch.stage, partition, launch.task, rows, size, node.index, True)
-        self._blocks.append(None)  # its number is taken while it is written
-        begin, on_disk = self.env._now, round(size * self._cost.compression)
+    def _write_file(self, run: TaskRun, pieces: Sequence[tuple[int, int, int]], last: bool) -> bool:
+        """Write the blocks of an emission into one file, a part each. True when that is done at once; else the task goes on when
+        the file is taken."""
+        launch, node, first = run.launch, run.worker.node, len(self._blocks)
+        sizes = [round(size * self._cost.compression) for _, _, size in pieces]
+        self._blocks += [None] * len(pieces)  # their numbers are taken while they are written
+        begin = self.env._now
 
         def taken() -> None:
+            for number, (partition, rows, size) in enumerate(pieces, first):
+                block = Block(number, launch.stage, partition, launch.task, rows, size, node.index, True)
+                self._blocks[number] = block
+                self._announce(run, block, last)
+
+        def written(_: object) -> None:
+            if run.worker.alive:
+                run.spill_s += self.env._now - begin
+                taken()
+                self._emit(run)
+
+        self.journal.recorder.count("bytes_disk", sum(sizes))
+        if not run.stage.traits.page_cache:
+            node.disk.write(sum(sizes), written, None)
+        elif node.pages.write(first, sizes, written, None):
+            taken()
+            return True
+        return False
+
+    def _spill(self, run: TaskRun, partition: int, rows: int, size: int, last: bool) -> bool:
+        """Write a block that does not fit in the store to a file of its own. True when that is done at once; else the task goes on
+        then."""
+        launch, node, begin = run.launch, run.worker.node, self.env._now
+        block = Block(len(self._blocks), launch.stage, partition, launch.task, rows, size, node.index, True)
+        self._blocks.append(None)  # its number is taken while it is written
+        on_disk = round(size * self._cost.compression)
+
+        def taken() -> None:
+            now = self.env._now
+            self.usage.log += (self.usage.first["spill_bytes_per_s"], begin, now, on_disk)
+            self.journal.spilled(run, block, begin, now)
             self._blocks[block.id] = block
             self._announce(run, block, last)
 
         def written(_: object) -> None:
-            if not run.worker.alive:
-                return
-            run.spill_s += self.env._now - begin
-            if spills:
-                self.usage.log += (self.usage.first["spill_bytes_per_s"], begin, self.env._now, on_disk)
-                self.journal.spilled(run, block, begin, self.env._now)
-            taken()
-            self._emit(run)
+            if run.worker.alive:
+                run.spill_s += self.env._now - begin
+                taken()
+                self._emit(run)
 
-        if spills and not self._pressed:
+        if not self._pressed:
             self._pressed = True
             self._send(MemoryPressure(self.stored_bytes, self.store_limit_bytes), self._cost.block_s)
         self.journal.recorder.count("bytes_disk", on_disk)
         if not run.stage.traits.page_cache:
             node.disk.write(on_disk, written, None)
-        elif node.pages.write(block.id, on_disk, written, None):
+        elif node.pages.write(block.id, (on_disk,), written, None):
             taken()
             return True
         return False

@@ -8,6 +8,7 @@ written or read last stay in what memory is free; the least recently touched go 
 from __future__ import annotations
 
 from collections import OrderedDict, deque
+from collections.abc import Sequence
 from typing import Any
 
 from windtunnel.sim.hardware.cpu import Done
@@ -18,7 +19,7 @@ DIRTY_RATIO = 0.2
 
 
 class PageCache:
-    """Reads and writes of numbered files through ``memory`` of ``total`` bytes in front of ``disk``."""
+    """Reads and writes of numbered parts of files through ``memory`` of ``total`` bytes in front of ``disk``."""
 
     __slots__ = ("_dirty", "_disk", "_held", "_memory", "_resident", "_total", "_waiting")
 
@@ -28,11 +29,14 @@ class PageCache:
         self._held = self._dirty = 0
         self._waiting: deque[tuple[Done, Any]] = deque()
 
-    def write(self, number: int, size: int, done: Done, arg: Any) -> bool:
-        """Write file ``number``. True: the writer may go on at once; else ``done(arg)`` is called when it may."""
+    def write(self, first: int, sizes: Sequence[int], done: Done, arg: Any) -> bool:
+        """Write parts ``first``, ``first`` + 1 … of one file. True: the writer may go on at once; else ``done(arg)`` is called
+        when it may."""
+        size = sum(sizes)
         self._dirty += size
         self._disk.write(size, self._flushed, size)
-        self._touch(number, size)
+        for number, part in enumerate(sizes, first):
+            self._touch(number, part)
         if self._dirty <= DIRTY_RATIO * self._total:
             return True
         self._waiting.append((done, arg))
@@ -45,13 +49,13 @@ class PageCache:
             done(arg)
 
     def holds(self, number: int, size: int) -> bool:
-        """Whether a read finds the file in memory; it is there afterwards in any case."""
+        """Whether a read finds the part in memory; it is there afterwards in any case."""
         found = number in self._resident
         self._touch(number, size)
         return found
 
     def forget(self, number: int) -> None:
-        """The file was deleted."""
+        """The part was deleted."""
         self._held -= self._resident.pop(number, 0)
 
     def _touch(self, number: int, size: int) -> None:
