@@ -6,6 +6,8 @@ and ``T(N) = T(2 n) + (T(2 n) - T(n)) / n * (N - 2 n)``. What start and end cost
 fills up: where the object store still grows and would pass its limit, sizes are doubled until it is full (from then on the
 engine spills or waits, and that is the regime that lasts); where disks would overflow, the candidate fails as the full run would.
 How far the line is off is measured by doubling once more (`refined`), and is part of the interval.
+
+A first look at half these sizes (``SCOUT`` in place of a number of times) is enough to drop a candidate that is far behind.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from windtunnel.units import format_bytes
 
 WAVES = 3  # source tasks a slot at the smaller size
 FEWEST = 24  # partitions at the smaller size
+SCOUT = 0.5  # times the usual sizes
 WHOLE = 1.5  # a job of up to so many times the larger size is simulated whole
 MOST = 16_384  # partitions that are simulated at most while something still fills up
 GROWS = 1.3  # a peak that is higher by this when the size doubles still grows
@@ -46,6 +49,7 @@ class Estimate:
     used: Mapping[str, float] = field(default_factory=dict)
     p99_s: float | None = None
     replica_cpu_s: float = 0.0
+    trial: Trial | None = None  # at the larger size
 
     @property
     def ok(self) -> bool:
@@ -69,10 +73,11 @@ def assess(order: Order) -> tuple[tuple[Any, ...], Estimate]:
     except InputError as error:
         return order.key, Estimate(status="unsupported", reason=str(error))
     partitions, slots, divisible = full
-    size = max(WAVES * slots, FEWEST) * int(order.key[-1])
-    if not divisible or partitions <= 2 * WHOLE * size:
+    usual = max(WAVES * slots, FEWEST)
+    size = math.ceil(usual * order.key[-1])
+    if not divisible or partitions <= 2 * WHOLE * max(size, usual):
         return order.key, whole(run(order)[1], partitions)
-    return order.key, _extrapolated(order, partitions, size)
+    return order.key, _extrapolated(order, partitions, size, scouting=size < usual)
 
 
 def whole(trial: Trial, partitions: int) -> Estimate:
@@ -100,14 +105,15 @@ def _shape(order: Order) -> tuple[int, int, bool]:
     return data.partitions, slots, declared
 
 
-def _extrapolated(order: Order, partitions: int, size: int) -> Estimate:
-    small = run(_of(order, size))[1]
+def _extrapolated(order: Order, partitions: int, size: int, *, scouting: bool) -> Estimate:
+    known = order.known
+    small = known if known is not None and known.partitions == size else run(_of(order, size))[1]
     while True:
         large = run(_of(order, 2 * size))[1] if small.ok else small
         if not (small.ok and large.ok):
             failed = large if small.ok else small
             return Estimate(status=failed.status, reason=failed.reason, partitions=partitions, simulated=2 * size)
-        if not fills_up(small, large, partitions):
+        if scouting or not fills_up(small, large, partitions):
             return straight(small, large, partitions)
         if 4 * size > min(MOST, partitions):
             break
@@ -154,7 +160,7 @@ def straight(small: Trial, large: Trial, partitions: int) -> Estimate:
     busy = {name: min(1.0, _steady(small, large, name)) for name in large.used}
     return Estimate(
         status="ok", seconds=seconds, partitions=partitions, simulated=m, simulated_s=large.makespan_s, slope_s=slope,
-        size_error=PER_DOUBLING * math.log2(partitions / m), used=busy,
+        size_error=PER_DOUBLING * math.log2(partitions / m), used=busy, trial=large,
     )  # fmt: skip
 
 

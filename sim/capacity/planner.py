@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from windtunnel.sim.capacity import odds
-from windtunnel.sim.capacity.estimate import Estimate, assess, refined
+from windtunnel.sim.capacity.estimate import SCOUT, Estimate, assess, refined
 from windtunnel.sim.capacity.question import Candidate, Question, candidate_document, resized
 from windtunnel.sim.capacity.search import best_first, explore
-from windtunnel.sim.capacity.trial import Order, engine_name
+from windtunnel.sim.capacity.trial import Order, Trial, engine_name
 
 from windtunnel import pool
 from windtunnel.cellspec import default_data_root
@@ -33,6 +33,7 @@ FRONT_COST = 4.0  # the front is filled in up to so many times the least cost
 FRONT_SLACK = 0.05
 FRONT_MOST = 48
 REPLACEMENT_S = 120.0  # until a lost node is back, where its type has no start-up time
+BEHIND = 0.15  # a first look at small sizes drops what is so far behind in time, and in cost
 WHOLE = 1 << 20  # sizes so large that a job is simulated whole
 
 
@@ -144,19 +145,21 @@ class Planner:
         self.question, self._bench = question, bench
         self.bound_s, self.refused = bounds(question)
         self._estimates: dict[int, Estimate] = {}
+        self._behind: set[int] = set()  # those left at a first look
         self._seeds: dict[int, list[float]] = {}
         self._limit = {c.number: question.limit_s(c) for c in question.candidates}
 
     # -- pieces ---------------------------------------------------------------------------------------------------------
 
     def order(
-        self, candidate: Candidate, *, times: int = 1, seed: int = 0, document: dict[str, Any] | None = None, tag: Any = None
+        self, candidate: Candidate, *, times: float = 1, seed: int = 0, document: dict[str, Any] | None = None, tag: Any = None,
+        known: Trial | None = None,
     ) -> Order:  # fmt: skip
         """What to simulate for a candidate, with the sizes ``times`` as large and another seed."""
         question = self.question
         return Order(
             key=(candidate.number, tag, seed, times), document=document or candidate_document(question, candidate),
-            file=question.file, seed=question.seed + seed, calibration=question.calibration,
+            file=question.file, seed=question.seed + seed, calibration=question.calibration, known=known,
         )  # fmt: skip
 
     def option(self, number: int) -> Option:
@@ -190,11 +193,25 @@ class Planner:
 
     def measure(self, numbers: Sequence[int]) -> list[float]:
         """Simulate candidates; the value of each, infinite where it does not keep the limits surely enough."""
-        chosen = [self.question.candidates[n] for n in numbers]
-        for candidate, estimate in zip(chosen, self._bench.estimates([self.order(c) for c in chosen]), strict=True):
-            self._estimates.setdefault(candidate.number, estimate)
+        chosen = [self.question.candidates[n] for n in numbers if n not in self._estimates]
+        for candidate, scout in zip(chosen, self._bench.estimates([self.order(c, times=SCOUT) for c in chosen]), strict=True):
+            self._estimates[candidate.number] = scout
+        closer = [c for c in chosen if not self._estimates[c.number].exact and self._close(c)]
+        self._behind |= {c.number for c in chosen if not self._estimates[c.number].exact} - {c.number for c in closer}
+        orders = [self.order(c, known=self._estimates[c.number].trial) for c in closer]
+        for candidate, estimate in zip(closer, self._bench.estimates(orders), strict=True):
+            self._estimates[candidate.number] = estimate
         options = [self.option(n) for n in numbers]
         return [self.value(o.candidate, o.estimate.seconds) if self._meets(o) else math.inf for o in options]
+
+    def _close(self, candidate: Candidate) -> bool:
+        """Whether more than the first look is worth it: no other that meets the objective is far better in cost and in time."""
+        scout = self.option(candidate.number)
+        if not scout.estimate.ok:
+            return False
+        cost, seconds = scout.cost_usd * (1 - BEHIND), scout.estimate.seconds * (1 - BEHIND)
+        others = (self.option(n) for n in self._estimates if n != candidate.number)
+        return not any(o.cost_usd <= cost and o.estimate.seconds <= seconds and self._meets(o) for o in others)
 
     def _meets(self, option: Option) -> bool:
         return option.estimate.ok and option.chance >= self.question.confidence
@@ -248,7 +265,8 @@ class Planner:
         looked: set[int] = set()
         while True:
             meeting = sorted((o for n in self._estimates if self._meets(o := self.option(n))), key=self._rank)
-            todo = [o.candidate.number for o in meeting[:FINALISTS] if o.candidate.number not in looked]
+            numbers = [o.candidate.number for o in meeting[:FINALISTS]]
+            todo = [n for n in numbers if n not in looked and (n not in self._behind or n == numbers[0])]
             if not todo:
                 return meeting[0] if meeting else None
             self._refine(todo)
@@ -258,7 +276,7 @@ class Planner:
         """Double the sizes, which measures the error of the line, and draw other seeds."""
         candidates = [self.question.candidates[n] for n in numbers]
         straight = [c for c in candidates if not self._estimates[c.number].exact]
-        second = self._bench.estimates([self.order(c, times=2) for c in straight])
+        second = self._bench.estimates([self.order(c, times=2, known=self._estimates[c.number].trial) for c in straight])
         drawn = [c for c in candidates if self.question.variants[c.variant].drawn or self.question.calibration]
         others = self._bench.estimates([self.order(c, seed=s) for c in drawn for s in range(1, SEEDS + 1)])
         for i, candidate in enumerate(drawn):

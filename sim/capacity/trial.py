@@ -26,17 +26,6 @@ from windtunnel.workload import BoundWorkload
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
-    """What a worker process simulates. ``key`` comes back with the result."""
-
-    key: tuple[Any, ...]
-    document: dict[str, Any]
-    file: str
-    seed: int
-    calibration: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
     """How it ended. Bytes are of the fullest node; ``used``: busy share by resource; ``latency_s`` for serving."""
 
@@ -56,6 +45,18 @@ class Trial:
     def ok(self) -> bool:
         """Whether there is a result."""
         return self.status == "ok"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """What a worker process simulates. ``key`` comes back with the result; ``known``: what was simulated of it before."""
+
+    key: tuple[Any, ...]
+    document: dict[str, Any]
+    file: str
+    seed: int
+    calibration: str | None = None
+    known: Trial | None = None
 
 
 def run(order: Order) -> tuple[tuple[Any, ...], Trial]:

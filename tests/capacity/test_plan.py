@@ -137,6 +137,18 @@ def test_the_front_holds_what_no_other_point_beats() -> None:
     assert front([(1.0, 9.0, 0), (2.0, 9.0, 1), (2.0, 5.0, 2), (3.0, 6.0, 3), (4.0, 1.0, 4)]) == [0, 2, 4]
 
 
+def test_what_is_far_behind_at_a_first_look_is_not_simulated_further(ask: Ask) -> None:
+    # Tasks of 5 ms: one scheduler that needs most of a millisecond for each cannot keep 32 CPUs busy.
+    job = JOB.replace("400", "200_000").replace("cpus = 4", "cpus = 32").replace('"1s"', '"5ms"').replace('"20s"', '"200s"')
+    job = job.replace('name = "bulk"', 'name = "dask"')
+    code, answer, said = ask(job, "--given", "--json")
+    assert code == 0, said
+    best, (other,) = answer["recommended"], answer["next_best"]
+    assert (best["engine"], other["engine"]) == ("streaming", "dask")
+    assert (best["simulated_partitions"], other["simulated_partitions"]) == (4 * 96, 96)  # 3 waves on 32 CPUs, doubled and halved
+    assert other["makespan_s"] * (1 - 0.15) > best["makespan_s"]
+
+
 # -- odds ---------------------------------------------------------------------------------------------------------------
 
 
