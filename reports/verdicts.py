@@ -12,6 +12,7 @@ from windtunnel.units import format_seconds
 _ENDED = {
     "out_of_memory": "ran out of memory",
     "timeout": "did not end in time",
+    "invalid": "was not measured well enough to count",
     "unsupported": "cannot run it",
     "wrong_result": "gave a wrong result",
 }

@@ -6,7 +6,8 @@
     ├── Unsupported                5   an engine declares that it cannot run an operator
     ├── RunFailed                  5   a kernel, worker or engine failed while running
     │   ├── OutOfMemory            5
-    │   └── RunTimeout             5
+    │   ├── RunTimeout             5
+    │   └── InvalidMeasurement     7   it ran, but was not measured well enough to count
     ├── WrongResult                4   output differs from the oracle
     └── NotComparable              6   hosts, versions, data or options differ
 
@@ -77,6 +78,13 @@ class RunTimeout(RunFailed):
     """The run passed its time limit."""
 
     status = "timeout"
+
+
+class InvalidMeasurement(RunFailed):
+    """The run ended, but the way it was measured cannot be trusted; says why."""
+
+    exit_code = ExitCode.INVALID_MEASUREMENT
+    status = "invalid"
 
 
 class WrongResult(WindtunnelError):

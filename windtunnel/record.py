@@ -16,7 +16,7 @@ SpanKind = Literal[
     "session", "queue", "launch", "fetch", "deserialize", "compute", "serialize", "emit", "spill", "barrier", "blocked",
     "load", "request", "query", "fault",
 ]  # fmt: skip
-Status = Literal["ok", "out_of_memory", "failed", "timeout", "unsupported", "wrong_result"]
+Status = Literal["ok", "out_of_memory", "failed", "timeout", "unsupported", "wrong_result", "invalid"]
 
 SPAN_SCHEMA = pa.schema(
     [

@@ -34,6 +34,7 @@ ENGINES: dict[str, EngineEntry] = {
     "spark": EngineEntry(
         "windtunnel.engines.adapters.spark:SparkEngine", ("pyspark", "pandas"), "pip install 'windtunnel[spark]'"
     ),
+    "ray": EngineEntry("windtunnel.engines.adapters.ray:RayEngine", ("ray", "pandas"), "pip install 'windtunnel[ray]'"),
     "serving": EngineEntry(
         "windtunnel.engines.serving.engine:EmbeddedServingEngine",
         ("starlette", "uvicorn", "aiohttp"),

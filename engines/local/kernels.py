@@ -157,7 +157,7 @@ class _PerBatch(Phase):
         return ()
 
 
-def _project(spec: Project, batch: pa.RecordBatch) -> pa.RecordBatch:
+def project(spec: Project, batch: pa.RecordBatch) -> pa.RecordBatch:
     arrays = []
     for _, expr in spec.columns:
         value = evaluate(expr, batch)
@@ -332,7 +332,7 @@ def build(step: physical.Step, sides: list[pa.Table], actor: Callable[..., Any] 
     if isinstance(phase, Filter):
         return _PerBatch(lambda b: b.filter(evaluate(phase.predicate, b)))
     if isinstance(phase, Project):
-        return _PerBatch(lambda b: _project(phase, b))
+        return _PerBatch(lambda b: project(phase, b))
     if isinstance(phase, MapBatches):
         return _PerBatch(actor or bind(phase), step.batch_rows)
     if isinstance(phase, Synthetic):

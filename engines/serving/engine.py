@@ -30,7 +30,7 @@ from windtunnel.engines.models.serving import RULES
 
 import windtunnel
 from windtunnel.cluster import ClusterSpec
-from windtunnel.errors import InputError, RunFailed, Unsupported
+from windtunnel.errors import InputError, InvalidMeasurement, RunFailed, Unsupported
 from windtunnel.record import Recorder
 from windtunnel.serving import ServingSpec
 from windtunnel.units import parse_bytes, parse_seconds
@@ -107,7 +107,7 @@ class ServingSession:
             process.stdin.flush()
 
     def run(self, workload: BoundWorkload, recorder: Recorder, output: Path) -> Outcome:
-        """Send the scenario's requests. Raises RunFailed when the generator lagged, or no request was answered well."""
+        """Send the scenario's requests. Raises InvalidMeasurement when the generator lagged, RunFailed when no answer was good."""
         from windtunnel.engines.serving.load import Target, closed_loop, open_loop
 
         serving = workload.workload.serving
@@ -127,8 +127,8 @@ class ServingSession:
         write(recorder, sent, serving, spec.duration_s)
         lag = recorder.counters.get("send_lag_p99_s", 0.0)
         if lag > self._lag_s:
-            raise RunFailed(
-                f"invalid measurement: the load generator sent 1 % of the requests {lag * 1e3:.1f} ms late or more, above "
+            raise InvalidMeasurement(
+                f"the load generator sent 1 % of the requests {lag * 1e3:.1f} ms late or more, above "
                 f"send_lag = {self._lag_s * 1e3:g} ms; lower the rate or use a quieter machine"
             )
         good = [r for r in sent if r.outcome == "ok"]

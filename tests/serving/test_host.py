@@ -179,3 +179,13 @@ def test_a_scenario_runs_in_both_worlds(engine: str, tmp_path: Path, capsys: pyt
     assert real["throughput_per_s"] <= simulated["throughput_per_s"] * 1.1, "no overheads are simulated but the declared work"
     assert main(["report", str(tmp_path / "run")]) == 2
     assert "say nothing of a server" in capsys.readouterr().err
+
+
+def test_a_run_whose_requests_were_sent_late_is_invalid(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from windtunnel.cli import main
+
+    file = tmp_path / "s.toml"
+    late = SCENARIO.replace('name = "serving"', 'name = "serving"\noptions = { send_lag = "1ns" }')
+    file.write_text(late + '[[deployments]]\nname = "a"\ncost = { per_call = "1ms" }\n', encoding="utf-8")
+    assert main(["run", str(file), "--no-aa", "-n", "1", "--results", str(tmp_path / "results")]) == 7
+    assert "the rate or use a quieter machine" in " ".join(capsys.readouterr().out.split())

@@ -79,11 +79,13 @@ def describe(record: RunRecord) -> str:
 
 
 def exit_code(records: Iterable[RunRecord]) -> int:
-    """4 when a result is wrong, 5 when something expected is missing or failed, else 0."""
+    """4 when a result is wrong, 5 when something expected is missing or failed, 7 when a measurement is invalid, else 0."""
     statuses = {r.status for r in records}
     if "wrong_result" in statuses:
         return int(ExitCode.WRONG_RESULT)
-    return int(ExitCode.OK if statuses == {"ok"} else ExitCode.INCOMPLETE)
+    if statuses and statuses <= {"ok", "invalid"}:
+        return int(ExitCode.INVALID_MEASUREMENT if "invalid" in statuses else ExitCode.OK)
+    return int(ExitCode.INCOMPLETE)
 
 
 def results_folder(given: Path | None, name: str) -> Path:

@@ -1,0 +1,380 @@
+"""Ray Data: operators on blocks of Arrow tables, run by its streaming executor on tasks and actor pools of a Ray cluster.
+
+Shuffles (aggregates, joins, sorts) are Ray Data's own; expressions and kernels run in ``map_batches`` on Arrow tables, which Ray
+fuses with their neighbours. Two ways to set it up, because they differ more than most engines do: ``tuned`` keeps as many worker
+processes as the job needs and takes as many blocks as the cluster has CPUs; ``stock`` leaves every default of Ray alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import pyarrow as pa
+from windtunnel.engines.adapters.common import DECLARED, ForeignSession, output_columns, output_is_files, sorted_limit
+from windtunnel.engines.api import Capabilities, Option, resolve_options
+from windtunnel.engines.arrow import arrow_schema, as_dataset, call, call_groups
+from windtunnel.engines.local import kernels
+
+from windtunnel.cluster import ClusterSpec
+from windtunnel.errors import InputError, RunFailed
+from windtunnel.expr import Expr
+from windtunnel.plan import Aggregate, Filter, GroupMap, Join, Limit, MapBatches, Operator, Project, Scan, Sort
+from windtunnel.units import parse_bytes
+from windtunnel.workload import BoundWorkload, TableData
+
+if TYPE_CHECKING:
+    from ray.data import Dataset
+
+_ALL = "__all"  # the group of an aggregate without keys
+_LONGEST_FOLDER = 40  # characters: paths of sockets below it must stay under 107
+_QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0", "RAY_DATA_DISABLE_PROGRESS_BARS": "1", "RAY_enable_metrics_collection": "0",
+    "RAY_DISABLE_IMPORT_WARNING": "1", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_AUTH_MODE": "disabled",
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
+    "RAY_DATA_LOG_LEVEL": "CRITICAL",  # it tells every execution, and every failure twice
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # every port is bound to loopback
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+}  # fmt: skip
+#: A worker process takes seconds to import what it needs; stock Ray ends those that idle for a second beyond the number of CPUs,
+#: and reads a single file's footer on 32 actors.
+_TUNED = {
+    "RAY_idle_worker_killing_time_threshold_ms": "600000", "RAY_DATA_USE_DATASOURCE_V2": "0",
+    "RAY_DATA_PARQUET_FOOTER_NUM_ACTORS": "1",
+}  # fmt: skip
+STORE_FRACTION = 0.3  # Ray's own default share of memory for its object store
+_WORKERS_A_CPU = 4  # processes that tuned Ray keeps: tasks, shuffle actors and pool actors of one CPU
+
+
+class RaySession(ForeignSession):
+    """A Ray cluster of this machine, or a client of a running one."""
+
+    def __init__(self, cluster: ClusterSpec, options: Mapping[str, Any]) -> None:
+        super().__init__("ray", cluster, options, RayEngine.capabilities)
+        self._partitions = int(options["partitions"] or cluster.cpus)
+        try:
+            _start(cluster, options, self._scratch)
+            self._configure()
+        except BaseException as error:
+            self.close()
+            if isinstance(error, Exception) and not isinstance(error, InputError):
+                where = f"at {cluster.address}" if cluster.address else "here"
+                raise RunFailed(f"Ray did not start {where}: {type(error).__name__}: {str(error).strip()[:300]}") from error
+            raise
+
+    def _configure(self) -> None:
+        import ray
+
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = False
+        context.execution_options.preserve_order = True
+        if self._options["tuning"] == "tuned":
+            context.min_parallelism = context.read_op_min_num_blocks = self._cluster.cpus
+            context.default_hash_shuffle_parallelism = self._partitions
+            if self._cluster.address is None:
+                _warm(self._cluster.cpus)
+
+    def _execute(self, workload: BoundWorkload, output: Path) -> pa.Table | None:
+        frames: dict[str, Dataset] = {}
+        for op in workload.pipeline.operators:
+            if op.kind != "sink":
+                frames[op.name] = self._frame(op, frames, workload)
+        if output_is_files(workload):
+            frames[workload.pipeline.output.inputs[0]].write_parquet(str(output))
+            return None
+        name = workload.pipeline.output.name
+        return collected(frames[name], output_columns(workload, name))
+
+    def _frame(self, op: Operator, frames: Mapping[str, Dataset], workload: BoundWorkload) -> Dataset:
+        """One operator on the data sets of its inputs."""
+        kernel, partitions = op.kernel, self._partitions
+        if isinstance(kernel, Scan):
+            return _scan(kernel, workload.table(kernel.table))
+        source = frames[op.inputs[0]]
+        if isinstance(kernel, Filter):
+            return _tables(source, _filter, predicate=kernel.predicate)
+        if isinstance(kernel, Project):
+            return _tables(source, _project, spec=kernel)
+        if isinstance(kernel, MapBatches):
+            return source.map_batches(**_kernel(op, self._cluster.cpus if self._options["tuning"] == "tuned" else None))
+        if isinstance(kernel, GroupMap):
+            return _tables(source.repartition(partitions, keys=list(kernel.keys)), _groups, op=op)
+        if isinstance(kernel, Aggregate):
+            return _aggregate(kernel, source, partitions)
+        if isinstance(kernel, Join):
+            return _join(kernel, source, frames[op.inputs[1]], output_columns(workload, op.inputs[1]), partitions)
+        if isinstance(kernel, Sort):
+            return source.sort([k.column for k in kernel.keys], [k.descending for k in kernel.keys])
+        if isinstance(kernel, Limit):
+            sort = sorted_limit(workload.pipeline, op)
+            if sort is not None and isinstance(sort.kernel, Sort):
+                return _top(frames[sort.inputs[0]], sort.kernel, kernel.count, output_columns(workload, op.name))
+            return source.limit(kernel.count)
+        raise InputError(f"ray has no data set operation for operator {op.name!r} of kind {op.kind!r}")
+
+    def close(self) -> None:
+        """Leave the cluster, and end one that was started here."""
+        import ray
+
+        if ray.is_initialized():
+            ray.shutdown()
+        _end_processes(str(self._scratch))
+        super().close()
+
+
+def _start(cluster: ClusterSpec, options: Mapping[str, Any], scratch: Path) -> None:
+    os.environ.update(_QUIET)
+    if options["tuning"] == "tuned":
+        os.environ.update(_TUNED, RAY_num_workers_soft_limit=str(_WORKERS_A_CPU * cluster.cpus))
+    import ray
+
+    quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    if cluster.address is not None:
+        ray.init(address=cluster.address, **quiet)
+        return
+    if len(str(scratch)) > _LONGEST_FOLDER:
+        raise InputError(f"Ray's sockets need a short path, and {scratch} is not: set TMPDIR to a folder such as /tmp")
+    store = options["object_store"]
+    ray.init(
+        address="local", num_cpus=cluster.cpus, num_gpus=cluster.gpus or None, include_dashboard=False, _temp_dir=str(scratch),
+        object_store_memory=parse_bytes(store) if store else int(cluster.memory_bytes * STORE_FRACTION),
+        _node_ip_address="127.0.0.1", **quiet,
+    )  # fmt: skip
+
+
+def _warm(cpus: int) -> None:
+    """Have as many worker processes up as there are CPUs, with what every task imports."""
+    import ray
+
+    @ray.remote(num_cpus=1)
+    def up() -> None:
+        import ray.data  # noqa: F401 - it is the import that takes time
+        from windtunnel.engines.local import kernels  # noqa: F401
+
+        time.sleep(0.2)
+
+    ray.get([up.remote() for _ in range(cpus)])
+
+
+def _end_processes(folder: str) -> None:
+    """Wait for what a cluster that was started here leaves behind, and end what stays."""
+
+    def left() -> list[psutil.Process]:
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if process.pid != os.getpid() and any(folder in part for part in process.cmdline()):
+                    found.append(process)
+        return found
+
+    deadline = time.monotonic() + 3.0
+    while (processes := left()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    for process in processes:
+        with contextlib.suppress(psutil.Error):
+            process.kill()
+    psutil.wait_procs(processes, timeout=5)
+
+
+# -- operators --------------------------------------------------------------------------------------------------------
+
+
+def _tables(source: Dataset, function: Any, **arguments: Any) -> Dataset:
+    """A function of whole blocks as Arrow tables."""
+    return source.map_batches(function, fn_kwargs=arguments, batch_format="pyarrow", batch_size=None)
+
+
+def _scan(kernel: Scan, table: TableData) -> Dataset:
+    """Parquet by Ray's reader with columns and predicate pushed down; other formats file by file through Arrow's."""
+    import ray
+
+    if table.format == "parquet":
+        pushed = {} if kernel.predicate is None else {"filter": kernels.scan_predicate(kernel.predicate)}
+        schema = arrow_schema(table.schema)
+        return ray.data.read_parquet(list(table.paths), columns=list(kernel.columns), partitioning=None, schema=schema, **pushed)
+    files = ray.data.from_items([{"path": p} for p in table.paths], override_num_blocks=len(table.paths))
+    return _tables(files, _read, table=table, kernel=kernel)
+
+
+def _read(files: pa.Table, table: TableData, kernel: Scan) -> Iterator[pa.Table]:
+    from dataclasses import replace
+
+    for path in files["path"].to_pylist():
+        source = as_dataset(replace(table, paths=(path,)))
+        predicate = None if kernel.predicate is None else kernels.scan_predicate(kernel.predicate)
+        yield source.to_table(columns=list(kernel.columns), filter=predicate, use_threads=False)
+
+
+def _batches(table: pa.Table) -> list[pa.RecordBatch]:
+    found: list[pa.RecordBatch] = table.combine_chunks().to_batches()
+    return found
+
+
+def _filter(table: pa.Table, predicate: Expr) -> pa.Table:
+    return pa.Table.from_batches([b.filter(kernels.evaluate(predicate, b)) for b in _batches(table)], schema=table.schema)
+
+
+def _project(table: pa.Table, spec: Project) -> pa.Table:
+    return pa.Table.from_batches([kernels.project(spec, b) for b in _batches(table) or [_no_rows(table)]])
+
+
+def _no_rows(table: pa.Table) -> pa.RecordBatch:
+    return pa.RecordBatch.from_arrays([pa.array([], f.type) for f in table.schema], schema=table.schema)
+
+
+def _kernel(op: Operator, tuned_cpus: int | None) -> dict[str, Any]:
+    """Arguments of ``map_batches``: a kernel as tasks, or as a pool of actors that load it once each.
+
+    An actor holds its CPUs while it lives, so a pool that fills the cluster leaves none to read with, and Ray waits for ever. Where
+    the plan leaves the size of the pool open, the tuned way is an actor a CPU (of ``tuned_cpus``) that claims half of what it asks for.
+    """
+    from ray.data import ActorPoolStrategy, TaskPoolStrategy
+
+    pool, needs = op.concurrency, op.resources
+    shared: dict[str, Any] = {"batch_format": "pyarrow", "batch_size": op.batch_rows or None}
+    shared |= {"num_cpus": needs.cpus, "num_gpus": needs.gpus or None}
+    if op.state.kind != "actor":
+        most = pool.maximum if pool is not None else None
+        return {**shared, "fn": _apply, "fn_kwargs": {"op": op}, "compute": TaskPoolStrategy(size=most)}
+    least, most = (pool.minimum, pool.maximum) if pool is not None else (1, None)
+    if pool is None and tuned_cpus and needs.cpus and not needs.gpus:
+        least = most = max(1, int(tuned_cpus / needs.cpus))
+        shared["num_cpus"] = needs.cpus / 2
+    strategy = ActorPoolStrategy(min_size=least, max_size=most)
+    return {**shared, "fn": Stateful, "fn_constructor_kwargs": {"op": op}, "compute": strategy}
+
+
+def _apply(table: pa.Table, op: Operator) -> Iterator[pa.Table]:
+    yield from _through(table, op, call(op))
+
+
+class Stateful:
+    """An actor of a pool: the kernel is loaded when it starts."""
+
+    def __init__(self, op: Operator) -> None:
+        self._op, self._apply = op, call(op)
+
+    def __call__(self, table: pa.Table) -> Iterator[pa.Table]:
+        """Rows of a block through the kernel."""
+        yield from _through(table, self._op, self._apply)
+
+
+def _through(table: pa.Table, op: Operator, apply: Any) -> Iterator[pa.Table]:
+    assert isinstance(op.kernel, (MapBatches, GroupMap))
+    empty = True
+    for batch in _batches(table):
+        for out in apply(batch):
+            empty = False
+            yield pa.Table.from_batches([out])
+    if empty:
+        yield arrow_schema(op.kernel.schema).empty_table()
+
+
+def _groups(table: pa.Table, op: Operator) -> Iterator[pa.Table]:
+    """All rows of some groups: in order, so that the kernel finds them together."""
+    kernel = op.kernel
+    assert isinstance(kernel, GroupMap)
+    if table.num_rows:
+        table = table.sort_by([(c, "ascending") for c in (*kernel.keys, *kernel.order_by)])
+    yield from _through(table, op, call_groups(op))
+
+
+def _aggregate(kernel: Aggregate, source: Dataset, partitions: int) -> Dataset:
+    from ray.data.aggregate import Count, Max, Mean, Min, Sum
+
+    functions = {"sum": Sum, "mean": Mean, "min": Min, "max": Max}
+    measures: list[Any] = [
+        Count(alias_name=m.name) if m.column is None else functions[m.function](m.column, alias_name=m.name)
+        for m in kernel.measures
+    ]
+    keyed = source if kernel.keys else _tables(source, _one_group)
+    found = keyed.groupby(list(kernel.keys) or [_ALL], num_partitions=partitions if kernel.keys else 1).aggregate(*measures)
+    return found.select_columns([*kernel.keys, *(m.name for m in kernel.measures)])
+
+
+def _one_group(table: pa.Table) -> pa.Table:
+    return table.append_column(_ALL, pa.array([0] * table.num_rows, pa.int8()))
+
+
+def _join(kernel: Join, left: Dataset, right: Dataset, right_columns: tuple[str, ...], partitions: int) -> Dataset:
+    """A small right side is put into the object store once and joined where the left side lies; else a hash join."""
+    import ray
+
+    if kernel.broadcast:
+        small = ray.put(collected(right, right_columns))
+        return _tables(left, _join_small, right=small, spec=kernel)
+    how = {"inner": "inner", "semi": "left_semi"}[kernel.how]
+    keys: dict[str, Any] = {"on": kernel.left_keys, "right_on": kernel.right_keys}
+    return left.join(right, how, partitions, **keys)
+
+
+def _join_small(table: pa.Table, right: Any, spec: Join) -> pa.Table:
+    import ray
+
+    return kernels.join(spec, table, ray.get(right))
+
+
+def _top(source: Dataset, sort: Sort, count: int, columns: tuple[str, ...]) -> Dataset:
+    """The first rows of each block, then of them all."""
+    import ray
+
+    first = collected(_tables(source, _first, sort=sort, count=count), columns)
+    return ray.data.from_arrow(_first(first, sort, count))
+
+
+def _first(table: pa.Table, sort: Sort, count: int) -> pa.Table:
+    if not table.num_rows:
+        return table
+    return table.sort_by([(k.column, "descending" if k.descending else "ascending") for k in sort.keys]).slice(0, count)
+
+
+def collected(source: Dataset, columns: tuple[str, ...]) -> pa.Table:
+    """All blocks of a data set as one table in this process."""
+    import ray
+
+    tables = [t for t in ray.get(source.to_arrow_refs()) if t.num_columns]
+    if not tables:
+        return pa.table({c: pa.nulls(0) for c in columns})
+    filled = [t for t in tables if t.num_rows] or tables[:1]
+    return pa.concat_tables(filled, promote_options="permissive").select(list(columns))
+
+
+class RayEngine:
+    """Ray Data on a Ray cluster."""
+
+    name = "ray"
+    options = (
+        Option(
+            name="tuning", default="tuned", choices=("tuned", "stock"),
+            doc="keep worker processes and take as many blocks as CPUs, or leave every default of Ray as it is",
+        ),
+        Option(name="partitions", default=None, doc="partitions after a shuffle when tuned; default the number of CPUs"),
+        Option(name="object_store", default=None, doc="bytes of the object store; default 30 % of the memory, as Ray has it"),
+    )  # fmt: skip
+    capabilities = Capabilities(
+        gaps={"declared": DECLARED},
+        features={
+            "processes": "worker processes that Ray starts for tasks and actors; it retries tasks of lost ones",
+            "spill": "blocks that do not fit in the object store go to disk",
+            "retries": "lost blocks are computed again from their lineage",
+            "kernels": "map_batches on Arrow tables that lie in shared memory",
+            "devices": "num_gpus and custom resources of tasks and of pool actors",
+            "remote": "host:port or ray://host:port of a running cluster whose workers see the same files and packages",
+        },
+    )
+
+    def version(self) -> str:
+        """Ray's version."""
+        import ray
+
+        return str(ray.__version__)
+
+    def open(self, cluster: ClusterSpec, options: Mapping[str, Any]) -> RaySession:
+        """Start a cluster bound to loopback, or connect to ``cluster.address``."""
+        return RaySession(cluster, resolve_options(self.name, self.options, options))
