@@ -188,4 +188,5 @@ def test_a_run_whose_requests_were_sent_late_is_invalid(tmp_path: Path, capsys: 
     late = SCENARIO.replace('name = "serving"', 'name = "serving"\noptions = { send_lag = "1ns" }')
     file.write_text(late + '[[deployments]]\nname = "a"\ncost = { per_call = "1ms" }\n', encoding="utf-8")
     assert main(["run", str(file), "--no-aa", "-n", "1", "--results", str(tmp_path / "results")]) == 7
-    assert "the rate or use a quieter machine" in " ".join(capsys.readouterr().out.split())
+    said = capsys.readouterr()
+    assert "the rate or use a quieter machine" in " ".join((said.out + said.err).split())
