@@ -134,6 +134,6 @@ class Journal:
             "peak_memory_bytes": max(n.memory.peak for n in nodes), "peak_store_bytes": max(n.store.peak for n in nodes),
             "peak_disk_bytes": max(n.disk.peak for n in nodes),
         }  # fmt: skip
-        for name, value in counters.items():
-            if value:
-                recorder.count(name, value)
+        for name, total in counters.items():
+            if total:
+                recorder.count(name, total)

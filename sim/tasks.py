@@ -100,6 +100,9 @@ class Worker(Timer):
         self.started_s = 0.0
 
 
+_NOTHING: tuple[float, float] = (0.0, 0.0)
+
+
 class TaskRun:
     """A task under way on the general path: phases by work class and emission, one after the other.
 
@@ -118,7 +121,7 @@ class TaskRun:
     pending = 0
     spill_s = 0.0
     begun_s = _NOT_BEGUN  # when its phase at hand began, or that a shared CPU keeps account of it
-    shared: tuple[float, float] = (0.0, 0.0)  # there: when it began, and the seconds of its work
+    shared: tuple[float, float] = _NOTHING  # there: when it began, and the seconds of its work
     spent: tuple[Spent, ...] = ()  # where workers may be lost: its phases so far
     started_s = 0.0
     fetched_s = -1.0

@@ -12,29 +12,32 @@ from heapq import heapify, heappop, heappush
 from typing import Any
 
 from simpy.core import Environment
-from simpy.events import NORMAL, Event
+from simpy.events import NORMAL
 
 Rate = Callable[[float], float]
 Done = Callable[[Any], None]
 
 
-class Timer(Event):  # type: ignore[misc]  # SimPy comes without types
-    """A reusable SimPy event with one callback: armed again after it fired, never allocated again."""
+class Timer:
+    """A reusable event with one callback: armed again after it fired, never allocated again.
 
-    __slots__ = ("_again", "arg", "fire", "serial")
+    It has what a SimPy environment asks of an event (``callbacks``, ``_ok``), so that its loop can run it too.
+    """
+
+    __slots__ = ("_again", "_ok", "arg", "callbacks", "env", "fire", "serial")
 
     def __init__(self, env: Environment, callback: Callable[[Any], None], arg: Any = None, serial: int = 0) -> None:
-        self.env = env  # type: ignore[misc]  # slots of the base class
-        self._ok = True  # type: ignore[misc]
-        self._value = None  # type: ignore[misc]
+        self.env = env
+        self._ok = True
         self.fire = callback
-        self._again = [callback]
+        self._again: list[Callable[[Any], None]] | None = [callback]
+        self.callbacks: list[Callable[[Any], None]] | None = None
         self.arg = arg
         self.serial = serial
 
     def arm(self, delay: float) -> None:
         """Fire after ``delay`` seconds; only while not armed."""
-        self.callbacks = self._again  # type: ignore[misc]
+        self.callbacks = self._again
         env = self.env
         # What env.schedule does, without its call: this line runs for every event there is.
         heappush(env._queue, (env._now + delay if delay > 0.0 else env._now, NORMAL, next(env._eid), self))

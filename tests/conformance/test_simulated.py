@@ -23,12 +23,12 @@ MODELLED = tuple(name for name in ENTRIES if name not in MODELS)
 
 
 def run(name: str, engine: str, cluster: ClusterSpec, data_root: Path, scratch: Path, **options: Any) -> tuple[RunRecord, ...]:
-    """Two measured runs, in this process."""
+    """One measured run, in this process."""
     choice = WorkloadChoice(name=name, parameters={"scale": SCALE})
     chosen = EngineChoice(name=engine, label=engine, options=options)
     cell = cell_digest("conformance", choice.load(), chosen, cluster, {})
     spec = CellSpec(
-        experiment="conformance", workload=choice, engine=chosen, cluster=cluster, repetitions=(0, 1), round=0, seed=7,
+        experiment="conformance", workload=choice, engine=chosen, cluster=cluster, repetitions=(0,), round=0, seed=7,
         data_root=str(data_root), store_root="", cell=cell, scratch=str(scratch),
     )  # fmt: skip
     records: list[RunRecord] = []
