@@ -256,7 +256,8 @@ class Execution(Place):
             if self._finish_files(run, sum(b for _, _, b in pieces)):
                 return
         before = sum([len(e.blocks) for e in run.plan[: run.emission]]) if run.emission else 0
-        todo: Sequence[tuple[int, int, int]] = pieces[max(run.at, launch.skip_blocks) - before :]
+        run.at = max(run.at, min(launch.skip_blocks, before + len(pieces)))
+        todo: Sequence[tuple[int, int, int]] = pieces[run.at - before :]
         if run.stage.traits.outputs == "disk":
             run.at = before + len(pieces)
             if todo and not self._write_file(run, todo, last):

@@ -12,7 +12,7 @@ from windtunnel.sim.hardware.cpu import Timer
 from windtunnel.sim.tasks import TaskRun, Worker
 
 from windtunnel.cluster import Fault
-from windtunnel.model import DeviceLost, Launch, NodeJoined, NodeLost, TaskFailed, WorkerLost
+from windtunnel.model import Cancel, DeviceLost, Launch, NodeJoined, NodeLost, TaskFailed, WorkerLost
 
 
 class Losses(Execution):
@@ -137,6 +137,13 @@ class Losses(Execution):
         worker = self._workers.pop(number, None)
         if worker is None:
             return
+        self._interrupt(worker)
+        self._dismiss(worker)
+        self.journal.recorder.count("workers_lost")
+        self._send(WorkerLost(number), self._cost.done_s)
+
+    def _interrupt(self, worker: Worker) -> None:
+        """What a worker was doing is lost; the memory of it is free."""
         memory = worker.node.memory
         self.usage.cut_short(worker, self._stages, self.env._now)
         for run in (worker.run, worker.ahead):
@@ -146,9 +153,23 @@ class Losses(Execution):
             quick = self._stages[worker.launch.stage].quick[worker.launch.partition]
             assert quick is not None
             memory.give(quick.memory + quick.bytes)
-        self._dismiss(worker)
-        self.journal.recorder.count("workers_lost")
-        self._send(WorkerLost(number), self._cost.done_s)
+
+    def cancel(self, action: Cancel) -> None:
+        """A worker drops its task: another takes its place, for whom nothing of the old one is due."""
+        worker = self._workers.get(action.worker)
+        if worker is None or worker.launch is None or worker.launch.task != action.task:
+            return
+        self._interrupt(worker)
+        self.journal.recorder.count("tasks_cancelled")
+        worker.alive = worker.up = False
+        heir = self._workers[action.worker] = Worker(self.env, self._on_worker, worker.node, worker.stage)
+        heir.arg, heir.weight, heir.cold, heir.up = worker.arg, worker.weight, worker.cold, True
+        if worker.mapped:
+            self._let_go(worker)
+        heir.queue = worker.queue
+        if heir.queue:
+            ready, following = heir.queue.popleft()
+            self._begin(heir, following, ready)
 
     def kill_worker_on(self, node: int) -> None:
         """One busy process of a node dies; an idle one when none is busy."""

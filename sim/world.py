@@ -28,6 +28,7 @@ from windtunnel.errors import RunFailed
 from windtunnel.model import (
     Action,
     Block,
+    Cancel,
     Event,
     ExecutionModel,
     Fail,
@@ -206,6 +207,8 @@ class SimWorld(Waves):
             self.journal.note(action, self.now)
         elif isinstance(action, Wave):
             self._wave(action)
+        elif isinstance(action, Cancel):
+            self.cancel(action)
         elif isinstance(action, Fail):
             self._failure = action
         elif isinstance(action, Finish):

@@ -270,6 +270,17 @@ class Launch:
 
 
 @dataclass(slots=True)
+class Cancel:
+    """A worker drops task ``task`` that it runs, and is free; a task that has ended meanwhile stays so, and is reported.
+
+    Only for models that run one task twice; the embedded ones do not, and the embedded world does not know it.
+    """
+
+    task: int
+    worker: int
+
+
+@dataclass(slots=True)
 class Wave:
     """Send all tasks of source stage ``stage``, in order, to the pool's workers: the same decisions as launch by launch.
 
@@ -317,7 +328,7 @@ class Finish:
     blocks: tuple[int, ...]
 
 
-Action = StartWorker | StopWorker | Launch | Wave | Release | Note | Fail | Finish
+Action = StartWorker | StopWorker | Launch | Cancel | Wave | Release | Note | Fail | Finish
 
 
 class ExecutionModel(Protocol):

@@ -54,7 +54,8 @@ class Bulk:
             if why := self._ledger.feasible(stage, view):
                 return [Fail(why, stage.name)]
         self._pending: dict[int, deque[Task]] = {}
-        self._left = [0] * len(job.stages)
+        self._left = [0] * len(job.stages)  # tasks not done yet
+        self._tasks = [0] * len(job.stages)
         self._complete = [False] * len(job.stages)
         self._output: list[list[int]] = [[] for _ in job.stages]
         self._sides: dict[int, tuple[tuple[int, ...], ...]] = {}
@@ -106,7 +107,7 @@ class Bulk:
         """Create all tasks of a stage whose inputs are complete."""
         tasks = self._tasks_of(stage)
         self._pending[stage.index] = deque(tasks)
-        self._left[stage.index] = len(tasks)
+        self._left[stage.index] = self._tasks[stage.index] = len(tasks)
         if not tasks:
             return self._end(stage)
         self._sides[stage.index] = self._side_blocks(stage)
@@ -156,8 +157,7 @@ class Bulk:
         if stage.index in self._waiting:
             self._waiting.discard(stage.index)
             actions.append(Note("barrier", stage.index, False))
-        if stage.state.kind == "actor":
-            actions += ledger.stop_actors(stage.index)
+        actions += self._dismiss(stage.index)
         for source in dict.fromkeys(i.stage for i in stage.inputs):
             actions += ledger.consumed(self._output[source])
         if stage.index == len(self._job.stages) - 1:
@@ -167,6 +167,14 @@ class Bulk:
             if all(self._complete[i.stage] for i in follower.inputs):
                 actions += self._open(follower)
         return actions
+
+    def _dismiss(self, stage: int) -> list[Action]:
+        """The actors of a complete stage stop, once none of them makes lost blocks again."""
+        ledger = self._ledger
+        actors = ledger.actors.get(stage, [])
+        if not self._complete[stage] or self._pending[stage] or any(ledger.workers[a].tasks for a in actors):
+            return []
+        return ledger.stop_actors(stage)
 
     def _open(self, stage: Stage) -> list[Action]:
         """Begin a stage unless blocks that it reads are being made again."""
@@ -212,7 +220,7 @@ class Bulk:
 
     def _task_done(self, task: Task) -> list[Action]:
         if task.again:
-            return self._ledger.consumed(task.blocks)
+            return [*self._dismiss(task.stage), *self._ledger.consumed(task.blocks)]
         self._left[task.stage] -= 1
         if self._left[task.stage] == 0:
             return self._end(self._job.stages[task.stage])

@@ -17,6 +17,7 @@ from windtunnel.engines.models.slots import Slots, Worker
 from windtunnel.model import (
     Action,
     Block,
+    Cancel,
     Fail,
     Job,
     Launch,
@@ -174,6 +175,12 @@ class Ledger(Slots):
         self.running -= 1
         self._free(task)
         return task
+
+    def cancel(self, task_id: int) -> Cancel:
+        """A task's worker shall drop it and is free for another."""
+        worker = self.tasks[task_id].worker
+        self._ended(task_id)
+        return Cancel(task_id, worker)
 
     def failed(self, task_id: int, event: TaskFailed) -> Fail | None:
         """A task raised: frees its worker; None when it may be launched again."""

@@ -260,6 +260,11 @@ class Slots:
             return idle
         return self._first_behind(like) if ahead else None
 
+    def elsewhere(self, stage: int, node: int) -> Worker | None:
+        """An idle pool worker on another node that can take a task of ``stage`` now."""
+        idle = (w for w in self.workers.values() if w.up and w.stage < 0 and not w.tasks and w.node != node)
+        return next((w for w in idle if self._fits(stage, w.node)), None)
+
     def _first(self, queue: deque[int], load: int) -> Worker | None:
         """The first worker that has ``load`` tasks; entries that became stale are dropped on the way."""
         workers = self.workers

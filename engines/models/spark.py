@@ -13,6 +13,7 @@ What the model knows, with its source (Spark 4.0 docs, configuration.html and rd
 * Rows of Python operators are pickled to a Python worker and back; while a partition is written, the worker holds its rows and
   their pickle, and the JVM the bytes (``_reserialize`` in RDD.repartition batches rows by ten; pyspark/rdd.py).
 * Adaptive execution joins small shuffle partitions up to 64 MiB (``spark.sql.adaptive.advisoryPartitionSizeInBytes``).
+* With ``speculation``, slow tasks get a copy on another node (`windtunnel.engines.models.speculation`).
 * A task is tried ``max_failures`` (4) times; shuffle files that are lost with a node are made again by their stage (stage retry).
 """
 
@@ -26,12 +27,26 @@ from windtunnel.engines.api import Option
 from windtunnel.engines.models.bulk import Bulk
 from windtunnel.engines.models.entry import ModelEntry
 from windtunnel.engines.models.ledger import Task
+from windtunnel.engines.models.speculation import TICK_S, Speculation
 from windtunnel.engines.models.traits import Constant, Traits
 from windtunnel.engines.models.views import Narrowed
 from windtunnel.engines.physical import Partitioner, program
 
 from windtunnel.cluster import ClusterSpec
-from windtunnel.model import Action, Job, NodeView, Stage, StageInput, View
+from windtunnel.model import (
+    Action,
+    Event,
+    Job,
+    Launch,
+    NodeView,
+    Release,
+    Stage,
+    StageInput,
+    TaskDone,
+    TaskFailed,
+    Tick,
+    View,
+)
 from windtunnel.units import parse_bytes
 
 MEMORY_FRACTION = 0.6
@@ -104,8 +119,13 @@ class Spark(Bulk):
         executor_memory: int | str | None = None,
         executor_gpus: float = 0,
         adaptive: bool = True,
+        speculation: bool = False,
+        speculation_quantile: float = 0.9,
+        speculation_multiplier: float = 3.0,
     ) -> None:
         super().__init__(prefetch=False)
+        self._speculation = Speculation(speculation_quantile, speculation_multiplier) if speculation else None
+        self.tick_s = TICK_S if speculation else 0.0
         memory = None if executor_memory is None else parse_bytes(executor_memory)
         self._executors = (executors, executor_cores, memory, executor_gpus)
         self._adaptive = adaptive
@@ -113,6 +133,62 @@ class Spark(Bulk):
     def start(self, job: Job, view: View) -> list[Action]:
         """As `Bulk`, on the executors."""
         return super().start(job, Executors(view, *self._executors))
+
+    # -- speculation -------------------------------------------------------------------------------------------------
+
+    def on_event(self, event: Event, view: View) -> list[Action]:
+        """As `Bulk`; of a task and its copy, what comes from the second to end is thrown away."""
+        speculation = self._speculation
+        if speculation is None:
+            return super().on_event(event, view)
+        if isinstance(event, (TaskDone, TaskFailed)) and event.task in speculation.cancelled:
+            return [Release(tuple(b.id for b in event.blocks))] if isinstance(event, TaskDone) and event.blocks else []
+        actions = super().on_event(event, view)
+        if isinstance(event, Tick):
+            speculation.tick()
+            actions += self._copies(speculation)
+        return actions
+
+    def _wave(self, stage: Stage) -> Action | None:
+        return None if self._speculation else super()._wave(stage)  # a wave tells nothing of single tasks
+
+    def _fill(self) -> list[Action]:
+        actions = super()._fill()
+        if self._speculation is not None:
+            for action in actions:
+                if isinstance(action, Launch) and not action.again:
+                    self._speculation.launched(action.task, action.stage)
+        return actions
+
+    def _copies(self, speculation: Speculation) -> list[Action]:
+        """Copies of slow tasks, as far as there are free cores on other nodes."""
+        ledger = self._ledger
+        actions: list[Action] = []
+        for index, left in enumerate(self._left):
+            sides = self._sides.get(index, ())
+            if not left or index in ledger.actors or ledger.lacks(b for side in sides for b in side):
+                continue
+            for slow in speculation.slow(index, self._tasks[index]):
+                task = ledger.tasks[slow]
+                worker = ledger.elsewhere(index, ledger.workers[task.worker].node)
+                if worker is None:
+                    break
+                copy = ledger.new_task(index, task.partition, task.order, task.blocks, task.split)
+                copy.attempt = task.attempt + 1
+                speculation.copied(slow, copy.id, index)
+                actions.append(ledger.launch(copy, worker, sides))
+        return actions
+
+    def _task_done(self, task: Task) -> list[Action]:
+        loser = None if self._speculation is None or task.again else self._speculation.ended(task.id, task.stage)
+        cancel: list[Action] = [] if loser is None else [self._ledger.cancel(loser)]
+        return cancel + super()._task_done(task)
+
+    def _again(self, task: Task) -> None:
+        if self._speculation is None or self._speculation.stopped(task.id, task.stage) is None:  # else its copy runs on
+            super()._again(task)
+
+    # -- adaptive execution ------------------------------------------------------------------------------------------
 
     def _tasks_of(self, stage: Stage) -> list[Task]:
         tasks = super()._tasks_of(stage)
@@ -186,6 +262,9 @@ ENTRY = ModelEntry(
         Option(name="executor_memory", default=None, doc="heap of an executor; default no limit on how many fit"),
         Option(name="executor_gpus", default=0, doc="devices of an executor; default those of its node"),
         Option(name="adaptive", default=True, doc="join small shuffle partitions", choices=(True, False)),
+        Option(name="speculation", default=False, doc="copy slow tasks of a stage on other nodes", choices=(True, False)),
+        Option(name="speculation_quantile", default=0.9, doc="share of a stage's tasks that must be done before"),
+        Option(name="speculation_multiplier", default=3.0, doc="slow is longer than so many times their median"),
     ),
     features={
         "barrier": "a stage begins when its parents are complete",

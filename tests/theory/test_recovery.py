@@ -15,7 +15,10 @@ from windtunnel.record import Recorder
 from windtunnel.registry import load_engine
 from windtunnel.scenario import from_document
 
-ENGINES = ("bulk", "streaming", "ray", "spark", "dask", "flink", "mapreduce")
+ENGINES: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("bulk", {}), ("streaming", {}), ("ray", {}), ("spark", {}), ("dask", {}), ("flink", {}), ("mapreduce", {}),
+    ("spark", {"speculation": True, "speculation_quantile": 0.5, "speculation_multiplier": 1.2}),
+)  # fmt: skip
 FAULTS = ("node_lost", "node_joins", "worker_killed", "straggler", "gpu_lost", "network_slow")
 
 
@@ -74,15 +77,15 @@ def expected(document: dict[str, Any]) -> int:
     return rows
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(("engine", "options"), ENGINES)
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(document=scenarios())
-def test_output_is_complete_and_counted_once(engine: str, document: dict[str, Any]) -> None:
+def test_output_is_complete_and_counted_once(engine: str, options: dict[str, Any], document: dict[str, Any]) -> None:
     scenario = from_document(document, "random.toml")
     assert scenario.workload is not None
     bound = scenario.workload.bind(Path("."))
     recorder = Recorder()
-    session = load_engine(f"sim:{engine}").open(scenario.cluster, {"seed": scenario.seed, "overheads": {"startup_s": 0.0}})
+    session = load_engine(f"sim:{engine}").open(scenario.cluster, {"seed": scenario.seed, "overheads": {"startup_s": 0.0}, **options})
     session.prepare(bound)
     why = ""
     try:
@@ -129,10 +132,10 @@ def test_nodes_that_join_are_room_for_work() -> None:
     assert 15.0 <= recorder.counters["makespan_s"] <= 16.1  # ten seconds alone, five together, and one task's rest
 
 
-def losing(engine: str, options: dict[str, Any], fault: dict[str, Any]) -> Recorder:
-    """Ten tasks of a second each on two nodes of one CPU, with one fault."""
+def losing(engine: str, options: dict[str, Any], fault: dict[str, Any], nodes: int = 2) -> Recorder:
+    """Ten tasks of a second each on nodes of one CPU, with one fault."""
     document = {
-        "schema": 1, "name": "loss", "cluster": {"nodes": [{"count": 2, "cpus": 1, "memory": "8GiB"}]},
+        "schema": 1, "name": "loss", "cluster": {"nodes": [{"count": nodes, "cpus": 1, "memory": "8GiB"}]},
         "dataset": {"rows": 10, "row_bytes": "8B", "partitions": 10},
         "operators": [{"name": "work", "kind": "map", "batch_rows": 1, "cost": {"per_row": "1s"}}],
         "engines": [{"name": engine}], "faults": [fault],
@@ -140,7 +143,7 @@ def losing(engine: str, options: dict[str, Any], fault: dict[str, Any]) -> Recor
     scenario = from_document(document, "loss.toml")
     assert scenario.workload is not None
     recorder = Recorder()
-    free = {"startup_s": 0.0, "actor_start_s": 0.0, "worker_start_s": 0.0}
+    free = {"startup_s": 0.0, "actor_start_s": 0.0, "worker_start_s": 0.0, **options.pop("overheads", {})}
     outcome = (
         load_engine(f"sim:{engine}")
         .open(scenario.cluster, {**options, "overheads": free})
@@ -165,3 +168,19 @@ def test_flink_starts_again_from_its_last_checkpoint() -> None:
     half = losing("flink", {"checkpoint_s": 2.0}, killed).counters
     assert whole["makespan_s"] > half["makespan_s"] + 2.0  # eight tasks are done again, or those of the last half second
     assert whole["tasks"] > half["tasks"] >= 10
+
+
+def test_a_copy_of_a_slow_task_ends_before_it_by_hand() -> None:
+    slow = {"at": 0, "kind": "straggler", "target": "worker[1]", "factor": 20.0}
+    free = {"task_s": 0.0, "launch_s": 0.0, "done_s": 0.0}
+    alone = losing("spark", {"overheads": free}, slow, nodes=3).counters
+    assert alone["makespan_s"] == pytest.approx(21.0, abs=0.05)  # its second task is slow
+    # Nine tasks are done after four seconds. The tenth, which began after one, has then taken as long as three of them: at the next
+    # tick it gets a copy, which takes a second.
+    copied = losing("spark", {"overheads": free, "speculation": True}, slow, nodes=3).counters
+    assert copied["makespan_s"] == pytest.approx(5.15, abs=0.1)
+    assert copied["tasks_cancelled"] == 1 and copied["tasks"] == 10
+    patient = {"overheads": free, "speculation": True, "speculation_multiplier": 5.5}
+    assert losing("spark", patient, slow, nodes=3).counters["makespan_s"] == pytest.approx(7.65, abs=0.1)
+    never = {"overheads": free, "speculation": True, "speculation_quantile": 1.0}
+    assert losing("spark", never, slow, nodes=3).counters["makespan_s"] == pytest.approx(21.0, abs=0.05)
