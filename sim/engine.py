@@ -46,6 +46,7 @@ WORLD_OPTIONS = (
 )
 #: settings beyond these options that a model may offer under a name of its own
 _ONE_FILE = 1 << 62  # a task's output goes to one file, however large
+_TRAITS = {"replication": int, "pause": float, "terminate": float}  # that a model may offer as options
 _COST_SETTINGS = ("worker_memory_bytes", "compression")
 _FEATURES = {
     "simulated": "the model's decisions are its own; hardware, serialization and variance follow a calibration or declared costs",
@@ -103,7 +104,7 @@ class SimSession:
             store_bytes=None if settings["store_bytes"] is None else parse_bytes(settings["store_bytes"]),
             block_bytes=parse_bytes(settings["block_bytes"]) if traits.outputs == "store" else _ONE_FILE,
             location=self._location,
-            traits=replace(traits, replication=int(settings.get("replication", traits.replication))),
+            traits=replace(traits, **{name: kind(settings.get(name, getattr(traits, name))) for name, kind in _TRAITS.items()}),
         )  # fmt: skip
         least = bound(job, laws, cluster, location=self._location)
         recorder.counters["lower_bound_s"] = least.seconds

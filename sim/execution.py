@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from windtunnel.sim.hardware.cpu import Timer
 from windtunnel.sim.hardware.gpu import check_device_memory
 from windtunnel.sim.place import Place
-from windtunnel.sim.tasks import SHARED, Made, Quick, StageRun, TaskRun, Worker
+from windtunnel.sim.tasks import SHARED, Made, Node, Quick, StageRun, TaskRun, Worker
 
 from windtunnel.model import Block, BlockReady, Launch, MemoryPressure, TaskDone
+
+MONITOR_S = 0.1  # how often a paused worker looks at its memory: distributed.worker.memory.monitor-interval
 
 
 class Execution(Place):
@@ -26,6 +29,8 @@ class Execution(Place):
 
     def _begin(self, worker: Worker, launch: Launch, ready: float) -> None:
         """The worker is free: it starts ``launch`` at ``ready`` (now or a moment later)."""
+        if self._pauses and self._paused(worker, launch, ready):
+            return
         stage = self._stages[launch.stage]
         now = self.env._now
         worker.launch = launch
@@ -58,6 +63,36 @@ class Execution(Place):
             worker.arm(ready - now)
         else:
             self._fetch(run)
+
+    def _paused(self, worker: Worker, launch: Launch, ready: float) -> bool:
+        """Whether a worker must wait, because its node is short of memory and others there run."""
+        node = worker.node
+        if not self._short(node):
+            return False
+        self.journal.recorder.count("pauses")
+        worker.queue.appendleft((ready, launch))
+        if not node.paused:
+            Timer(self.env, self._look_again, node).arm(MONITOR_S)
+        node.paused.append(worker)
+        return True
+
+    def _look_again(self, timer: Timer) -> None:
+        node: Node = timer.arg
+        if self._short(node):
+            timer.arm(MONITOR_S)
+            return
+        paused, node.paused = node.paused, []
+        for worker in paused:
+            if worker.alive and worker.launch is None and worker.queue:
+                ready, launch = worker.queue.popleft()
+                self._begin(worker, launch, ready)
+
+    def _short(self, node: Node) -> bool:
+        return node.memory.used > self._pauses * node.spec.usable_memory_bytes and self._busy(node)
+
+    def _busy(self, node: Node) -> bool:
+        """Whether a task runs on a node."""
+        return any(w.launch is not None for w in self._workers.values() if w.node is node)
 
     def _begin_ahead(self, worker: Worker, run: TaskRun, ready: float) -> None:
         """The worker turns to a task whose inputs are here, or on their way."""

@@ -177,6 +177,35 @@ class Losses(Execution):
         if here:
             self.lose_worker(min(here)[1])
 
+    # -- memory ------------------------------------------------------------------------------------------------------
+
+    def watch_memory(self) -> None:
+        """From now on, a node whose tasks bring it above the engine's limit loses its worker with all its results."""
+        for machine in self._machines:
+            machine.memory.limit = round(self._traits.terminate * machine.memory.limit)
+            machine.memory.watcher = self._over
+
+    def _over(self, node: int) -> bool:
+        machine = self._machines[node]
+        if not self._busy(machine):  # it would be too much for a new worker too
+            return False
+        if not machine.doomed:
+            machine.doomed = True
+            Timer(self.env, self._terminate, node).arm(0.0)
+        return True
+
+    def _terminate(self, timer: Timer) -> None:
+        node: int = timer.arg
+        machine = self._machines[node]
+        machine.doomed = False
+        if not machine.alive:
+            return
+        self.journal.recorder.count("workers_terminated")
+        self.journal.recorder.span("fault", f"worker out of memory on node {node}", self.env.now, self.env.now)
+        self.lose_node(node)
+        machine.memory.peak = machine.memory.limit  # the next time counts too
+        self.join_node(node)
+
     def missing(self) -> str:
         """What was lost and has not come back, in words; empty when all is there."""
         nodes = sum(1 for m in self._machines if not m.alive)

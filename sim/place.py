@@ -40,7 +40,7 @@ class Place:
             NodeView(i, s.cpus, s.gpus.count, s.usable_memory_bytes, physical_bytes=s.memory_bytes) for i, s in enumerate(specs)
         ]
         self.nodes = tuple(self._all_nodes)
-        self.volatile = bool(cluster.faults) or any(s.mtbf_s > 0 for s in specs)
+        self.volatile = bool(cluster.faults) or any(s.mtbf_s > 0 for s in specs) or stages[0].traits.terminate > 0
         self._workers: dict[int, Worker] = {}
         limits = _store_limits([s.usable_memory_bytes for s in specs], store_bytes, stages[0].traits.store_fraction)
         self.store_limit_bytes, self.least_store_bytes = sum(limits), min(limits)
@@ -49,6 +49,7 @@ class Place:
         self._cost = cost
         self._stages = stages
         self._traits = stages[0].traits
+        self._pauses = self._traits.pause
         self._location = location
         self._machines = [
             Node(self.env, i, s, limit, cost, location.bandwidth_per_node)

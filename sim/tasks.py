@@ -33,8 +33,8 @@ class Node:
     """A simulated machine. ``load``: CPUs that running tasks keep busy; ``flat``: it does not slow anyone down."""
 
     __slots__ = (
-        "alive", "cached", "corun", "cpu", "cpus", "disk", "flat_law", "index", "memory", "pages", "remote", "remote_bytes_per_s",
-        "slow", "spec", "store", "weight",
+        "alive", "cached", "corun", "cpu", "cpus", "disk", "doomed", "flat_law", "index", "memory", "pages", "paused", "remote",
+        "remote_bytes_per_s", "slow", "spec", "store", "weight",
     )  # fmt: skip
 
     def __init__(
@@ -57,6 +57,8 @@ class Node:
         self.remote = Shared(env, divided(self.remote_bytes_per_s))  # what the node may read from a remote store
         self.slow = 1.0  # a straggler takes so many times as long
         self.alive = True
+        self.doomed = False  # its worker is about to be killed, for its memory
+        self.paused: list[Worker] = []  # those that begin nothing for want of memory
         self.cpu = Shared(env, cpu_rate(float(spec.cpus)))
         self.corun = CoRun(env, float(spec.cpus), cost.slowdown)
         self.flat_law = is_flat(cost.slowdown)

@@ -80,6 +80,8 @@ class SimWorld(Waves):
         self._result: tuple[int, ...] | None = None
         self.waves = waves and not self.volatile
         self._faults = Faults(self, cluster, seed) if self.volatile else None
+        if traits.terminate:
+            self.watch_memory()
         for fault in cluster.faults:
             if fault.kind == "node_joins":
                 self.absent(cluster.node_index(fault.target))
@@ -273,7 +275,7 @@ class SimWorld(Waves):
         self._driver_free_s = ready
         if launch.attempt:
             self.journal.recorder.count("retries")
-        if worker.launch is None and worker.up:
+        if worker.launch is None and worker.up and not worker.queue:
             self._begin(worker, launch, ready)
         else:
             worker.queue.append((ready, launch))

@@ -7,7 +7,10 @@ What the model knows, with its source (distributed 2025.x, docs "Scheduling poli
 * Root tasks wait in the scheduler's queue until a worker is free (``worker-saturation`` 1.1): nothing else holds a source back.
   ``queuing`` = false gives them out at once, and each worker then takes them in order, before what follows from them.
 * Of the tasks that could run, the one farthest downstream goes first (dask.order).
-* Results lie in the workers' own memory: beyond ``target`` (0.60 of it) they are spilled to disk, beyond 0.95 the worker is killed.
+* Results lie in the workers' own memory: beyond ``target`` (0.60 of it) they are spilled to disk. Above ``pause`` (0.80) a worker
+  begins no further task until its monitor, which looks every 100 ms, finds less, or until it runs none: what it still holds then
+  would be spilled. Above ``terminate`` (0.95) it is killed with all its results, and started anew. A node is one such worker.
+* Tasks wait in the scheduler until a worker has none, or one while plenty wait: there is nothing to steal.
 * A task is tried 4 times (``allowed-failures`` 3); lost results are computed again; the state of a lost actor is gone.
 """
 
@@ -23,6 +26,8 @@ from windtunnel.model import Action, Job, View
 TRAITS = Traits(
     store_fraction=0.60,
     page_cache=True,
+    pause=0.80,
+    terminate=0.95,
     constants=(
         Constant(name="startup_s", value=1.0, source="graph construction and submission"),
         Constant(name="launch_s", value=0.15e-3, source="scheduler: 4,000 tasks/s, about 0.25 ms a task (docs, Efficiency)"),
@@ -56,7 +61,17 @@ ENTRY = ModelEntry(
     name="dask",
     build=Dask,
     traits=TRAITS,
-    world={"store_bytes": Option(name="memory_target", default=None, doc="bytes of results in memory; default 60 % of it")},
+    world={
+        "store_bytes": Option(name="memory_target", default=None, doc="bytes of results in memory; default 60 % of it"),
+        "pause": Option(name="memory_pause", default=0.80, doc="share of memory above which no task begins; 0: begin always"),
+        "terminate": Option(
+            name="memory_terminate", default=0.95, doc="share of memory above which a worker is killed; 0: never"
+        ),
+    },
     options=(Option(name="queuing", default=True, doc="root tasks wait for a free worker", choices=(True, False)),),
-    features={"spill": "results beyond the memory target are written to local disk", "barrier": "at shuffles only"},
+    features={
+        "spill": "results beyond the memory target are written to local disk",
+        "barrier": "at shuffles only",
+        "memory": "workers pause above 80 % of their memory and are killed above 95 %, with their results",
+    },
 )

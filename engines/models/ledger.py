@@ -254,11 +254,18 @@ class Ledger(Slots):
         self.running -= len(orphans)
         for position, task in enumerate(orphans):
             task.worker = -1
-            task.attempt += 1 if position == 0 else 0  # only the first was running
+            if position == 0:  # only the first was running
+                self._died(task)
         if worker.stage >= 0:
             self._short[worker.stage] += 1
             return orphans, self._replace_actors()
         return orphans, [self._start(worker.node, -1)]
+
+    def _died(self, task: Task) -> None:
+        """A task's worker died with it: one attempt less is left for it, and for whoever makes the same again."""
+        task.attempt += 1
+        if task.again and self.lineage is not None:
+            self.lineage.died(task)
 
     def orphans(self, event: WorkerLost) -> tuple[list[Task], list[Action]]:
         """What a worker's death leaves: tasks to launch again, the last one first, and its replacement; or the job's end."""
@@ -279,7 +286,9 @@ class Ledger(Slots):
             del self.workers[worker.id]
             for position, task_id in enumerate(worker.tasks):
                 task = self.tasks[task_id]
-                task.worker, task.attempt = -1, task.attempt + (position == 0)
+                task.worker = -1
+                if position == 0:
+                    self._died(task)
                 orphans.append(task)
             if worker.stage >= 0:
                 self.actors[worker.stage].remove(worker.id)

@@ -83,7 +83,7 @@ class Lineage:
         ledger, original = self._ledger, self._tasks[maker]
         original.blocks = self.current(original.blocks)
         redo = ledger.new_task(original.stage, original.partition, original.order, original.blocks, original.split)
-        redo.again = True
+        redo.again, redo.attempt = True, original.attempt
         self._redo_of[maker] = redo.id
         self._tasks[redo.id] = original
         self.wanted[redo.id] = {}
@@ -118,6 +118,10 @@ class Lineage:
             if not any(b in self.missing for b in task.blocks):
                 ready.append(task)
         return ready
+
+    def died(self, redo: Task) -> None:
+        """A redo died with its worker, which counts for the task that it stands for."""
+        self._tasks[redo.id].attempt = redo.attempt
 
     def done(self, task: Task) -> None:
         """A redo ended."""

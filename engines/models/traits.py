@@ -33,6 +33,8 @@ class Traits:
     ``overlap``: later inputs are fetched while earlier ones are processed.
     ``prefetch``: a queued task's inputs are fetched while its worker is busy.
     ``page_cache``: files are written and read through the node's free memory.
+    ``pause``, ``terminate``: shares of a node's usable memory above which no further task begins there, and above which its worker
+    is killed, which takes the results that it keeps with it (0: never; then a node that runs out of memory ends the run).
     ``replication``: copies of the final output, all but the first over the network.
     """
 
@@ -43,6 +45,8 @@ class Traits:
     overlap: bool = False
     prefetch: bool = False
     page_cache: bool = False
+    pause: float = 0.0
+    terminate: float = 0.0
     replication: int = 1
 
     def overheads(self) -> Overheads:

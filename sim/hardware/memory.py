@@ -1,6 +1,9 @@
-"""A node's memory in bytes: object store, working memory, actor state. Owns the limit; when it breaks, the run is out of memory."""
+"""A node's memory in bytes: object store, working memory, actor state. Owns the limit; when it breaks, the run is out of memory,
+or whoever watches it sees to it."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from simpy.core import Environment
 
@@ -9,9 +12,12 @@ from windtunnel.units import format_bytes
 
 
 class Memory:
-    """``used`` counts everything on the node; ``peak`` its maximum, reached at ``peak_s``."""
+    """``used`` counts everything on the node; ``peak`` its maximum, reached at ``peak_s``.
 
-    __slots__ = ("_env", "limit", "node", "peak", "peak_s", "used")
+    ``watcher`` is told the node when the limit is passed; it returns whether it took care of that.
+    """
+
+    __slots__ = ("_env", "limit", "node", "peak", "peak_s", "used", "watcher")
 
     def __init__(self, node: int, limit: int, env: Environment) -> None:
         self.node = node
@@ -19,6 +25,7 @@ class Memory:
         self.peak_s = 0.0
         self.limit = limit
         self.used = self.peak = 0
+        self.watcher: Callable[[int], bool] | None = None
 
     def take(self, size: int, what: str) -> None:
         """Occupy ``size`` bytes; OutOfMemory when the node has less."""
@@ -31,6 +38,8 @@ class Memory:
 
     def fail(self, what: str) -> None:
         """The node has less than is used."""
+        if self.watcher is not None and self.watcher(self.node):
+            return
         raise OutOfMemory(
             f"node {self.node} ran out of memory: {what} brings it to {format_bytes(self.used)}, above its limit of "
             f"{format_bytes(self.limit)}; give it more memory, a smaller object store, or run fewer tasks at once"

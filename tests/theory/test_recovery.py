@@ -18,6 +18,7 @@ from windtunnel.scenario import from_document
 ENGINES: tuple[tuple[str, dict[str, Any]], ...] = (
     ("bulk", {}), ("streaming", {}), ("ray", {}), ("spark", {}), ("dask", {}), ("flink", {}), ("mapreduce", {}),
     ("spark", {"speculation": True, "speculation_quantile": 0.5, "speculation_multiplier": 1.2}),
+    ("dask", {"memory_pause": 0.042, "memory_terminate": 0.047}),
 )  # fmt: skip
 FAULTS = ("node_lost", "node_joins", "worker_killed", "straggler", "gpu_lost", "network_slow")
 
@@ -85,13 +86,17 @@ def test_output_is_complete_and_counted_once(engine: str, options: dict[str, Any
     assert scenario.workload is not None
     bound = scenario.workload.bind(Path("."))
     recorder = Recorder()
-    session = load_engine(f"sim:{engine}").open(scenario.cluster, {"seed": scenario.seed, "overheads": {"startup_s": 0.0}, **options})
+    session = load_engine(f"sim:{engine}").open(
+        scenario.cluster, {"seed": scenario.seed, "overheads": {"startup_s": 0.0}, **options}
+    )
     session.prepare(bound)
     why = ""
     try:
         outcome = session.run(bound, recorder, Path("."))
     except (RunFailed, OutOfMemory) as error:
         why = str(error)
+    if "memory_terminate" in options and ("ran out of memory" in why or "4 times" in why):
+        return
     if why:
         assert "model stopped" not in why, why
         assert loses(document) or "no room" in why, f"a run without losses failed: {why}"
@@ -130,6 +135,56 @@ def test_nodes_that_join_are_room_for_work() -> None:
     session = load_engine("sim:bulk").open(scenario.cluster, {})
     session.run(bound, recorder, Path("."))
     assert 15.0 <= recorder.counters["makespan_s"] <= 16.1  # ten seconds alone, five together, and one task's rest
+
+
+def short_of_memory(memory: str, options: dict[str, Any], rows: int = 6, ample: int = 0) -> tuple[int, dict[str, float]]:
+    """Dask: tasks of a second that work with 300 MB, of a megabyte of output, on one node of four CPUs; rows and counters.
+
+    ``ample``: nodes beside it that have memory for everything.
+    """
+    nodes = [{"name": "short", "count": 1, "cpus": 4, "memory": memory}]
+    nodes += [{"name": "ample", "count": ample, "cpus": 4, "memory": "8GB"}] if ample else []
+    document = {
+        "schema": 1, "name": "memory", "cluster": {"nodes": nodes},
+        "dataset": {"rows": rows, "row_bytes": "1MB", "partitions": rows},
+        "operators": [
+            {"name": "work", "kind": "map", "batch_rows": 1, "cost": {"per_row": "1s"}, "resources": {"cpus": 1}, "memory": "300MB"},
+            {"name": "next", "kind": "aggregate", "rows_out": 1.0, "row_bytes_out": "1MB", "cost": {"per_row": "1ms"}},
+        ],
+        "engines": [{"name": "dask"}],
+    }  # fmt: skip
+    scenario = from_document(document, "memory.toml")
+    assert scenario.workload is not None
+    recorder = Recorder()
+    names = ("startup_s", "launch_s", "done_s", "task_s", "worker_memory_bytes", "fetch_bytes_per_s")
+    session = load_engine("sim:dask").open(scenario.cluster, {**options, "overheads": dict.fromkeys(names, 0)})
+    outcome = session.run(scenario.workload.bind(Path(".")), recorder, Path("."))
+    return outcome.rows, recorder.counters
+
+
+def test_a_dask_worker_pauses_and_is_killed_by_its_memory_by_hand() -> None:
+    # Three tasks fit below 80 % of a gigabyte when they begin; the fourth waits until one has ended and the monitor has looked.
+    rows, counters = short_of_memory("1GB", {})
+    assert rows == 6 and counters["pauses"] == 1 and "workers_terminated" not in counters
+    assert counters["makespan_s"] == pytest.approx(2.1, abs=0.1)
+    # With memory for all of them it takes as many rounds, and none waits.
+    rows, counters = short_of_memory("8GB", {})
+    assert rows == 6 and "pauses" not in counters
+    # Where nobody pauses, four are too many: they are begun four times, and that is the end.
+    with pytest.raises(RunFailed, match="its worker died 4 times"):
+        short_of_memory("1GB", {"memory_pause": 0.0})
+    with pytest.raises(OutOfMemory):
+        short_of_memory("1GB", {"memory_pause": 0.0, "memory_terminate": 0.0})
+    with pytest.raises(RunFailed, match="its worker died 4 times"):  # one alone is too large
+        short_of_memory("200MB", {})
+
+
+def test_what_a_killed_dask_worker_kept_is_made_again_by_hand() -> None:
+    # Four tasks fit beside their own output, but not beside that of four others: when the second round begins, the node loses its
+    # first results. The eight tasks that are left then take another second, on both nodes, and one gathers the results.
+    rows, counters = short_of_memory("1207MB", {"memory_pause": 0.0, "memory_terminate": 1.0}, rows=12, ample=1)
+    assert rows == 12 and counters["workers_terminated"] == 1 and counters["tasks"] == 12 + 4 + 1
+    assert counters["makespan_s"] == pytest.approx(2.0, abs=0.05)
 
 
 def losing(engine: str, options: dict[str, Any], fault: dict[str, Any], nodes: int = 2) -> Recorder:
