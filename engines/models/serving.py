@@ -34,7 +34,9 @@ def power_of_two(lengths: Sequence[int], room: Sequence[int], draw: Draw) -> int
 
 def least_loaded(lengths: Sequence[int], room: Sequence[int], draw: Draw) -> int:
     """The shortest queue; the first of equals."""
-    return min(room, key=lambda i: lengths[i])
+    if len(room) == len(lengths):
+        return lengths.index(min(lengths))
+    return min(room, key=lengths.__getitem__)
 
 
 def random_choice(lengths: Sequence[int], room: Sequence[int], draw: Draw) -> int:

@@ -7,7 +7,7 @@ execution costs is drawn here, one stream a deployment.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from simpy.core import Environment
 from windtunnel.engines.models.serving import RULES
@@ -28,7 +28,8 @@ Answer = Callable[[Request, str], None]
 class Deployment:
     """``target`` replicas are wanted; ``replicas`` exist (some of them starting or draining), ``ready`` take calls.
 
-    ``ongoing``: calls that wait or run here. ``area``: its integral over time, up to the last change.
+    ``ongoing``: calls that wait or run here. ``area``: its integral over time, up to the last change. ``lengths``: calls of each
+    ready replica, ``full`` of them hold as many as they may.
     """
 
     def __init__(
@@ -38,28 +39,32 @@ class Deployment:
         self._env, self.spec, self.settings, self._site, self.journal = env, spec, settings, site, journal
         self._size, self._answer = size, answer
         self.plan: Plan | None = None
+        self.most = spec.max_ongoing
         self.target = spec.replicas.minimum
         self.replicas: list[Replica] = []
         self.ready: list[Replica] = []
+        self.lengths: list[int] = []
+        self._all: Sequence[int] = ()
+        self.full = 0
         self.ongoing = 0
         self.area = self._changed_s = 0.0
         self._started = 0
         self._queue: deque[tuple[Call, Machine | None, float]] = deque()
         self._rule = RULES[settings.choice]()
-        self._draw = Uniforms(settings.seed, CHOICE, index)
-        self._service = Factors(settings.law, spec.cost.cv, settings.seed, SERVICE, index)
-        self._overhead = Factors(settings.law, settings.costs.cv, settings.seed, OVERHEAD, index)
+        self._draw = Uniforms(settings.seed, CHOICE, index).draw
+        self._service = Factors(settings.law, spec.cost.cv, settings.seed, SERVICE, index).draw
+        self._overhead = Factors(settings.law, settings.costs.cv, settings.seed, OVERHEAD, index).draw
         resources, costs = spec.resources, settings.costs
         self.weight = 0.0 if resources.gpus else max(1.0, resources.cpus)
         self._replica_s = costs.replica_s + (costs.http_s if index == 0 else 0.0)
         self._call_s, self._hop_s = costs.call_s, costs.hop_s
+        self._per_call_s, self._per_item_s = spec.cost.per_call_s, spec.cost.per_item_s
 
     # -- costs ----------------------------------------------------------------------------------------------------------
 
     def seconds(self, items: int) -> tuple[float, float]:
         """Of one execution: the handler's own, and the engine's around it before contention."""
-        cost = self.spec.cost
-        own = cost.per_call_s + cost.per_item_s * items
+        own = self._per_call_s + self._per_item_s * items
         overhead = self._replica_s * items
         return own and own * self._service(), overhead and overhead * self._overhead()
 
@@ -71,23 +76,27 @@ class Deployment:
 
     def submit(self, call: Call, source: Machine | None, hops: int = 1) -> None:
         """A call comes from ``source``: to a replica with room, else into the queue, else back as refused."""
-        self._count(+1)
-        replica = self._choose() if not self._queue else None
-        limit = self.settings.queue_limit
-        if replica is not None:
+        now: float = self._env._now
+        self.area += self.ongoing * (now - self._changed_s)
+        self._changed_s = now
+        self.ongoing += 1
+        if not self._queue and (replica := self._choose()) is not None:
             self._assign(replica, call, source, hops * self._hop_s)
-        elif limit is not None and len(self._queue) >= limit:
+            return
+        limit = self.settings.queue_limit
+        if limit is not None and len(self._queue) >= limit:
             self.fail(call, "rejected")
         else:
             self._queue.append((call, source, hops * self._hop_s))
 
     def _choose(self) -> Replica | None:
-        ready, most = self.ready, self.spec.max_ongoing
+        ready, full = self.ready, self.full
+        if full == len(ready):
+            return None
         if len(ready) == 1:
-            return ready[0] if len(ready[0].calls) < most else None
-        lengths = [len(r.calls) for r in ready]
-        room = [i for i, n in enumerate(lengths) if n < most]
-        return ready[self._rule(lengths, room, self._draw)] if room else None
+            return ready[0]
+        room = self._all if not full else [i for i, n in enumerate(self.lengths) if n < self.most]
+        return ready[self._rule(self.lengths, room, self._draw)]
 
     def _assign(self, replica: Replica, call: Call, source: Machine | None, delay: float) -> None:
         if source is not None and source is not replica.machine:
@@ -130,7 +139,10 @@ class Deployment:
 
     def _end(self, call: Call) -> None:
         call.over = True
-        self._count(-1)
+        now: float = self._env._now
+        self.area += self.ongoing * (now - self._changed_s)
+        self._changed_s = now
+        self.ongoing -= 1
         replica = call.replica
         if replica is None:
             return
@@ -140,16 +152,9 @@ class Deployment:
         if self._queue:
             self._dispatch()
 
-    def _count(self, by: int) -> None:
-        now: float = self._env._now
-        self.area += self.ongoing * (now - self._changed_s)
-        self._changed_s = now
-        self.ongoing += by
-
     def area_now(self) -> float:
         """The integral of ``ongoing`` until now."""
-        self._count(0)
-        return self.area
+        return self.area + self.ongoing * (self._env._now - self._changed_s)
 
     # -- replicas -------------------------------------------------------------------------------------------------------
 
@@ -166,7 +171,7 @@ class Deployment:
         if len(kept) < self.target and self.reconcile not in self._site.waiting:
             self._site.waiting.append(self.reconcile)
         while len(kept) > self.target:
-            victim = next((r for r in reversed(kept) if not r.ready), kept[-1])
+            victim = next((r for r in reversed(kept) if r.place < 0), kept[-1])
             kept.remove(victim)
             self._drain(victim)
 
@@ -187,16 +192,15 @@ class Deployment:
             self._open(replica)
 
     def _open(self, replica: Replica) -> None:
-        replica.ready = True
+        replica.place = len(self.ready)
         self.ready.append(replica)
+        self.lengths.append(0)
         self._note()
         self._dispatch()
 
     def _drain(self, replica: Replica) -> None:
         replica.draining = True
-        if replica.ready:
-            self.ready.remove(replica)
-            self._note()
+        self._deafen(replica)
         if not replica.calls:
             self._remove(replica)
 
@@ -209,9 +213,7 @@ class Deployment:
     def lose(self, replica: Replica) -> None:
         """A replica dies with all its calls: they are tried again elsewhere, or fail. Another one is started."""
         calls = list(replica.calls)
-        if replica in self.ready:
-            self.ready.remove(replica)
-            self._note()
+        self._deafen(replica)
         replica.draining = False  # it ends here, not with its last call
         self._remove(replica)
         for call in calls:
@@ -227,5 +229,16 @@ class Deployment:
         self.journal.retries += 1
         self.submit(Call(self._env, call.request, self, call.walk), None)
 
+    def _deafen(self, replica: Replica) -> None:
+        """It takes no more calls."""
+        if replica.place >= 0:
+            self.full -= self.lengths.pop(replica.place) >= self.most
+            self.ready.remove(replica)
+            for later in self.ready[replica.place :]:
+                later.place -= 1
+            replica.place = -1
+            self._note()
+
     def _note(self) -> None:
+        self._all = range(len(self.ready))
         self.journal.replicas(self.spec.name, self._env._now, len(self.ready))

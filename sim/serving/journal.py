@@ -7,10 +7,12 @@ the window in which requests are sent, over its length. The module fills a `Reco
 from __future__ import annotations
 
 import math
+from itertools import repeat
 from typing import TYPE_CHECKING
 
 import numpy as np
 from windtunnel.engines.models.latencies import statistics
+from windtunnel.engines.models.streams import SAMPLE, generator
 
 from windtunnel.record import Recorder
 
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from windtunnel.sim.serving.requests import Call, Request
 
 OUTCOMES = ("ok", "rejected", "timed_out", "failed")
-MOST_SAMPLES = 200_000  # latencies that are written out; above it every n-th
+MOST_SAMPLES = 200_000  # latencies that are written out; above it one of every n
 FIRST_TRACED, THEN_EVERY = 2_000, 50
 
 
@@ -31,43 +33,37 @@ class Journal:
         self._spans = spans
         self._latencies: list[float] = []
         self._ends: list[float] = []
+        self._came: list[float] = []
+        self._left: list[float] = []  # requests that were not answered well
         self._outcomes = dict.fromkeys(OUTCOMES, 0)
         self.sent = self.traced = self.retries = 0
-        self._inside = 0
-        self._area = self._changed_s = 0.0
         self._busy_cpu_s = self._busy_gpu_s = 0.0
 
-    def traces(self, number: int) -> bool:
-        """Whether the spans of this request are written: all of the first, then some."""
+    def came(self, now: float) -> bool:
+        """A request was sent; whether its spans are written: those of all of the first, then of some."""
+        number = self.sent
+        self.sent = number + 1
+        self._came.append(now)
         chosen = number < FIRST_TRACED or number % THEN_EVERY == 0 if self._spans is None else self._spans
         self.traced += chosen
         return chosen
 
-    def came(self, now: float) -> None:
-        """A request was sent."""
-        self._move(now, +1)
-        self.sent += 1
-
     def answered(self, request: Request, outcome: str, now: float, operator: str) -> None:
         """Its client has the answer."""
-        self._move(now, -1)
-        self._outcomes[outcome] += 1
-        if outcome == "ok":
-            self._latencies.append(now - request.intended_s)
-            self._ends.append(now)
-            if request.traced:
-                self.recorder.span("request", operator, request.intended_s, now, partition=request.number, rows=1)
+        if outcome != "ok":
+            self._outcomes[outcome] += 1
+            self._left.append(now)
+            return
+        self._latencies.append(now - request.intended_s)
+        self._ends.append(now)
+        if request.traced:
+            self.recorder.span("request", operator, request.intended_s, now, partition=request.number, rows=1)
 
     def executed(self, call: Call, replica: Replica, begun_s: float, items: int) -> None:
         """A traced call waited and was executed."""
         name, number, now = call.deployment.spec.name, call.request.number, call.env.now
         self.recorder.span("queue", name, call.queued_s, begun_s, partition=number, worker=replica.number)
         self.recorder.span("compute", name, begun_s, now, partition=number, worker=replica.number, rows=items)
-
-    def _move(self, now: float, by: int) -> None:
-        self._area += self._inside * (now - self._changed_s)
-        self._changed_s = now
-        self._inside += by
 
     def replicas(self, name: str, now: float, count: int) -> None:
         """So many replicas take calls from now on."""
@@ -81,24 +77,39 @@ class Journal:
     @property
     def good(self) -> int:
         """Requests answered well."""
-        return self._outcomes["ok"]
+        return len(self._latencies)
+
+    def _inside(self, end_s: float) -> float:
+        """Requests in the system, averaged over time: each has come once and left once."""
+        times = np.concatenate([self._came, self._ends, self._left])
+        steps = np.repeat([1, -1], [len(self._came), len(self._ends) + len(self._left)])
+        order = np.argsort(times, kind="stable")
+        inside = np.cumsum(steps[order])
+        return float(inside[:-1] @ np.diff(times[order])) / end_s
 
     def close(self, window_s: float, end_s: float, bytes_moved: int) -> None:
         """Write it all: counters, latencies (samples at the time of the answer)."""
         latencies, ends = np.array(self._latencies), np.array(self._ends)
-        stride = max(1, math.ceil(len(latencies) / MOST_SAMPLES))
-        for time, value in zip(ends[::stride].tolist(), latencies[::stride].tolist(), strict=True):
-            self.recorder.sample("latency_s", time, value)
+        self._outcomes["ok"] = self.good
+        chosen = _chosen(len(latencies))
+        self.recorder.samples += zip(repeat("latency_s"), ends[chosen].tolist(), latencies[chosen].tolist())
         self.recorder.counters.update(
             {
                 **{f"requests_{name}": float(count) for name, count in self._outcomes.items()},
-                "requests_sent": self.sent, "requests_retried": self.retries, "requests_in_system_mean": self._area / end_s,
+                "requests_sent": self.sent, "requests_retried": self.retries, "requests_in_system_mean": self._inside(end_s),
                 "offered_per_s": self.sent / window_s, "throughput_per_s": float((ends <= window_s).sum()) / window_s,
                 "busy_cpu_s": self._busy_cpu_s, "busy_gpu_s": self._busy_gpu_s, "bytes_network": bytes_moved,
                 "makespan_s": end_s, "virtual_makespan_s": end_s, "requests_not_traced": self.sent - self.traced,
-                "latencies_left_out": len(latencies) - len(latencies[::stride]),
+                "latencies_left_out": len(latencies) - len(chosen),
             }
         )  # fmt: skip
         if len(latencies):
             self.recorder.counters.update(statistics(latencies))
             self.recorder.counters["first_output_s"] = float(ends[0])
+
+
+def _chosen(count: int) -> np.ndarray:
+    """Which of so many latencies are written out: all, or one of every n at random. Every n-th would be always the same of a batch."""
+    stride = max(1, math.ceil(count / MOST_SAMPLES))
+    begins = np.arange(0, count, stride)
+    return np.minimum(begins + generator(SAMPLE).integers(0, stride, len(begins)), count - 1)

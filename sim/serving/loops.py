@@ -8,9 +8,11 @@ spends c. It knows no request and no deployment.
 from __future__ import annotations
 
 from collections import deque
+from heapq import heappush
 from typing import Any
 
 from simpy.core import Environment
+from simpy.events import NORMAL
 from windtunnel.sim.hardware.cpu import Done, Shared, Timer
 
 from windtunnel.cluster import NodeSpec
@@ -134,7 +136,8 @@ class Loop(Timer):
             machine.cpu.add(seconds, self.weight, self._finish, self)
             machine.changed(None)
         else:
-            self.arm(seconds)
+            env = self.env  # what `arm` does, without its call
+            heappush(env._queue, (env._now + seconds, NORMAL, next(env._eid), self))
 
     def _finish(self, _: Any) -> None:
         if self.dead:

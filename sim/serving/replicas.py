@@ -5,6 +5,7 @@ The module owns batching and what an execution costs. Which replica takes a call
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from windtunnel.sim.hardware.cpu import Timer
@@ -26,13 +27,14 @@ class Replica:
         "_due",
         "_executing",
         "_number",
+        "_single",
         "calls",
         "deployment",
         "draining",
         "loop",
         "machine",
         "number",
-        "ready",
+        "place",
     )
 
     def __init__(self, deployment: Deployment, machine: Machine, number: int) -> None:
@@ -40,7 +42,9 @@ class Replica:
         settings = deployment.settings
         self.loop: Loop = LOOPS[settings.discipline](machine, deployment.weight, settings.costs.contention)
         self.calls: dict[Call, None] = {}
-        self.ready = self.draining = False
+        self.place = -1  # among those of its deployment that take calls
+        self.draining = False
+        self._single = deployment.spec.batch.max_size == 1
         self._batch: list[Call] = []
         self._number = 0  # of the batch that is being filled
         self._due = False  # it has waited long enough
@@ -51,20 +55,33 @@ class Replica:
         call.replica = self
         self.calls[call] = None
         self.loop.held += 1
-        call.set_out(delay, self._arrive)
+        deployment, place = self.deployment, self.place
+        length = deployment.lengths[place] + 1
+        deployment.lengths[place] = length
+        deployment.full += length == deployment.most
+        if delay > 0.0:
+            call.set_out(delay, self._arrive)
+        else:
+            self._arrive(call)
 
     def release(self, call: Call) -> None:
         """A call has ended here."""
         del self.calls[call]
         self.loop.held -= 1
+        deployment, place = self.deployment, self.place
+        if place >= 0:
+            length = deployment.lengths[place]
+            deployment.lengths[place] = length - 1
+            deployment.full -= length == deployment.most
 
     def _arrive(self, call: Call) -> None:
         if self.loop.dead:
             return
-        batch = self.deployment.spec.batch
-        if batch.max_size == 1:
-            self._execute([call])
+        if self._single:
+            own, overhead = self.deployment.seconds(1)
+            self.loop.run(own, overhead, self._executed, (call,))
             return
+        batch = self.deployment.spec.batch
         self._batch.append(call)
         if len(self._batch) == 1:
             Timer(call.env, self._waited, serial=self._number).arm(batch.wait_s)
@@ -94,7 +111,7 @@ class Replica:
         own, overhead = self.deployment.seconds(len(calls))
         self.loop.run(own, overhead, self._executed, calls)
 
-    def _executed(self, calls: list[Call]) -> None:
+    def _executed(self, calls: Sequence[Call]) -> None:
         deployment = self.deployment
         self._executing = False
         if self._batch:

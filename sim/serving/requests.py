@@ -7,9 +7,11 @@ no queue and no cost; deployments tell it that a call has ended.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from heapq import heappush
 from typing import TYPE_CHECKING, Any, Protocol
 
 from simpy.core import Environment
+from simpy.events import NORMAL
 from windtunnel.sim.hardware.cpu import Timer
 
 from windtunnel.serving import Calls
@@ -26,8 +28,11 @@ class Request:
     __slots__ = ("client", "intended_s", "number", "over", "proxy", "retries", "traced")
 
     def __init__(self, number: int, intended_s: float, client: Timer | None, retries: int, traced: bool) -> None:
-        self.number, self.intended_s, self.client = number, intended_s, client
-        self.retries, self.traced = retries, traced
+        self.number = number
+        self.intended_s = intended_s
+        self.client = client
+        self.retries = retries
+        self.traced = traced
         self.over = False
         self.proxy: Loop | None = None
 
@@ -41,20 +46,19 @@ class Call(Timer):
     __slots__ = ("deployment", "over", "queued_s", "replica", "request", "walk")
 
     def __init__(self, env: Environment, request: Request, deployment: Deployment, walk: Walk | None) -> None:
-        self.env = env  # what Timer needs and no more: there are millions of these
-        self._again = []
-        self.request, self.deployment, self.walk = request, deployment, walk
+        self.env = env  # what the world's own loop needs of a Timer and no more: there are millions of these
+        self.request = request
+        self.deployment = deployment
+        self.walk = walk
         self.queued_s = env._now
         self.replica: Replica | None = None
         self.over = False
 
     def set_out(self, delay: float, fire: Callable[[Any], None]) -> None:
-        """``fire(call)`` after a delay; at once without one."""
-        if delay > 0.0:
-            self.fire = fire
-            self.arm(delay)
-        else:
-            fire(self)
+        """``fire(call)`` after a delay above 0."""
+        self.fire = fire
+        env = self.env
+        heappush(env._queue, (env._now + delay, NORMAL, next(env._eid), self))
 
 
 class Step(Protocol):

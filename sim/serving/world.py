@@ -7,6 +7,7 @@ Everything is a callback on one heap; no request is a process of its own.
 from __future__ import annotations
 
 import gc
+from collections.abc import Iterator
 from heapq import heappop
 
 from simpy.core import Environment
@@ -44,9 +45,11 @@ class ServingWorld(Breakage):
         self.open = {}
         self._volatile = bool(cluster.faults) or any(n.mtbf_s > 0 for n in cluster.nodes)
         self._half_s = settings.costs.proxy_s / 2
-        self._overhead = Factors(settings.law, settings.costs.cv, settings.seed, OVERHEAD, len(spec.deployments))
+        self._overhead = Factors(settings.law, settings.costs.cv, settings.seed, OVERHEAD, len(spec.deployments)).draw
         self.proxies = {}
         self.turns = []
+        self._name = spec.deployments[0].name
+        self._times: Iterator[float] = iter(())
         self._outstanding = 0
         self._sending = self._ending = True
         self._done = False
@@ -62,8 +65,9 @@ class ServingWorld(Breakage):
     def _deploy(self) -> list[Deployment]:
         arrivals, env = self._spec.arrivals, self.env
         size = arrivals.request_bytes + arrivals.response_bytes
+        answer = self._answer if self._settings.proxied else self.respond
         made = [
-            Deployment(env, i, spec, size, self._settings, self.site, self.journal, self._answer)
+            Deployment(env, i, spec, size, self._settings, self.site, self.journal, answer)
             for i, spec in enumerate(self._spec.deployments)
         ]
         leaves = {d.spec.name: Leaf(d) for d in made}
@@ -113,8 +117,8 @@ class ServingWorld(Breakage):
             for _ in range(arrivals.concurrency or 1):
                 Timer(self.env, self._client).arm(0.0)
         else:
-            times = arrival_times(arrivals, self._settings.seed)
-            self._next(Timer(self.env, self._arrival, arg=(times, 0.0)))
+            self._times = arrival_times(arrivals, self._settings.seed)
+            self._next(Timer(self.env, self._arrival))
         Timer(self.env, self._end).arm(self.window_s)
 
     def _loop(self) -> None:
@@ -147,17 +151,15 @@ class ServingWorld(Breakage):
 
     def _next(self, timer: Timer) -> None:
         """Wait for the next arrival of the open loop."""
-        times, _ = timer.arg
-        time = next(times, None)
-        if time is None:
+        timer.arg = next(self._times, None)
+        if timer.arg is None:
             self._sending = False
             self._check()
         else:
-            timer.arg = (times, time)
-            timer.arm(time - self.env._now)
+            timer.arm(timer.arg - self.env._now)
 
     def _arrival(self, timer: Timer) -> None:
-        self._send(timer.arg[1], None)
+        self._send(timer.arg, None)
         self._next(timer)
 
     def _client(self, client: Timer) -> None:
@@ -179,15 +181,15 @@ class ServingWorld(Breakage):
     def _send(self, intended_s: float, client: Timer | None) -> None:
         journal, settings = self.journal, self._settings
         number = journal.sent
-        request = Request(number, intended_s, client, settings.retries, journal.traces(number))
-        journal.came(self.env._now)
+        request = Request(number, intended_s, client, settings.retries, journal.came(self.env._now))
         self._outstanding += 1
         if self._volatile:
             self.open[request] = None
         if settings.timeout_s is not None:
             Timer(self.env, self._timed_out, arg=request).arm(settings.timeout_s)
         if not settings.proxied:
-            self._route(request)
+            first = self.deployments[0]
+            first.submit(Call(self.env, request, first, None), None)
         elif self.turns:
             proxy = request.proxy = self.turns[number % len(self.turns)]
             proxy.held += 1
@@ -196,38 +198,36 @@ class ServingWorld(Breakage):
             self.respond(request, "failed")
 
     def _route(self, request: Request) -> None:
+        """The proxy has read it."""
         if request.over:
             return
-        first, proxy = self.deployments[0], request.proxy
-        call = Call(self.env, request, first, None)
-        first.submit(call, None if proxy is None else proxy.machine, hops=1 if proxy is None else 2)
+        assert request.proxy is not None
+        first = self.deployments[0]
+        first.submit(Call(self.env, request, first, None), request.proxy.machine, hops=2)
 
     def _answer(self, request: Request, outcome: str) -> None:
-        """The first deployment is done with it."""
-        if request.over:
-            return
-        if request.proxy is None:
-            self.respond(request, outcome)
-        else:
+        """The first deployment is done with it: its proxy writes the answer."""
+        if not request.over:
+            assert request.proxy is not None
             request.proxy.run(0.0, self._half_s * self._overhead(), self._leave, (request, outcome))
 
     def _leave(self, answer: tuple[Request, str]) -> None:
-        if not answer[0].over:
-            self.respond(*answer)
+        self.respond(*answer)
 
     def _timed_out(self, timer: Timer) -> None:
-        if not timer.arg.over:
-            self.respond(timer.arg, "timed_out")
+        self.respond(timer.arg, "timed_out")
 
     def respond(self, request: Request, outcome: str) -> None:
-        """The client gets its answer now."""
+        """The client gets its answer now, if it has none yet."""
+        if request.over:
+            return
         request.over = True
         self._outstanding -= 1
         if request.proxy is not None:
             request.proxy.held -= 1
         if self._volatile:
             del self.open[request]
-        self.journal.answered(request, outcome, self.env._now, self.deployments[0].spec.name)
+        self.journal.answered(request, outcome, self.env._now, self._name)
         if request.client is not None:
             self._again(request.client, outcome)
         if not self._outstanding:
