@@ -154,7 +154,8 @@ class Deployment:
 
     def area_now(self) -> float:
         """The integral of ``ongoing`` until now."""
-        return self.area + self.ongoing * (self._env._now - self._changed_s)
+        now: float = self._env._now
+        return self.area + self.ongoing * (now - self._changed_s)
 
     # -- replicas -------------------------------------------------------------------------------------------------------
 

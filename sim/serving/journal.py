@@ -112,4 +112,5 @@ def _chosen(count: int) -> np.ndarray:
     """Which of so many latencies are written out: all, or one of every n at random. Every n-th would be always the same of a batch."""
     stride = max(1, math.ceil(count / MOST_SAMPLES))
     begins = np.arange(0, count, stride)
-    return np.minimum(begins + generator(SAMPLE).integers(0, stride, len(begins)), count - 1)
+    chosen: np.ndarray = np.minimum(begins + generator(SAMPLE).integers(0, stride, len(begins)), count - 1)
+    return chosen
