@@ -65,7 +65,8 @@ class EngineCost:
     each way (0 = no bridge), and ``python_copies`` copies of a task's larger side lie in memory meanwhile. A task that needs a
     device waits ``device_restart_s`` for a fresh process before it computes. ``driver_memory_bytes`` lie on the first node.
     Files are ``compression`` times as large as the blocks in them. A task that writes or fetches more than ``merge_bytes`` of files
-    (0 = no limit) sorts in several runs: it writes and reads them once more.
+    (0 = no limit) sorts in several runs: it writes and reads them once more. With ``round_s`` the driver reads its messages in
+    rounds: when all running tasks have told something, or so long after the last round (see `windtunnel.sim.rounds`; 0 = at once).
     """
 
     engine: str
@@ -76,6 +77,7 @@ class EngineCost:
     launch_s: float = 30e-6
     done_s: float = 30e-6
     block_s: float = 30e-6
+    round_s: float = 0.0
     task_s: float = 100e-6
     fetch_block_s: float = 50e-6
     fetch_bytes_per_s: float = 0.0

@@ -20,6 +20,7 @@ from windtunnel.sim.bounds import bound
 from windtunnel.sim.costs import Calibration, EngineCost
 from windtunnel.sim.faults import expanded
 from windtunnel.sim.laws import StageLaw, stage_laws
+from windtunnel.sim.rounds import RoundsWorld
 from windtunnel.sim.wave import total_rows
 from windtunnel.sim.world import SimWorld
 
@@ -99,7 +100,7 @@ class SimSession:
         job, laws = self._prepared
         settings, traits = self._settings, self._entry.traits
         cluster = expanded(self._cluster)
-        world = self.world = SimWorld(
+        world = self.world = (RoundsWorld if self._cost.round_s else SimWorld)(
             cluster, job, laws, recorder, cost=self._cost, seed=int(settings["seed"]), spans=settings["spans"],
             store_bytes=None if settings["store_bytes"] is None else parse_bytes(settings["store_bytes"]),
             block_bytes=parse_bytes(settings["block_bytes"]) if traits.outputs == "store" else _ONE_FILE,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from windtunnel.engines.api import Option
-from windtunnel.engines.models.traits import Traits
+from windtunnel.engines.models.traits import Constant, Traits
 
 from windtunnel.cluster import ClusterSpec
 from windtunnel.model import ExecutionModel, Job
@@ -29,7 +29,7 @@ class ModelEntry:
 
     ``world`` gives settings of the simulated world the name and default that this engine's users know. ``plan`` rewrites the
     physical job as the engine's own planner would: ``plan(job, options, cluster)``; ``plan_options`` are for it alone.
-    ``costs`` gives constants that follow from the options.
+    ``costs`` gives constants that follow from the options; ``variants`` are those of whole ways to run, by name, for the docs.
     """
 
     name: str
@@ -41,6 +41,7 @@ class ModelEntry:
     plan_options: tuple[Option, ...] = ()
     plan: Callable[[Job, Mapping[str, Any], ClusterSpec], Job] = as_compiled
     costs: Callable[[Mapping[str, Any]], dict[str, Any]] = no_costs
+    variants: Mapping[str, tuple[Constant, ...]] = field(default_factory=dict)
 
     def factory(self, chosen: Mapping[str, Any]) -> Callable[[], ExecutionModel]:
         """Builds a fresh model for a run; ``chosen`` holds a world's options too."""

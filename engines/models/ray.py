@@ -10,6 +10,8 @@ What the model knows, with its source (Ray 2.44 unless said otherwise; "the pape
   before it ended (``_max_num_blocks_in_streaming_gen_buffer`` = 2); before any block exists, blocks of the target size.
 * With ``op_reservation`` = 0 and ``budget_policy`` the source alone is held back: it may start a task only while the budget has
   room for all of that task's output (the adaptive policy of the paper, section 4); other operators run whenever a slot is free.
+* The executor's loop waits for all running tasks at once, for 0.1 s at most, reads all that happened, then sends tasks
+  (``process_completed_tasks``, ``ray.wait(num_returns=len(tasks), timeout=0.1)``, Ray 2.10 to 2.60): `windtunnel.sim.rounds`.
 * Among operators that may run, the one farthest downstream goes first. Actors take two tasks at most
   (``max_tasks_in_flight_per_actor`` = 2 × max concurrency); a pool grows by one actor a decision while all are busy.
 * A task that needs a device runs in a fresh worker process: ``max_calls`` is 1 for tasks with GPUs (docs of ``ray.remote``).
@@ -19,6 +21,9 @@ Fusion of neighbouring operators is left to ``fuse``, off by default: operators 
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
 
 from windtunnel.engines.api import Option
 from windtunnel.engines.models.entry import ModelEntry
@@ -35,15 +40,17 @@ TRAITS = Traits(
     prefetch=True,
     page_cache=True,
     constants=(
-        Constant(name="launch_s", value=1e-3, source="driver's time a task, from the plateau of ray_data in the scalability table",
+        Constant(name="launch_s", value=0.8e-3, source="executor: sending a task, from the plateau of ray_data in scalability",
                  fitted="scalability: ray_data at 32 nodes"),
-        Constant(name="done_s", value=0.5e-3, source="as launch_s", fitted="scalability: ray_data at 32 nodes"),
+        Constant(name="done_s", value=0.4e-3, source="and to read that it ended", fitted="scalability: ray_data at 32 nodes"),
         Constant(name="block_s", value=0.1e-3, source="bookkeeping of one more block, a share of done_s"),
-        Constant(name="task_s", value=30e-3, source="a slot is free for so long between two tasks: lease, dispatch, reply",
-                 fitted="partition_size: 16 and 64 rows"),
-        Constant(name="emit_bytes_per_s", value=1.15e9, source="a task that makes and stores a tensor of 128 MiB, 8 at a time",
-                 fitted="scalability: ray_tasks at 1 node"),
-        Constant(name="startup_s", value=2.0, source="planning, executor and first workers", fitted="partition_size: 64 rows"),
+        Constant(name="round_s", value=0.1, source="process_completed_tasks: ray.wait for all running tasks, for 0.1 s at most"),
+        Constant(name="task_s", value=24e-3, source="lease, dispatch and reply: a slot is free for so long between two tasks",
+                 fitted="partition_size: 1 row; scalability: ray_data at 1 node"),
+        Constant(name="emit_bytes_per_s", value=2.0e9, source="a task that makes a tensor and copies it to the object store",
+                 fitted="scalability: ray_data at 4 nodes"),
+        Constant(name="startup_s", value=0.15, source="plan and executor of one more data set, on warm workers",
+                 fitted="scalability: ray_data at 1 node"),
         Constant(name="device_restart_s", value=0.42, source="start of a worker process and its imports",
                  fitted="memory_pipelining: ray at 16 GB"),
         Constant(name="actor_start_s", value=2.0, source="start of a worker process, its imports and the actor's constructor"),
@@ -71,8 +78,10 @@ class Ray(Streaming):
         concurrency: dict[str, int] | None = None,
         materialize: bool = False,
         block: int | str = "128MiB",
+        executor: str = "data",
     ) -> None:
-        super().__init__(backpressure=backpressure and not materialize, autoscale=autoscale, ahead=False)
+        held_back = backpressure and not materialize and executor == "data"
+        super().__init__(backpressure=held_back, autoscale=autoscale, ahead=False)
         self._fraction = budget_fraction
         self._reservation = op_reservation
         self._policy = budget_policy
@@ -156,16 +165,39 @@ class Ray(Streaming):
         return used[index] == 0 or self._pending(index) <= own
 
 
+#: what differs where no executor stands between the driver and plain tasks
+CORE = (
+    Constant(name="round_s", value=0.0, source="the driver takes what is ready one by one: ray.wait(num_returns=1)"),
+    Constant(name="launch_s", value=2e-3, source="driver's time a plain task, from their plateau in the scalability table",
+             fitted="scalability: ray_tasks at 32 nodes"),
+    Constant(name="done_s", value=1e-3, source="as launch_s", fitted="scalability: ray_tasks at 32 nodes"),
+    Constant(name="task_s", value=90e-3, source="lease on the node of its input, dispatch and reply",
+             fitted="scalability: ray_tasks at 1 node"),
+    Constant(name="startup_s", value=0.0, source="there is no plan and no executor to set up"),
+)  # fmt: skip
+
+
+def costs(chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """Plain tasks have constants of their own."""
+    return {c.name: c.value for c in CORE} if chosen["executor"] == "core" else {}
+
+
 ENTRY = ModelEntry(
     name="ray",
     build=Ray,
     traits=TRAITS,
+    costs=costs,
+    variants={"executor core": CORE},
     world={
         "store_bytes": Option(name="object_store", default=None, doc="object store of all nodes; default 30 % of their memory"),
         "block_bytes": Option(name="block", default="128MiB", doc="target block size: a task's output is cut into blocks of about it"),
         "fuse": Option(name="fuse", default=False, doc="fuse operators with equal resources", choices=(True, False)),
     },
     options=(
+        Option(
+            name="executor", default="data", choices=("data", "core"),
+            doc="data: Ray Data's streaming executor; core: plain tasks that one driver sends and awaits",
+        ),
         Option(name="block", default="128MiB", doc="target block size: a task's output is cut into blocks of about it"),
         Option(name="op_reservation", default=0.5, doc="share of the budget that is reserved for the operators in equal parts"),
         Option(name="budget_fraction", default=0.5, doc="share of the object store that queued blocks and running tasks may fill"),

@@ -118,6 +118,7 @@ def constants_markdown() -> str:
 
     lines = ["## Constants of the models", "", "| engine | constant | value | source | fitted to |", "|---|---|---:|---|---|"]
     tables = [(name, entry.traits.constants) for name, entry in catalogue.ENTRIES.items()]
+    tables += [(f"{name}, {way}", found) for name, entry in catalogue.ENTRIES.items() for way, found in entry.variants.items()]
     for name, entry in serving.ENTRIES.items():
         tables += [(name if len(entry.proxies) == 1 else f"{name}, {proxy}", found) for proxy, found in entry.proxies.items()]
     for name, constants in tables:
