@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 
 LIBRARIES = (
-    "windtunnel", "pyarrow", "numpy", "pandas", "duckdb", "polars", "dask", "distributed", "pyspark", "ray", "simpy", "psutil",
+    "windtunnel", "pyarrow", "numpy", "pandas", "duckdb", "polars", "dask", "distributed", "pyspark", "ray", "daft", "simpy", "psutil",
 )  # fmt: skip
 
 

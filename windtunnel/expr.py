@@ -147,10 +147,11 @@ def columns_of(expr: Expr) -> tuple[str, ...]:
 
 def to_sql(expr: Expr) -> str:
     """SQL text that DuckDB, Spark and Polars read alike."""
-    return fold(expr, lambda name: name, _sql_literal, _SQL)
+    return fold(expr, lambda name: name, sql_literal, SQL)
 
 
-def _sql_literal(value: Scalar) -> str:
+def sql_literal(value: Scalar) -> str:
+    """A literal of SQL."""
     if isinstance(value, bool):
         return "TRUE" if value else "FALSE"
     if isinstance(value, str):
@@ -164,7 +165,8 @@ def _infix(symbol: str) -> Callable[..., str]:
     return lambda a, b: f"({a} {symbol} {b})"
 
 
-_SQL: dict[str, Callable[..., str]] = {
+#: function name → SQL text of its arguments' texts
+SQL: dict[str, Callable[..., str]] = {
     "add": _infix("+"), "subtract": _infix("-"), "multiply": _infix("*"),
     "divide": lambda a, b: f"(CAST({a} AS DOUBLE) / {b})",
     "equal": _infix("="), "not_equal": _infix("<>"), "less": _infix("<"), "less_equal": _infix("<="),

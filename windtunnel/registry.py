@@ -12,15 +12,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from windtunnel.errors import InputError, MissingEngine, nearest
+from windtunnel.interpreters import interpreter
 
 
 @dataclass(frozen=True, slots=True)
 class EngineEntry:
-    """Where an engine lives, the modules it needs, and the command that installs them."""
+    """Where an engine lives, the modules it needs, and the command that installs them.
+
+    ``own``: what is installed for it into an interpreter of its own, because its pins clash with ours.
+    """
 
     dotted: str
     needs: tuple[str, ...] = ()
     install: str = ""
+    own: tuple[str, ...] = ()
 
 
 ENGINES: dict[str, EngineEntry] = {
@@ -28,6 +33,7 @@ ENGINES: dict[str, EngineEntry] = {
     "streaming": EngineEntry("windtunnel.engines.local.engine:StreamingEngine"),
     "duckdb": EngineEntry("windtunnel.engines.adapters.duckdb:DuckDBEngine", ("duckdb",), "pip install windtunnel"),
     "polars": EngineEntry("windtunnel.engines.adapters.polars:PolarsEngine", ("polars",), "pip install windtunnel"),
+    "daft": EngineEntry("windtunnel.engines.adapters.daft:DaftEngine", ("daft",), "pip install 'windtunnel[daft]'"),
     "dask": EngineEntry(
         "windtunnel.engines.adapters.dask:DaskEngine", ("dask", "distributed", "pandas"), "pip install 'windtunnel[dask]'"
     ),
@@ -35,6 +41,12 @@ ENGINES: dict[str, EngineEntry] = {
         "windtunnel.engines.adapters.spark:SparkEngine", ("pyspark", "pandas"), "pip install 'windtunnel[spark]'"
     ),
     "ray": EngineEntry("windtunnel.engines.adapters.ray:RayEngine", ("ray", "pandas"), "pip install 'windtunnel[ray]'"),
+    "ray-core": EngineEntry("windtunnel.engines.adapters.ray_core:RayCoreEngine", ("ray",), "pip install 'windtunnel[ray]'"),
+    "flink": EngineEntry(
+        "windtunnel.engines.adapters.flink:FlinkEngine",
+        install="windtunnel engines install flink",
+        own=("apache-flink==2.3.0",),
+    ),
     "serving": EngineEntry(
         "windtunnel.engines.serving.engine:EmbeddedServingEngine",
         ("starlette", "uvicorn", "aiohttp"),
@@ -87,16 +99,29 @@ def engine_entry(name: str) -> EngineEntry:
 
 
 def missing_modules(name: str) -> tuple[str, ...]:
-    """Modules the engine needs and this environment lacks (found without importing them)."""
-    return tuple(m for m in engine_entry(name).needs if importlib.util.find_spec(m) is None)
+    """Modules the engine needs and this environment lacks (found without importing them), or the environment that it lacks."""
+    entry = engine_entry(name)
+    own = ("an environment of its own",) if entry.own and not interpreter(name).ready else ()
+    return (*own, *(m for m in entry.needs if importlib.util.find_spec(m) is None))
+
+
+def own_requirements(name: str) -> tuple[str, ...]:
+    """What goes into the engine's own environment; a third-party engine's class says it in ``requirements``."""
+    entry = engine_entry(name)
+    return entry.own if name in ENGINES else tuple(getattr(load_engine(name), "requirements", ()))
 
 
 def load_engine(name: str) -> Any:
     """An instance of the engine; MissingEngine with the install command when a library is absent."""
-    entry = engine_entry(name)
     if absent := missing_modules(name):
-        raise MissingEngine(f"engine {name!r} needs {', '.join(absent)}, not installed here; run: {entry.install}")
-    module, _, attribute = entry.dotted.partition(":")
+        install = engine_entry(name).install
+        raise MissingEngine(f"engine {name!r} needs {', '.join(absent)}, not installed here; run: {install}")
+    return describe_engine(name)
+
+
+def describe_engine(name: str) -> Any:
+    """An instance to read options and capabilities from: our adapters import their library when a session opens."""
+    module, _, attribute = engine_entry(name).dotted.partition(":")
     return getattr(importlib.import_module(module), attribute)()
 
 

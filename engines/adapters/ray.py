@@ -7,16 +7,12 @@ processes as the job needs and takes as many blocks as the cluster has CPUs; ``s
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import os
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import psutil
 import pyarrow as pa
+from windtunnel.engines.adapters import ray_cluster
 from windtunnel.engines.adapters.common import DECLARED, ForeignSession, output_columns, output_is_files, sorted_limit
 from windtunnel.engines.api import Capabilities, Option, resolve_options
 from windtunnel.engines.arrow import arrow_schema, as_dataset, call, call_groups
@@ -26,30 +22,12 @@ from windtunnel.cluster import ClusterSpec
 from windtunnel.errors import InputError, RunFailed
 from windtunnel.expr import Expr
 from windtunnel.plan import Aggregate, Filter, GroupMap, Join, Limit, MapBatches, Operator, Project, Scan, Sort
-from windtunnel.units import parse_bytes
 from windtunnel.workload import BoundWorkload, TableData
 
 if TYPE_CHECKING:
     from ray.data import Dataset
 
 _ALL = "__all"  # the group of an aggregate without keys
-_LONGEST_FOLDER = 40  # characters: paths of sockets below it must stay under 107
-_QUIET = {
-    "RAY_USAGE_STATS_ENABLED": "0", "RAY_DATA_DISABLE_PROGRESS_BARS": "1", "RAY_enable_metrics_collection": "0",
-    "RAY_DISABLE_IMPORT_WARNING": "1", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_AUTH_MODE": "disabled",
-    "RAY_BACKEND_LOG_LEVEL": "fatal",
-    "RAY_DATA_LOG_LEVEL": "CRITICAL",  # it tells every execution, and every failure twice
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # every port is bound to loopback
-    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
-}  # fmt: skip
-#: A worker process takes seconds to import what it needs; stock Ray ends those that idle for a second beyond the number of CPUs,
-#: and reads a single file's footer on 32 actors.
-_TUNED = {
-    "RAY_idle_worker_killing_time_threshold_ms": "600000", "RAY_DATA_USE_DATASOURCE_V2": "0",
-    "RAY_DATA_PARQUET_FOOTER_NUM_ACTORS": "1",
-}  # fmt: skip
-STORE_FRACTION = 0.3  # Ray's own default share of memory for its object store
-_WORKERS_A_CPU = 4  # processes that tuned Ray keeps: tasks, shuffle actors and pool actors of one CPU
 
 
 class RaySession(ForeignSession):
@@ -59,7 +37,7 @@ class RaySession(ForeignSession):
         super().__init__("ray", cluster, options, RayEngine.capabilities)
         self._partitions = int(options["partitions"] or cluster.cpus)
         try:
-            _start(cluster, options, self._scratch)
+            ray_cluster.start(cluster, options, self._scratch, tuned=options["tuning"] == "tuned")
             self._configure()
         except BaseException as error:
             self.close()
@@ -78,7 +56,7 @@ class RaySession(ForeignSession):
             context.min_parallelism = context.read_op_min_num_blocks = self._cluster.cpus
             context.default_hash_shuffle_parallelism = self._partitions
             if self._cluster.address is None:
-                _warm(self._cluster.cpus)
+                ray_cluster.warm(self._cluster.cpus, "ray.data", "windtunnel.engines.local.kernels")
 
     def _execute(self, workload: BoundWorkload, output: Path) -> pa.Table | None:
         frames: dict[str, Dataset] = {}
@@ -120,66 +98,8 @@ class RaySession(ForeignSession):
 
     def close(self) -> None:
         """Leave the cluster, and end one that was started here."""
-        import ray
-
-        if ray.is_initialized():
-            ray.shutdown()
-        _end_processes(str(self._scratch))
+        ray_cluster.end(self._scratch)
         super().close()
-
-
-def _start(cluster: ClusterSpec, options: Mapping[str, Any], scratch: Path) -> None:
-    os.environ.update(_QUIET)
-    if options["tuning"] == "tuned":
-        os.environ.update(_TUNED, RAY_num_workers_soft_limit=str(_WORKERS_A_CPU * cluster.cpus))
-    import ray
-
-    quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
-    if cluster.address is not None:
-        ray.init(address=cluster.address, **quiet)
-        return
-    if len(str(scratch)) > _LONGEST_FOLDER:
-        raise InputError(f"Ray's sockets need a short path, and {scratch} is not: set TMPDIR to a folder such as /tmp")
-    store = options["object_store"]
-    ray.init(
-        address="local", num_cpus=cluster.cpus, num_gpus=cluster.gpus or None, include_dashboard=False, _temp_dir=str(scratch),
-        object_store_memory=parse_bytes(store) if store else int(cluster.memory_bytes * STORE_FRACTION),
-        _node_ip_address="127.0.0.1", **quiet,
-    )  # fmt: skip
-
-
-def _warm(cpus: int) -> None:
-    """Have as many worker processes up as there are CPUs, with what every task imports."""
-    import ray
-
-    @ray.remote(num_cpus=1)
-    def up() -> None:
-        import ray.data  # noqa: F401 - it is the import that takes time
-        from windtunnel.engines.local import kernels  # noqa: F401
-
-        time.sleep(0.2)
-
-    ray.get([up.remote() for _ in range(cpus)])
-
-
-def _end_processes(folder: str) -> None:
-    """Wait for what a cluster that was started here leaves behind, and end what stays."""
-
-    def left() -> list[psutil.Process]:
-        found = []
-        for process in psutil.process_iter():
-            with contextlib.suppress(psutil.Error):
-                if process.pid != os.getpid() and any(folder in part for part in process.cmdline()):
-                    found.append(process)
-        return found
-
-    deadline = time.monotonic() + 3.0
-    while (processes := left()) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    for process in processes:
-        with contextlib.suppress(psutil.Error):
-            process.kill()
-    psutil.wait_procs(processes, timeout=5)
 
 
 # -- operators --------------------------------------------------------------------------------------------------------

@@ -10,13 +10,13 @@ from windtunnel.engines.api import Outcome
 
 from windtunnel.cell import read_output
 from windtunnel.record import Recorder
-from windtunnel.registry import ENGINES, WORKLOADS, load_workload, missing_modules
+from windtunnel.registry import ENGINES, WORKLOADS, engine_entry, load_workload, missing_modules
 from windtunnel.workload import Workload
 
 #: engines that compute answers; `null` returns one and the simulated engines count rows
 SERVERS = ("serving", "fastapi")  # they answer requests and run no operators
 REAL = tuple(name for name in ENGINES if name not in ("null", *SERVERS) and not name.startswith("sim:"))
-JAVA = ("spark",)
+JAVA = ("spark", "flink")
 ETL = tuple(name for name in WORKLOADS if load_workload(name).kind == "etl")
 
 
@@ -26,7 +26,7 @@ def marks(name: str) -> list[Any]:
 
     found: list[Any] = [pytest.mark.java] if name in JAVA else []
     if absent := missing_modules(name):
-        found.append(pytest.mark.skip(reason=f"{name} needs {', '.join(absent)}"))
+        found.append(pytest.mark.skip(reason=f"{name} needs {', '.join(absent)}; run: {engine_entry(name).install}"))
     return found
 
 

@@ -60,26 +60,21 @@ def test_a_second_run_gives_the_same_answer(session: Any, data_root: Path, tmp_p
         bound.verify(session.run(bound, Recorder(), output).table)
 
 
-def explode(batch: Any, threshold: int = 0) -> Any:
-    """A kernel with a mistake."""
-    raise ValueError(f"no such carrier: {threshold}")
-
-
 def test_a_failing_kernel_names_operator_and_line(session: Any, data_root: Path, tmp_path: Path) -> None:
-    bound = _with_kernel("tests.conformance.test_etl:explode").bind(data_root)
+    bound = _with_kernel("tests.conformance.kernels:explode").bind(data_root)
     session.prepare(bound)
     with pytest.raises(RunFailed) as failure:
         session.run(bound, Recorder(), tmp_path)
     text = str(failure.value)
     assert failure.value.operator == "clean"
     assert "ValueError: no such carrier: 3" in text
-    assert "test_etl.py" in text
+    assert "kernels.py" in text
     assert "raise ValueError" in text
     assert "\n" not in text
 
 
 def test_a_session_survives_a_failure(session: Any, data_root: Path, tmp_path: Path) -> None:
-    bound = _with_kernel("tests.conformance.test_etl:explode").bind(data_root)
+    bound = _with_kernel("tests.conformance.kernels:explode").bind(data_root)
     session.prepare(bound)
     with pytest.raises(RunFailed):
         session.run(bound, Recorder(), tmp_path)

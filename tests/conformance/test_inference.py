@@ -25,7 +25,7 @@ from windtunnel.registry import load_engine, load_workload
 from windtunnel.scenario_tables import EngineChoice
 
 SCALE = 0.006
-IN_PROCESS = ("duckdb", "polars")
+IN_PROCESS = ("duckdb", "polars")  # they call kernels in one process
 
 
 @pytest.fixture(scope="module", params=[pytest.param(name, marks=marks(name)) for name in REAL])

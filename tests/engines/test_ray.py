@@ -15,6 +15,7 @@ import pytest
 pytest.importorskip("ray", reason="needs windtunnel[ray]")
 
 from windtunnel.engines.adapters import ray as adapter
+from windtunnel.engines.adapters import ray_cluster
 
 from tests.conformance.harness import answer_of
 from windtunnel.cluster import ClusterSpec
@@ -49,9 +50,8 @@ def test_a_pool_that_the_plan_sizes_is_as_the_plan_says() -> None:
 
 
 def test_a_long_path_is_one_sentence(two_cpus: ClusterSpec) -> None:
-    options = {"tuning": "tuned", "object_store": None}
     with pytest.raises(InputError, match="set TMPDIR"):
-        adapter._start(two_cpus, options, Path("/" + "long" * 15))
+        ray_cluster.start(two_cpus, {"object_store": None}, Path("/" + "long" * 15), tuned=True)
 
 
 @pytest.mark.slow

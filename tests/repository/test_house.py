@@ -30,6 +30,7 @@ HIDDEN = {"sim": ("windtunnel.engines.adapters", "windtunnel.engines.local")}
 HEAVY = {
     "pyspark": "engines/adapters/spark.py", "dask": "engines/adapters/dask.py",
     "distributed": ("engines/adapters/dask.py", "windtunnel/pool.py"),
+    "daft": "engines/adapters/daft.py", "pyflink": "engines/adapters/flink.py", "ray": "engines/adapters/ray",
     "simpy": "sim/",
 }  # fmt: skip
 
@@ -98,9 +99,15 @@ def test_heavy_libraries_are_imported_in_one_place() -> None:
             assert home is None or where.startswith(home), f"{where} imports {name}"
 
 
+LIBRARIES = {
+    "duckdb": "duckdb", "polars": "polars", "dask": "dask", "spark": "pyspark", "daft": "daft", "flink": "pyflink", "ray": "ray",
+    "ray_cluster": "ray", "ray_core": "ray", "ray_tasks": "ray",
+}  # fmt: skip
+
+
 def test_adapters_import_their_library_inside() -> None:
     for path in (ROOT / "engines" / "adapters").glob("*.py"):
-        library = {"duckdb": "duckdb", "polars": "polars", "dask": "dask", "spark": "pyspark"}.get(path.stem)
+        library = LIBRARIES.get(path.stem)
         if library is not None:
             assert not [n for n in imports(path, top_only=True) if n.split(".")[0] == library], path
 

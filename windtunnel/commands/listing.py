@@ -18,11 +18,14 @@ if TYPE_CHECKING:
 markdown_option = click.option("--markdown", is_flag=True, help="Print the tables of the documentation.")
 
 
-@click.command()
+@click.group(invoke_without_command=True)
 @markdown_option
 @json_option
-def engines(markdown: bool, as_json: bool) -> int:
-    """List the engines, whether they can run here, and their options."""
+@click.pass_context
+def engines(ctx: click.Context, markdown: bool, as_json: bool) -> int:
+    """List the engines, whether they can run here, and their options; or install one that needs an environment of its own."""
+    if ctx.invoked_subcommand is not None:
+        return 0
     rows = [_engine(name) for name in _engine_names()]
     if markdown:
         click.echo(engines_markdown(rows), nl=False)
@@ -34,6 +37,24 @@ def engines(markdown: bool, as_json: bool) -> int:
     return 0
 
 
+@engines.command()
+@click.argument("name")
+@click.option("--extra", "extras", multiple=True, help="Also what this extra of windtunnel needs, for kernels (inference).")
+@click.option("--with", "further", multiple=True, metavar="REQUIREMENT", help="Also this package, for kernels of yours.")
+def install(name: str, extras: tuple[str, ...], further: tuple[str, ...]) -> int:
+    """Install an engine whose libraries clash with ours into an environment of its own (in $WINDTUNNEL_ENVIRONMENTS)."""
+    from windtunnel import interpreters
+    from windtunnel.errors import InputError
+    from windtunnel.registry import own_requirements
+
+    if not (needs := own_requirements(name)):
+        raise InputError(f"engine {name!r} runs in this environment and needs none of its own")
+    extra = [requirement for e in extras for requirement in interpreters.extra_requirements(e)]
+    place = interpreters.install(name, (*needs, *extra, *further), lambda step: click.echo(step, err=True))
+    click.echo(f"{name} is installed in {place.folder}")
+    return 0
+
+
 def _engine_names() -> tuple[str, ...]:
     from windtunnel.registry import engine_names
 
@@ -41,19 +62,18 @@ def _engine_names() -> tuple[str, ...]:
 
 
 def _engine(name: str) -> dict[str, Any]:
-    from windtunnel.errors import MissingEngine
-    from windtunnel.registry import load_engine
+    from windtunnel.registry import describe_engine, engine_entry, missing_modules
 
+    absent, install = missing_modules(name), engine_entry(name).install
+    here = f"needs {', '.join(absent)}; run: {install}" if absent else "ready"
     try:
-        engine = load_engine(name)
-    except MissingEngine as error:
-        return {"name": name, "here": str(error), "options": [], "gaps": {}, "features": {}}
+        engine = describe_engine(name)
     except ImportError as error:
         return {"name": name, "here": f"cannot be imported: {error}", "options": [], "gaps": {}, "features": {}}
     options = [{**asdict(o), "choices": list(o.choices)} for o in engine.options]
     capabilities = engine.capabilities
     return {
-        "name": name, "here": "ready", "options": options, "gaps": dict(capabilities.gaps), "features": dict(capabilities.features),
+        "name": name, "here": here, "options": options, "gaps": dict(capabilities.gaps), "features": dict(capabilities.features),
     }  # fmt: skip
 
 

@@ -1,0 +1,452 @@
+"""Flink: batch SQL on a mini-cluster inside one JVM, kernels as vectorised Python functions; in an interpreter of its own.
+
+Relational operators are Flink's own SQL. A ``map`` is `Table.map` with a pandas function. A kernel that changes the number of rows
+packs its answer as Arrow bytes into its batch's first row, which a table function unpacks. A ``group_map`` is a pandas aggregate
+over buckets of whole groups: Flink's Python API has no vectorised function from groups to rows.
+
+What PyFlink's wheel lacks shapes the ends. It holds no Parquet or ORC connector, and the CSV one cannot skip a header: those files
+are read here by Arrow and enter as Flink's own Arrow source, which is what ``from_pandas`` uses; JSON is read by Flink. Answers leave
+as Arrow through the client, which also writes a sink's Parquet file. Python runs in Flink's process mode, whose Beam harness starts
+anew for every job: about 5 s, with every model that a kernel loads.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from windtunnel.engines.adapters.common import DECLARED, ForeignSession, output_columns, output_is_files, sorted_limit
+from windtunnel.engines.api import Capabilities, Option, resolve_options
+from windtunnel.engines.arrow import arrow_schema, as_dataset, call, call_groups
+from windtunnel.engines.foreign.session import HostedSession
+
+from windtunnel.cluster import ClusterSpec
+from windtunnel.errors import InputError, MissingEngine, RunFailed
+from windtunnel.expr import SQL, Expr, Scalar, fold, sql_literal
+from windtunnel.interpreters import interpreter
+from windtunnel.java import WAY_OUT, find_java
+from windtunnel.plan import Aggregate, Filter, GroupMap, Join, Limit, MapBatches, Measure, Operator, Project, Scan, Sort
+from windtunnel.workload import BoundWorkload, TableData
+
+ARROW_ROWS = 10_000  # Flink's own default of rows an Arrow batch
+_BUCKETS_A_CPU = 4
+_BUCKET, _PACKED = "__bucket", "__packed"
+_SQL_TYPES = {
+    "string": "STRING", "int64": "BIGINT", "int32": "INT", "double": "DOUBLE", "float": "FLOAT", "bool": "BOOLEAN",
+    "binary": "BYTES", "list<float>": "ARRAY<FLOAT>", "date32[day]": "DATE", "timestamp[us]": "TIMESTAMP(6)",
+    "timestamp[ms]": "TIMESTAMP(3)",
+}  # fmt: skip
+
+
+class FlinkSession(ForeignSession):
+    """The mini-cluster's JVM, or a client of a running cluster; it lives in Flink's own interpreter."""
+
+    def __init__(self, cluster: ClusterSpec, options: Mapping[str, Any]) -> None:
+        super().__init__("flink", cluster, options, FlinkEngine.capabilities)
+        self._rows = ARROW_ROWS
+        try:
+            self._start()
+        except Exception as error:
+            self.close()
+            raise RunFailed(f"Flink did not start: {type(error).__name__}: {str(error).splitlines()[0][:300]}") from error
+
+    def _start(self) -> None:
+        """A JVM with the cluster's memory, whose logs and files lie in the scratch folder."""
+        heap = max(512, self._cluster.memory_bytes // 2**20 * 5 // 10)
+        os.environ.update(
+            PYFLINK_PYTHON=sys.executable, FLINK_LOG_DIR=str(self._scratch), JDK_JAVA_OPTIONS=f"-Xmx{heap}m -XX:-UsePerfData"
+        )
+        from pyflink.java_gateway import get_gateway
+
+        get_gateway()
+
+    def _environment(self) -> Any:
+        from pyflink.common import Configuration
+        from pyflink.table import EnvironmentSettings, TableEnvironment
+
+        configuration = Configuration()
+        for key, value in self._settings().items():
+            configuration.set_string(key, str(value))
+        return TableEnvironment.create(
+            EnvironmentSettings.new_instance().in_batch_mode().with_configuration(configuration).build()
+        )
+
+    def _settings(self) -> dict[str, Any]:
+        memory, address = self._cluster.memory_bytes // 2**20, self._cluster.address
+        loopback = ("rest.bind-address", "rest.address", "jobmanager.bind-host", "taskmanager.bind-host", "taskmanager.host")
+        where: dict[str, Any] = {
+            **dict.fromkeys(loopback, "127.0.0.1"), "rest.bind-port": 0, "taskmanager.numberOfTaskSlots": self._cluster.cpus,
+            "taskmanager.memory.managed.size": f"{max(128, memory // 8)}m", "taskmanager.memory.network.max": "128m",
+            "io.tmp.dirs": self._scratch,
+        }  # fmt: skip
+        if address is not None:
+            host, _, port = address.removeprefix("http://").partition(":")
+            where = {"execution.target": "remote", "rest.address": host, "rest.port": port or "8081"}
+        return {
+            **where, "parallelism.default": self._cluster.cpus, "python.executable": sys.executable,
+            "python.client.executable": sys.executable, "python.fn-execution.arrow.batch.size": self._rows,
+            "python.fn-execution.bundle.size": self._rows, "python.fn-execution.bundle.time": 1000,
+            "table.local-time-zone": "UTC", **dict(self._options["conf"]),
+        }  # fmt: skip
+
+    def _plan(self, workload: BoundWorkload) -> None:
+        rows = [op.batch_rows for op in workload.pipeline.operators if op.batch_rows and isinstance(op.kernel, MapBatches)]
+        self._rows = max(rows, default=ARROW_ROWS)
+
+    def _execute(self, workload: BoundWorkload, output: Path) -> pa.Table | None:
+        query = Query(self._environment(), workload, self._scratch, self._cluster.cpus)
+        try:
+            table = query.answer()
+        finally:
+            query.forget()
+        if not output_is_files(workload):
+            return table
+        import pyarrow.parquet as pq
+
+        pq.write_table(table, output / "part-0.parquet")
+        return None
+
+    def close(self) -> None:
+        """End the JVM."""
+        from pyflink import java_gateway
+
+        if java_gateway._gateway is not None:
+            process = getattr(java_gateway._gateway, "java_process", None)
+            java_gateway._gateway.shutdown()
+            java_gateway._gateway = None
+            if process is not None:
+                process.kill()
+                process.wait()
+        super().close()
+
+
+# -- a query ----------------------------------------------------------------------------------------------------------
+
+
+class Query:
+    """One execution: every operator becomes a Flink table over those of its inputs."""
+
+    def __init__(self, environment: Any, workload: BoundWorkload, scratch: Path, cpus: int) -> None:
+        self._flink, self._workload, self._cpus = environment, workload, cpus
+        self._folder = scratch / "query"
+        self._folder.mkdir(exist_ok=True)
+        self._tables: dict[str, Any] = {}
+
+    def answer(self) -> pa.Table:
+        """The rows of the output, through the client."""
+        operators = self._workload.pipeline.operators
+        for op in operators:
+            if op.kind != "sink":
+                self._tables[op.name] = self._table(op)
+                self._flink.create_temporary_view(f"`{op.name}`", self._tables[op.name])
+        last = operators[-1] if operators[-1].kind != "sink" else self._workload.pipeline[operators[-1].inputs[0]]
+        return collected(self._tables[last.name])
+
+    def forget(self) -> None:
+        """Remove what was written for Flink to read."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _table(self, op: Operator) -> Any:
+        kernel = op.kernel
+        if isinstance(kernel, Scan):
+            source = self._workload.table(kernel.table)
+            return self._json(op, kernel, source) if source.format == "json" else self._arrow(op, kernel, source)
+        if isinstance(kernel, MapBatches):
+            return self._map(op, kernel) if op.kind == "map" else self._flat_map(op, kernel)
+        if isinstance(kernel, GroupMap):
+            return self._group_map(op, kernel)
+        return self._flink.sql_query(select(op, self._workload))
+
+    # -- sources -------------------------------------------------------------------------------------------------------
+
+    def _json(self, op: Operator, kernel: Scan, table: TableData) -> Any:
+        """Flink's file connector over links to the table's files, since it takes one folder."""
+        folder = self._folder / op.name
+        folder.mkdir()
+        for number, path in enumerate(table.paths):
+            (folder / f"{number:06d}.json").symlink_to(path)
+        columns = ", ".join(f"`{n}` {_SQL_TYPES[t]}" for n, t in table.schema)
+        options = f"'connector' = 'filesystem', 'path' = 'file://{folder}', 'format' = 'json'"
+        self._flink.execute_sql(f"CREATE TEMPORARY TABLE `{op.name}__files` ({columns}) WITH ({options})")
+        return self._flink.sql_query(_scan(kernel, f"{op.name}__files"))
+
+    def _arrow(self, op: Operator, kernel: Scan, table: TableData) -> Any:
+        """Flink's Arrow source over what Arrow reads of the files; the predicate is Flink's."""
+        from pyflink.java_gateway import get_gateway
+        from pyflink.table import Table
+        from pyflink.table.types import RowField, RowType, _to_java_data_type, from_arrow_type
+        from pyflink.util.java_utils import load_java_class
+
+        from windtunnel.expr import columns_of
+
+        needed = [*kernel.columns, *(columns_of(kernel.predicate) if kernel.predicate is not None else ())]
+        rows = as_dataset(table).to_table(columns=list(dict.fromkeys(needed)))
+        path = self._folder / f"{op.name}.arrow"
+        _write_stream(rows, path, max(1, -(-rows.num_rows // self._cpus)))
+        kind = _to_java_data_type(RowType([RowField(f.name, from_arrow_type(f.type, True)) for f in rows.schema])).notNull()
+        kind = kind.bridgedTo(load_java_class("org.apache.flink.table.data.RowData"))
+        utilities = get_gateway().jvm.org.apache.flink.table.runtime.arrow.ArrowUtils
+        descriptor = utilities.createArrowTableSourceDesc(kind, str(path))
+        source = Table(getattr(self._flink._j_tenv, "from")(descriptor), self._flink)
+        self._flink.create_temporary_view(f"`{op.name}__files`", source)
+        return self._flink.sql_query(_scan(kernel, f"{op.name}__files"))
+
+    # -- kernels -------------------------------------------------------------------------------------------------------
+
+    def _map(self, op: Operator, kernel: MapBatches) -> Any:
+        from pyflink.table.udf import udf
+
+        source = self._tables[op.inputs[0]]
+        function = udf(RowKernel(op, _fields(source)), result_type=_row_type(kernel.schema), func_type="pandas")
+        return source.map(function).alias(*(n for n, _ in kernel.schema))
+
+    def _flat_map(self, op: Operator, kernel: MapBatches) -> Any:
+        from pyflink.table import DataTypes
+        from pyflink.table.udf import udf
+
+        source = self._tables[op.inputs[0]]
+        packed = DataTypes.ROW([DataTypes.FIELD(_PACKED, DataTypes.BYTES())])
+        function = udf(PackKernel(op, _fields(source)), result_type=packed, func_type="pandas")
+        return self._unpacked(source.map(function).alias(_PACKED), kernel.schema)
+
+    def _group_map(self, op: Operator, kernel: GroupMap) -> Any:
+        from pyflink.table import DataTypes
+        from pyflink.table.expressions import col
+        from pyflink.table.udf import udaf
+
+        columns = output_columns(self._workload, op.inputs[0])
+        text = " || '|' || ".join(f"CAST({_name(k)} AS STRING)" for k in kernel.keys)
+        bucket = f"MOD(ABS(HASH_CODE({text})), {_BUCKETS_A_CPU * self._cpus})"
+        source = self._flink.sql_query(f"SELECT *, {bucket} AS `{_BUCKET}` FROM {_name(op.inputs[0])}")
+        fields = _fields(self._tables[op.inputs[0]])
+        function = udaf(GroupKernel(op, fields), result_type=DataTypes.BYTES(), func_type="pandas")
+        packed = source.group_by(col(_BUCKET)).select(function(*(col(c) for c in columns)).alias(_PACKED))
+        return self._unpacked(packed, kernel.schema)
+
+    def _unpacked(self, packed: Any, fields: tuple[tuple[str, str], ...]) -> Any:
+        from pyflink.table.udf import udtf
+
+        function = udtf(unpack, result_types=[f.data_type for f in _row_type(fields).fields])
+        return packed.flat_map(function).alias(*(n for n, _ in fields))
+
+
+def collected(table: Any) -> pa.Table:
+    """Flink's rows as an Arrow table: what ``to_pandas`` does, without pandas."""
+    import pytz
+    from pyflink.java_gateway import get_gateway
+    from pyflink.table.serializers import ArrowSerializer
+    from pyflink.table.types import create_arrow_schema
+
+    schema = table.get_schema()
+    kinds = create_arrow_schema(schema.get_field_names(), schema.get_field_data_types())
+    batches = get_gateway().jvm.org.apache.flink.table.runtime.arrow.ArrowUtils.collectAsPandasDataFrame(
+        table._j_table, ARROW_ROWS
+    )
+    if not batches.hasNext():
+        return kinds.empty_table()
+    serializer = ArrowSerializer(kinds, schema.to_row_data_type(), pytz.utc)
+    return pa.Table.from_batches(list(serializer.load_from_iterator(batches)))
+
+
+def _write_stream(table: pa.Table, path: Path, rows: int) -> None:
+    """An Arrow stream of batches of ``rows``: Flink deals them out to its tasks."""
+    batches = table.combine_chunks().to_batches(max_chunksize=rows) or [pa.RecordBatch.from_pylist([], schema=table.schema)]
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, table.schema) as writer:
+        for batch in batches:
+            writer.write_batch(batch)
+
+
+def _fields(table: Any) -> list[tuple[str, str]]:
+    """Columns of a Flink table with Arrow type names."""
+    from pyflink.table.types import create_arrow_schema
+
+    schema = table.get_schema()
+    kinds = create_arrow_schema(schema.get_field_names(), schema.get_field_data_types())
+    return [(f.name, "list<float>" if pa.types.is_list(f.type) else str(f.type)) for f in kinds]
+
+
+def _row_type(fields: tuple[tuple[str, str], ...]) -> Any:
+    from pyflink.table.types import RowField, RowType, from_arrow_type
+
+    return RowType([RowField(f.name, from_arrow_type(f.type, True)) for f in arrow_schema(fields)])
+
+
+# -- in Flink's Python workers ----------------------------------------------------------------------------------------
+
+
+class RowKernel:
+    """A kernel that keeps the number of rows: a pandas frame in, a pandas frame out. It is bound where it runs."""
+
+    def __init__(self, op: Operator, fields: list[tuple[str, str]]) -> None:
+        self.op, self.fields = op, fields
+        self._apply: Any = None
+        self.__name__ = op.name
+
+    def answer(self, columns: list[Any]) -> pa.Table:
+        """The kernel's rows for columns of pandas series."""
+        assert isinstance(self.op.kernel, (MapBatches, GroupMap))
+        if self._apply is None:
+            self._apply = call(self.op) if isinstance(self.op.kernel, MapBatches) else call_groups(self.op)
+        schema = arrow_schema(self.fields)
+        arrays = [pa.array(c, type=f.type, from_pandas=True) for c, f in zip(columns, schema, strict=True)]
+        table = self.ordered(pa.Table.from_arrays(arrays, schema=schema)).combine_chunks()
+        outputs = [out for batch in table.to_batches() for out in self._apply(batch)]
+        return pa.Table.from_batches(outputs, schema=arrow_schema(self.op.kernel.schema))
+
+    def ordered(self, table: pa.Table) -> pa.Table:
+        """The input as the kernel wants it."""
+        return table
+
+    def __call__(self, frame: Any) -> Any:
+        """One batch. Raises ValueError when the kernel changes the number of rows."""
+        found = self.answer([column for _, column in frame.items()])
+        if found.num_rows != len(frame):
+            raise ValueError(f"{self.op.name}: a map must return {len(frame)} rows, not {found.num_rows}; declare a flat_map")
+        return found.to_pandas()
+
+
+class PackKernel(RowKernel):
+    """A kernel that may change the number of rows: its answer as Arrow bytes in the first row of the batch."""
+
+    def __call__(self, frame: Any) -> Any:
+        """One batch."""
+        import pandas as pd
+
+        packed = _packed(self.answer([column for _, column in frame.items()]))
+        return pd.DataFrame({_PACKED: [packed, *[None] * (len(frame) - 1)]})
+
+
+class GroupKernel(RowKernel):
+    """A kernel over whole groups, as an aggregate whose value is its answer as Arrow bytes."""
+
+    def ordered(self, table: pa.Table) -> pa.Table:
+        """By keys and what the operator asks for."""
+        assert isinstance(self.op.kernel, GroupMap)
+        return table.sort_by([(c, "ascending") for c in (*self.op.kernel.keys, *self.op.kernel.order_by)])
+
+    def __call__(self, *columns: Any) -> bytes:
+        """All rows of a bucket."""
+        return _packed(self.answer(list(columns)))
+
+
+def _packed(table: pa.Table) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    packed: bytes = sink.getvalue().to_pybytes()
+    return packed
+
+
+def unpack(row: Any) -> Iterator[tuple[Any, ...]]:
+    """Rows of packed bytes."""
+    if row[0] is not None:
+        for batch in pa.ipc.open_stream(row[0]):
+            yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
+
+
+# -- SQL --------------------------------------------------------------------------------------------------------------
+
+_FUNCTIONS = {**SQL, "length": lambda a: f"CAST(CHAR_LENGTH({a}) AS BIGINT)"}
+
+
+def _literal(value: Scalar) -> str:
+    """Numbers with a point are decimals in Flink, and small integers 32 bits wide."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return sql_literal(value)
+    return f"CAST({value} AS BIGINT)" if isinstance(value, int) else f"CAST({value!r} AS DOUBLE)"
+
+
+def expression(expr: Expr) -> str:
+    """An expression in Flink's SQL."""
+    return fold(expr, _name, _literal, _FUNCTIONS)
+
+
+def _scan(kernel: Scan, source: str) -> str:
+    where = "" if kernel.predicate is None else f" WHERE {expression(kernel.predicate)}"
+    return f"SELECT {', '.join(map(_name, kernel.columns))} FROM {_name(source)}{where}"
+
+
+def select(op: Operator, workload: BoundWorkload) -> str:
+    """One relational operator as a SELECT over its inputs' names."""
+    kernel, source = op.kernel, _name(op.inputs[0])
+    if isinstance(kernel, Filter):
+        return f"SELECT * FROM {source} WHERE {expression(kernel.predicate)}"
+    if isinstance(kernel, Project):
+        return f"SELECT {', '.join(f'{expression(e)} AS {_name(n)}' for n, e in kernel.columns)} FROM {source}"
+    if isinstance(kernel, Aggregate):
+        columns = [*map(_name, kernel.keys), *map(_measure, kernel.measures)]
+        group = f" GROUP BY {', '.join(map(_name, kernel.keys))}" if kernel.keys else ""
+        return f"SELECT {', '.join(columns)} FROM {source}{group}"
+    if isinstance(kernel, Join):
+        return _join(kernel, op, workload)
+    if isinstance(kernel, Sort):
+        return f"SELECT * FROM {source} ORDER BY {_order(kernel)}"
+    if isinstance(kernel, Limit):
+        sort = sorted_limit(workload.pipeline, op)
+        if sort is not None and isinstance(sort.kernel, Sort):
+            return f"SELECT * FROM {_name(sort.inputs[0])} ORDER BY {_order(sort.kernel)} LIMIT {kernel.count}"
+        return f"SELECT * FROM {source} LIMIT {kernel.count}"
+    raise InputError(f"flink has no SQL for operator {op.name!r} of kind {op.kind!r}")
+
+
+def _join(kernel: Join, op: Operator, workload: BoundWorkload) -> str:
+    left, right = op.inputs
+    on = " AND ".join(f"l.{_name(a)} = r.{_name(b)}" for a, b in zip(kernel.left_keys, kernel.right_keys, strict=True))
+    if kernel.how == "semi":
+        return f"SELECT l.* FROM {_name(left)} l WHERE EXISTS (SELECT 1 FROM {_name(right)} r WHERE {on})"
+    columns = [f"l.{_name(c)}" for c in output_columns(workload, left)]
+    columns += [f"r.{_name(c)}" for c in output_columns(workload, right) if c not in kernel.right_keys]
+    hint = "/*+ BROADCAST(r) */ " if kernel.broadcast else ""
+    return f"SELECT {hint}{', '.join(columns)} FROM {_name(left)} l JOIN {_name(right)} r ON {on}"
+
+
+def _order(kernel: Sort) -> str:
+    return ", ".join(f"{_name(k.column)} {'DESC' if k.descending else 'ASC'}" for k in kernel.keys)
+
+
+def _measure(m: Measure) -> str:
+    """An average of integers is an integer in Flink, so it is asked for as a double."""
+    if m.column is None:
+        return f"COUNT(*) AS {_name(m.name)}"
+    column = f"CAST({_name(m.column)} AS DOUBLE)" if m.function == "mean" else _name(m.column)
+    return f"{'AVG' if m.function == 'mean' else m.function.upper()}({column}) AS {_name(m.name)}"
+
+
+def _name(name: str) -> str:
+    return "`" + name.replace("`", "``") + "`"
+
+
+class FlinkEngine:
+    """Flink on a mini-cluster, through PyFlink in an environment of its own."""
+
+    name = "flink"
+    options = (Option(name="conf", default={}, doc="further Flink settings, a table of key and value"),)
+    capabilities = Capabilities(
+        gaps={"declared": DECLARED},
+        features={
+            "processes": "one JVM with a task slot a CPU, and Python workers for its tasks; in an interpreter of its own",
+            "spill": "sorts, joins and aggregates write to a temporary folder beyond the managed memory",
+            "retries": "none: a batch job on the mini-cluster fails with its first lost worker",
+            "bridge": "kernels cross from the JVM to Python as Arrow and become pandas series, by Beam over loopback",
+            "parquet": "read by Arrow in the client and handed to Flink's Arrow source, as CSV and ORC are; JSON by Flink",
+            "remote": "host:port of a cluster's REST endpoint whose workers have the same environment, files and package",
+        },
+    )
+
+    def version(self) -> str:
+        """PyFlink's version."""
+        return interpreter(self.name).version("apache-flink")
+
+    def open(self, cluster: ClusterSpec, options: Mapping[str, Any]) -> HostedSession:
+        """Start Flink's interpreter and in it a mini-cluster bound to loopback."""
+        if (java := find_java()) is None:
+            raise MissingEngine(f"flink needs Java, and there is none; run: {WAY_OUT}")
+        os.environ["JAVA_HOME"] = str(java.home)
+        chosen = resolve_options(self.name, self.options, options)
+        dotted = f"{FlinkSession.__module__}:{FlinkSession.__name__}"
+        return HostedSession(interpreter(self.name), dotted, cluster, chosen, self.capabilities)
