@@ -17,12 +17,14 @@ from windtunnel.reports.fidelity import Fidelity, fidelity
 from windtunnel.reports.metrics import middle
 from windtunnel.reports.rows import Row, rows
 from windtunnel.reports.screen import Screen, screen
+from windtunnel.reports.services import Service, services
 from windtunnel.reports.timeline import Timeline, thinned, timeline
 from windtunnel.reports.verdicts import sentence
 
 from windtunnel.canonical import canonical_json
 from windtunnel.errors import InputError, NotComparable
 from windtunnel.record import RunRecord
+from windtunnel.serving_document import is_serving
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,7 @@ class Effect:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """All that a report shows; plain data, without tables of spans.
+    """All that a report shows; plain data, without tables of spans. What answers requests is in ``services``, all else in ``groups``.
 
     ``not_comparable``: why its runs may not be set against each other; these reasons lead the ``warnings``, too.
     """
@@ -74,6 +76,7 @@ class Comparison:
     clusters: tuple[dict[str, Any], ...]
     timelines: tuple[Timeline, ...]
     screens: tuple[Screen, ...]
+    services: tuple[Service, ...]
 
 
 def build(records: Iterable[RunRecord], *, strict: bool = False) -> Comparison:
@@ -82,25 +85,29 @@ def build(records: Iterable[RunRecord], *, strict: bool = False) -> Comparison:
     Raises InputError without a measured record, and with ``strict`` NotComparable when real runs come from different hosts or
     library versions, or when one label stands for different options (else the comparison says so).
     """
-    measured = [r for r in records if not r.warmup]
-    if not measured:
+    everything = [r for r in records if not r.warmup]
+    if not everything:
         raise InputError("there is no measured run to compare: the records hold warm-ups only")
+    measured = [r for r in everything if not is_serving(r)]
+    served = services([r for r in everything if is_serving(r)])
     parts = arms.by_group(measured)
     names = arms.titles(parts)
-    differences = reasons_not_comparable(parts, names)
+    whole = arms.by_group(everything)
+    differences = reasons_not_comparable(whole, arms.titles(whole))
     if strict and differences:
         raise NotComparable("; ".join(differences))
     groups = _groups(parts, names, fidelity(measured))
     return Comparison(
-        title=" · ".join(dict.fromkeys(r.experiment for part in parts.values() for r in part)),
-        verdicts=tuple(g.verdict for g in groups),
+        title=" · ".join(dict.fromkeys(r.experiment for part in whole.values() for r in part)),
+        verdicts=(*(g.verdict for g in groups), *(f"{s.title}: {s.verdict}" for s in served)),
         groups=groups,
         effects=tuple(sorted((e for g in groups for e in _effects(g)), key=lambda e: e.kind != "model")),
         fidelity=fidelity(measured),
         not_comparable=differences,
-        warnings=(*(f"not comparable: {reason}" for reason in differences), *warnings(measured)),
-        environments=_distinct(place(r) for part in parts.values() for r in part if r.clock == "wall"),
-        clusters=_distinct(r.cluster_spec for part in parts.values() for r in part),
+        warnings=(*(f"not comparable: {reason}" for reason in differences), *warnings(everything)),
+        environments=_distinct(place(r) for part in whole.values() for r in part if r.clock == "wall"),
+        clusters=_distinct(r.cluster_spec for part in whole.values() for r in part),
+        services=served,
         screens=tuple(s for s in (screen(names[key], part) for key, part in parts.items()) if s.strips),
         timelines=thinned([t for key, part in parts.items() for t in _timelines(names[key], part)]),
     )

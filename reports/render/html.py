@@ -5,13 +5,15 @@ Records are untrusted: the template escapes all it shows (Jinja2 autoescape), an
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from importlib.resources import files
 from typing import Any
 
+from windtunnel.reports.breakdown import PARTS
 from windtunnel.reports.compare import Comparison
 from windtunnel.reports.metrics import KINDS
-from windtunnel.reports.render import charts, words
+from windtunnel.reports.render import charts, serving_charts, serving_words, words
 from windtunnel.reports.render.screen import screen
 
 from windtunnel.units import format_bytes, format_seconds
@@ -21,9 +23,11 @@ def render(comparison: Comparison) -> str:
     """The page. Equal comparisons give equal bytes."""
     from markupsafe import Markup
 
+    served = _serving(comparison, Markup) if comparison.services else ""
     used = {bar.kind for t in comparison.timelines for lane in t.lanes for bar in lane.bars}
-    page: str = _template().render(
+    page: str = _template("report.html.j2").render(
         comparison=comparison,
+        served=Markup(served),
         words=words,
         heads=words.HEADS,
         chart=lambda name, *args: Markup(getattr(charts, name)(*args)),
@@ -38,12 +42,25 @@ def render(comparison: Comparison) -> str:
     return page
 
 
+def _serving(comparison: Comparison, mark: Callable[[str], Any]) -> str:
+    """The part on services."""
+    section: str = _template("serving.html.j2").render(
+        services=comparison.services,
+        words=serving_words,
+        name=serving_words.name,
+        parts=tuple(PARTS),
+        distributions=lambda service: [mark(d) for d in serving_charts.distributions(service)],
+        chart=lambda name, *args: mark(getattr(serving_charts, name)(*args)),
+    )
+    return section
+
+
 @cache
-def _template() -> Any:
+def _template(name: str) -> Any:
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
-    return environment.from_string(_resource("report.html.j2"))
+    return environment.from_string(_resource(name))
 
 
 def _resource(name: str) -> str:

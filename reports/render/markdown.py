@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from windtunnel.reports.compare import Comparison
-from windtunnel.reports.render import words
+from windtunnel.reports.render import serving_words, words
 
 
 def render(comparison: Comparison) -> str:
@@ -22,6 +22,14 @@ def render(comparison: Comparison) -> str:
         parts += _table(("effect", "workload", "engine", "ratio", "shows"), rows)
     if comparison.fidelity.points or comparison.fidelity.unmeasured:
         parts += ["", "## Simulated against real", "", words.fidelity_sentence(comparison.fidelity)]
+    for service in comparison.services:
+        for number, table in enumerate(serving_words.tables(service)):
+            parts += [
+                "",
+                f"{'##' if number == 0 else '###'} {_plain(table.title)}",
+                "",
+                *_table(table.heads, (c for c, _ in table.rows)),
+            ]
     return "\n".join(parts) + "\n"
 
 

@@ -9,8 +9,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 from windtunnel.reports.compare import Comparison, Effect, Group
-from windtunnel.reports.render import words
+from windtunnel.reports.render import serving_words, words
 from windtunnel.reports.rows import Row
+from windtunnel.reports.services import Service
 
 PLAIN_WIDTH = 160  # where nobody says how wide the output may be
 _RIGHT = ("makespan", "95% interval", "runs", "against", "peak memory", "spilled", "start")
@@ -36,6 +37,8 @@ def print_comparison(comparison: Comparison, console: Console | None = None) -> 
         out.print()
         out.print(Text("Simulated against real", style="bold"))
         out.print(Text(f"  {words.fidelity_sentence(comparison.fidelity)}"))
+    for service in comparison.services:
+        _service(service, out)
     for warning in comparison.warnings[forbidding:]:
         out.print(Text(f"warning: {warning}", style="yellow"))
 
@@ -53,6 +56,17 @@ def _table(group: Group) -> Table:
     for row in group.rows:
         table.add_row(*(Text(cell) for cell in words.cells(row)), style=_style(row))
     return table
+
+
+def _service(service: Service, out: Console) -> None:
+    for table in serving_words.tables(service):
+        out.print()
+        shown = Table(title=Text(table.title, style="bold"), title_justify="left", header_style="bold", box=None, pad_edge=False)
+        for place, head in enumerate(table.heads):
+            shown.add_column(Text(head), justify="left" if place < table.names or head == "note" else "right", overflow="fold")
+        for cells, kind in table.rows:
+            shown.add_row(*(Text(c) for c in cells), style={"bad": "red", "virtual": "dim"}.get(kind, ""))
+        out.print(shown)
 
 
 def _style(row: Row) -> str:

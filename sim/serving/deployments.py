@@ -28,7 +28,7 @@ Answer = Callable[[Request, str], None]
 class Deployment:
     """``target`` replicas are wanted; ``replicas`` exist (some of them starting or draining), ``ready`` take calls.
 
-    ``ongoing``: calls that wait or run here. ``area``: its integral over time, up to the last change. ``lengths``: calls of each
+    ``ongoing``: calls that wait (``queue``) or run here. ``area``: its integral over time, up to the last change. ``lengths``: calls of each
     ready replica, ``full`` of them hold as many as they may.
     """
 
@@ -49,7 +49,7 @@ class Deployment:
         self.ongoing = 0
         self.area = self._changed_s = 0.0
         self._started = 0
-        self._queue: deque[tuple[Call, Machine | None, float]] = deque()
+        self.queue: deque[tuple[Call, Machine | None, float]] = deque()
         self._rule = RULES[settings.choice]()
         self._draw = Uniforms(settings.seed, CHOICE, index).draw
         self._service = Factors(settings.law, spec.cost.cv, settings.seed, SERVICE, index).draw
@@ -80,14 +80,14 @@ class Deployment:
         self.area += self.ongoing * (now - self._changed_s)
         self._changed_s = now
         self.ongoing += 1
-        if not self._queue and (replica := self._choose()) is not None:
+        if not self.queue and (replica := self._choose()) is not None:
             self._assign(replica, call, source, hops * self._hop_s)
             return
         limit = self.settings.queue_limit
-        if limit is not None and len(self._queue) >= limit:
+        if limit is not None and len(self.queue) >= limit:
             self.fail(call, "rejected")
         else:
-            self._queue.append((call, source, hops * self._hop_s))
+            self.queue.append((call, source, hops * self._hop_s))
 
     def _choose(self) -> Replica | None:
         ready, full = self.ready, self.full
@@ -105,7 +105,7 @@ class Deployment:
 
     def _dispatch(self) -> None:
         """Calls that wait go to replicas with room, first come first served; those that nobody waits for any more are dropped."""
-        queue = self._queue
+        queue = self.queue
         while queue:
             call, source, delay = queue[0]
             if call.request.over or (call.walk is not None and call.walk.call.over):
@@ -149,7 +149,7 @@ class Deployment:
         replica.release(call)
         if replica.draining and not replica.calls:
             self._remove(replica)
-        if self._queue:
+        if self.queue:
             self._dispatch()
 
     def area_now(self) -> float:

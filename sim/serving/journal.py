@@ -7,6 +7,7 @@ the window in which requests are sent, over its length. The module fills a `Reco
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from itertools import repeat
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from windtunnel.engines.models.streams import SAMPLE, generator
 from windtunnel.record import Recorder
 
 if TYPE_CHECKING:
+    from windtunnel.sim.serving.deployments import Deployment
     from windtunnel.sim.serving.replicas import Replica
     from windtunnel.sim.serving.requests import Call, Request
 
@@ -59,11 +61,32 @@ class Journal:
         if request.traced:
             self.recorder.span("request", operator, request.intended_s, now, partition=request.number, rows=1)
 
-    def executed(self, call: Call, replica: Replica, begun_s: float, items: int) -> None:
-        """A traced call waited and was executed."""
-        name, number, now = call.deployment.spec.name, call.request.number, call.env.now
-        self.recorder.span("queue", name, call.queued_s, begun_s, partition=number, worker=replica.number)
-        self.recorder.span("compute", name, begun_s, now, partition=number, worker=replica.number, rows=items)
+    def proxied(self, request: Request, begun_s: float, now: float) -> None:
+        """A proxy held a traced request so long, on its way in or out."""
+        self.recorder.span("launch", "proxy", begun_s, now, partition=request.number)
+
+    def executed(self, call: Call, replica: Replica, gathered_s: float, items: int) -> None:
+        """A traced call waited, from ``gathered_s`` on only for its batch to fill, and was executed: the engine's part, then its own."""
+        name, number, worker, now = call.deployment.spec.name, call.request.number, replica.number, call.env.now
+        begun_s, span = replica.loop.begun_s, self.recorder.span
+        inside_s = now - replica.loop.share * (now - begun_s)
+        came_s = call.queued_s
+        if call.hop_s:
+            span("queue", name, came_s, call.sent_s, partition=number, worker=worker)
+            came_s = call.sent_s + call.hop_s
+        gathered_s = min(max(gathered_s, came_s), begun_s)
+        span("queue", name, came_s, gathered_s, partition=number, worker=worker)
+        if gathered_s < begun_s:
+            span("barrier", name, gathered_s, begun_s, partition=number, worker=worker)
+        if begun_s < inside_s:
+            span("serialize", name, begun_s, inside_s, partition=number, worker=worker)
+        span("compute", name, inside_s, now, partition=number, worker=worker, rows=items)
+
+    def look(self, now: float, deployments: Sequence[Deployment]) -> None:
+        """How many calls wait before each deployment, and how many are there at all."""
+        for d in deployments:
+            self.recorder.sample(f"queue:{d.spec.name}", now, len(d.queue))
+            self.recorder.sample(f"ongoing:{d.spec.name}", now, d.ongoing)
 
     def replicas(self, name: str, now: float, count: int) -> None:
         """So many replicas take calls from now on."""

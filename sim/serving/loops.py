@@ -87,7 +87,8 @@ class Machine:
 class Loop(Timer):
     """A process that does one thing at a time, first come first served. ``held``: requests that it has not answered yet.
 
-    ``begun_s`` is when the piece of work that just finished began; ``busy_s`` sums CPU seconds.
+    ``begun_s`` is when the piece of work that just finished began, and ``share`` the part of it that was not overhead; ``busy_s``
+    sums CPU seconds.
     """
 
     __slots__ = (
@@ -96,12 +97,14 @@ class Loop(Timer):
         "_done",
         "_queue",
         "_running",
+        "_share",
         "begun_s",
         "busy_s",
         "contention",
         "dead",
         "held",
         "machine",
+        "share",
         "weight",
     )
 
@@ -111,6 +114,7 @@ class Loop(Timer):
         self.held = 0
         self.dead = False
         self.begun_s = self.busy_s = self._begun = 0.0
+        self.share = self._share = 1.0
         self._running = False
         self._queue: deque[tuple[float, float, Done, Any]] = deque()
         self._done: Done
@@ -130,7 +134,9 @@ class Loop(Timer):
         self._running = True
         self._done, self._arg, self._begun = done, arg, self.env._now
         machine = self.machine
-        seconds = (own + overhead * (1.0 + self.contention * self.held)) * machine.slow
+        total = own + overhead * (1.0 + self.contention * self.held) if overhead else own
+        self._share = own / total if total else 1.0
+        seconds = total * machine.slow
         self.busy_s += seconds
         if machine.crowded and self.weight:
             machine.cpu.add(seconds, self.weight, self._finish, self)
@@ -143,7 +149,7 @@ class Loop(Timer):
         if self.dead:
             return
         done, arg = self._done, self._arg
-        begun = self._begun
+        begun, share = self._begun, self._share
         if self._queue:
             self._begin(*self._queue.popleft())
         else:
@@ -151,6 +157,7 @@ class Loop(Timer):
             if self.machine.crowded:
                 self.machine.changed(None)
         self.begun_s = begun
+        self.share = share
         done(arg)
 
     def kill(self) -> None:
@@ -174,12 +181,13 @@ class SharedLoop(Loop):
         if self.dead:
             return
         machine = self.machine
-        seconds = (own + overhead * (1.0 + self.contention * self.held)) * machine.slow
+        total = own + overhead * (1.0 + self.contention * self.held)
+        seconds = total * machine.slow
         self.busy_s += seconds
         if not self._running:
             self._running = True
             machine.share(self, True)
-        self._jobs.add(seconds, 1.0, self._leave, (self.env._now, done, arg))
+        self._jobs.add(seconds, 1.0, self._leave, (self.env._now, own / total if total else 1.0, done, arg))
 
     def touch(self) -> None:
         """Its speed may have changed."""
@@ -189,13 +197,13 @@ class SharedLoop(Loop):
         speed = self.machine.speed(self.machine.cpu.load) if self.machine.crowded else 1.0
         return speed / load
 
-    def _leave(self, job: tuple[float, Done, Any]) -> None:
+    def _leave(self, job: tuple[float, float, Done, Any]) -> None:
         if self.dead:
             return
         if self._running and not self._jobs.load:
             self._running = False
             self.machine.share(self, False)
-        self.begun_s, done, arg = job
+        self.begun_s, self.share, done, arg = job
         done(arg)
 
     def kill(self) -> None:

@@ -5,6 +5,7 @@ The module owns batching and what an execution costs. Which replica takes a call
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,9 @@ class Replica:
         "_batch",
         "_due",
         "_executing",
+        "_gathered_s",
         "_number",
+        "_rested_s",
         "_single",
         "calls",
         "deployment",
@@ -49,6 +52,8 @@ class Replica:
         self._number = 0  # of the batch that is being filled
         self._due = False  # it has waited long enough
         self._executing = False
+        self._rested_s = 0.0  # end of the last execution: who waits since waits for a batch to fill
+        self._gathered_s = math.inf
 
     def take(self, call: Call, delay: float) -> None:
         """A call that was routed here arrives after ``delay``."""
@@ -60,6 +65,7 @@ class Replica:
         deployment.lengths[place] = length
         deployment.full += length == deployment.most
         if delay > 0.0:
+            call.hop_s = delay
             call.set_out(delay, self._arrive)
         else:
             self._arrive(call)
@@ -108,19 +114,22 @@ class Replica:
 
     def _execute(self, calls: list[Call]) -> None:
         self._executing = True
+        self._gathered_s = self._rested_s
         own, overhead = self.deployment.seconds(len(calls))
         self.loop.run(own, overhead, self._executed, calls)
 
     def _executed(self, calls: Sequence[Call]) -> None:
         deployment = self.deployment
+        gathered_s = self._gathered_s
         self._executing = False
+        self._rested_s = self.loop.env._now
         if self._batch:
             self._close()
         for call in calls:
             if call.over:
                 continue
             if call.request.traced:
-                deployment.journal.executed(call, self, self.loop.begun_s, len(calls))
+                deployment.journal.executed(call, self, gathered_s, len(calls))
             if deployment.plan is None:
                 deployment.finish(call)
             else:

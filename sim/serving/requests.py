@@ -40,10 +40,10 @@ class Request:
 class Call(Timer):
     """One visit of a request to a deployment; ``walk`` is the composition that waits for it, None for a request's first call.
 
-    ``over``: it ended, well or badly. It is its own event, since it is on one way at a time.
+    ``over``: it ended, well or badly. It waits from ``queued_s`` on, of which ``hop_s`` after ``sent_s`` on its way to the replica. It is its own event, since it is on one way at a time.
     """
 
-    __slots__ = ("deployment", "over", "queued_s", "replica", "request", "walk")
+    __slots__ = ("deployment", "hop_s", "over", "queued_s", "replica", "request", "sent_s", "walk")
 
     def __init__(self, env: Environment, request: Request, deployment: Deployment, walk: Walk | None) -> None:
         self.env = env  # what the world's own loop needs of a Timer and no more: there are millions of these
@@ -51,6 +51,7 @@ class Call(Timer):
         self.deployment = deployment
         self.walk = walk
         self.queued_s = env._now
+        self.hop_s = 0.0
         self.replica: Replica | None = None
         self.over = False
 
@@ -58,6 +59,7 @@ class Call(Timer):
         """``fire(call)`` after a delay above 0."""
         self.fire = fire
         env = self.env
+        self.sent_s = env._now
         heappush(env._queue, (env._now + delay, NORMAL, next(env._eid), self))
 
 

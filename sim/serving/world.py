@@ -30,6 +30,7 @@ from windtunnel.record import Recorder
 from windtunnel.serving import ServingSpec
 
 PATIENCE_S = 86_400.0  # a run whose requests still wait so long after the last one was sent is given up
+LOOKS = 200  # how often queues are looked at within the window
 PAUSE_S = 1e-3  # a client of a closed loop that was refused asks again after so long at least
 
 
@@ -120,6 +121,7 @@ class ServingWorld(Breakage):
             self._times = arrival_times(arrivals, self._settings.seed)
             self._next(Timer(self.env, self._arrival))
         Timer(self.env, self._end).arm(self.window_s)
+        Timer(self.env, self._look).arm(self.window_s / LOOKS)
 
     def _loop(self) -> None:
         """What `Environment.run` does, for events that are all `Timer`s with one callback."""
@@ -133,6 +135,12 @@ class ServingWorld(Breakage):
                 )
             env._now, _, _, timer = heappop(queue)
             timer.fire(timer)
+
+    def _look(self, timer: Timer) -> None:
+        """Queues over time, for the record."""
+        self.journal.look(self.env._now, self.deployments)
+        if self.env._now < self.window_s:
+            timer.arm(self.window_s / LOOKS)
 
     def _end(self, timer: Timer) -> None:
         self._ending = False
@@ -199,9 +207,11 @@ class ServingWorld(Breakage):
 
     def _route(self, request: Request) -> None:
         """The proxy has read it."""
+        assert request.proxy is not None
+        if request.traced:
+            self.journal.proxied(request, request.intended_s, self.env._now)
         if request.over:
             return
-        assert request.proxy is not None
         first = self.deployments[0]
         first.submit(Call(self.env, request, first, None), request.proxy.machine, hops=2)
 
@@ -209,10 +219,13 @@ class ServingWorld(Breakage):
         """The first deployment is done with it: its proxy writes the answer."""
         if not request.over:
             assert request.proxy is not None
-            request.proxy.run(0.0, self._half_s * self._overhead(), self._leave, (request, outcome))
+            request.proxy.run(0.0, self._half_s * self._overhead(), self._leave, (request, outcome, self.env._now))
 
-    def _leave(self, answer: tuple[Request, str]) -> None:
-        self.respond(*answer)
+    def _leave(self, answer: tuple[Request, str, float]) -> None:
+        request, outcome, since = answer
+        if request.traced:
+            self.journal.proxied(request, since, self.env._now)
+        self.respond(request, outcome)
 
     def _timed_out(self, timer: Timer) -> None:
         self.respond(timer.arg, "timed_out")

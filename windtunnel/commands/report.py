@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @json_option
 def report(folders: tuple[Path, ...], html: Path | None, markdown: bool, trace: Path | None, as_json: bool) -> int:
     """Compare the records in the results folders DIR."""
-    records = without_serving(read_folders(folders))
+    records = read_folders(folders)
     from windtunnel.reports.compare import build
 
     comparison = build(records)
@@ -64,21 +64,6 @@ def read_folders(folders: tuple[Path, ...]) -> tuple[RunRecord, ...]:
             )
         records += found
     return tuple(records)
-
-
-def without_serving(records: tuple[RunRecord, ...]) -> tuple[RunRecord, ...]:
-    """Reports compare makespans, which say nothing of a server. Raises InputError when nothing else is there."""
-    from windtunnel.errors import InputError
-    from windtunnel.serving_document import is_serving
-
-    kept = tuple(r for r in records if not is_serving(r))
-    if not kept:
-        raise InputError(
-            "reports compare makespans, which say nothing of a server; `run` and `simulate` print latencies (--json)"
-        )
-    if len(kept) < len(records):
-        say(f"{len(records) - len(kept)} serving runs are left out: a makespan says nothing of a server")
-    return kept
 
 
 def write_html(comparison: Comparison, path: Path) -> None:

@@ -64,9 +64,6 @@ def run(scenario: Path | None, results: Path | None, resume: bool, as_json: bool
         from windtunnel.reports.render.terminal import print_comparison
 
         print_comparison(build(records))
-    if any(is_serving(r) for r in records):
-        say(f"records: {store.root}")
-        return exit_code(records)
     say(f"records: {store.root}; see `windtunnel report {store.root} --html report.html`")
     return exit_code(records)
 
