@@ -28,8 +28,8 @@ Answer = Callable[[Request, str], None]
 class Deployment:
     """``target`` replicas are wanted; ``replicas`` exist (some of them starting or draining), ``ready`` take calls.
 
-    ``ongoing``: calls that wait (``queue``) or run here. ``area``: its integral over time, up to the last change. ``lengths``: calls of each
-    ready replica, ``full`` of them hold as many as they may.
+    ``ongoing``: calls that wait (``queue``) or run here. ``area``: its integral over time, up to the last change. ``lengths``:
+    calls of each ready replica, ``full`` of them hold as many as they may.
     """
 
     def __init__(

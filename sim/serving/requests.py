@@ -40,7 +40,8 @@ class Request:
 class Call(Timer):
     """One visit of a request to a deployment; ``walk`` is the composition that waits for it, None for a request's first call.
 
-    ``over``: it ended, well or badly. It waits from ``queued_s`` on, of which ``hop_s`` after ``sent_s`` on its way to the replica. It is its own event, since it is on one way at a time.
+    ``over``: it ended, well or badly. It waits from ``queued_s`` on, of which ``hop_s`` after ``sent_s`` are its way to the replica.
+    It is its own event, since it is on one way at a time.
     """
 
     __slots__ = ("deployment", "hop_s", "over", "queued_s", "replica", "request", "sent_s", "walk")
