@@ -8,9 +8,8 @@ the world itself costs is told by `overheads`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -320,40 +319,3 @@ def _residuals(
         )
         for run, m, e in zip(runs, measured, expected, strict=True)
     )
-
-
-# -- measuring --------------------------------------------------------------------------------------------------------
-
-
-def calibrate_workloads(
-    choices: Sequence[Any], cluster: Any, store: Any, out: Path, progress: Callable[[Any], None] | None = None, *,
-    date: str = "", repetitions: int = 3, data_root: Path | None = None,
-) -> Calibration:  # fmt: skip
-    """Run each workload small, on one worker and on all, write the fitted calibration to ``out``.
-
-    ``choices`` are `WorkloadChoice`s, ``store`` a `Store`; the runs go through `Experiment`, one process a cell. One worker
-    alone tells what a kernel costs undisturbed, all of them how much they disturb each other. Kernels cost the same under both
-    engines, so that of several choices each is run by one engine a number of workers, in turns.
-    """
-    from dataclasses import replace
-
-    from windtunnel.cellspec import default_data_root
-    from windtunnel.experiment import Experiment
-    from windtunnel.scenario_tables import EngineChoice
-
-    engines = tuple(EngineChoice(name=n, label=n, options={}) for n in ("bulk", "streaming"))
-    node = cluster.nodes[0]
-    records: list[RunRecord] = []
-    for turn, cpus in enumerate(sorted({1, node.cpus})):
-        alternating = [replace(c, engines=(engines[(turn + i) % 2],)) for i, c in enumerate(choices)]
-        experiment = Experiment(
-            name=f"calibrate-{cpus}", workloads=tuple(alternating if len(choices) > 1 else choices), engines=engines, aa=False,
-            repetitions=repetitions, cluster=replace(cluster, nodes=(replace(node, cpus=cpus),)),
-            data_root=data_root or default_data_root(),
-        )  # fmt: skip
-        records += experiment.run(store, resume=True, progress=progress)
-    result = calibrate(
-        records, provenance={"date": date, "workloads": [c.name for c in choices]}, workloads={c.name: c.load() for c in choices}
-    )
-    result.save(out)
-    return result

@@ -116,12 +116,47 @@ class Residual:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HeldOut:
+    """A measured cell and what was simulated with costs that had not seen it. ``group``: cells that stand and fall together
+    (a workload, a published table)."""
+
+    engine: str
+    cell: str
+    group: str
+    cpus: int
+    measured_s: float
+    simulated_s: float
+
+    def __post_init__(self) -> None:
+        if not (self.measured_s > 0 and self.simulated_s > 0 and self.cpus > 0):
+            raise InputError(f"held-out cell {self.cell!r} needs times and CPUs above 0")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostCost:
+    """A micro-measurement of the host: the median of ``samples`` with their quartiles. ``at`` says where: "Arrow, text", "8 workers"."""
+
+    name: str
+    at: str
+    unit: str
+    value: float
+    low: float
+    high: float
+    samples: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Calibration:
-    """All fitted costs with provenance (host environment, versions, the date that was passed in) and residuals."""
+    """All fitted costs with provenance (host environment, versions, the date that was passed in) and residuals.
+
+    ``held_out``: cells predicted with costs fitted to others, from which intervals follow; ``host``: micro-measurements.
+    """
 
     operators: tuple[OperatorCost, ...] = ()
     engines: tuple[EngineCost, ...] = ()
     residuals: tuple[Residual, ...] = ()
+    held_out: tuple[HeldOut, ...] = ()
+    host: tuple[HostCost, ...] = ()
     provenance: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def operator(self, workload: str, operator: str, phase: str) -> OperatorCost:
@@ -182,6 +217,8 @@ class Calibration:
             operators=tuple(OperatorCost(**_checked(OperatorCost, entry)) for entry in plain["operators"]),
             engines=tuple(EngineCost(**_checked(EngineCost, entry)) for entry in plain["engines"]),
             residuals=tuple(Residual(**_checked(Residual, entry)) for entry in plain["residuals"]),
+            held_out=tuple(HeldOut(**_checked(HeldOut, entry)) for entry in plain.get("held_out", ())),
+            host=tuple(HostCost(**_checked(HostCost, entry)) for entry in plain.get("host", ())),
             provenance=plain["provenance"],
         )
 

@@ -20,6 +20,7 @@ from windtunnel.sim.bounds import bound
 from windtunnel.sim.costs import Calibration, EngineCost
 from windtunnel.sim.faults import expanded
 from windtunnel.sim.laws import StageLaw, stage_laws
+from windtunnel.sim.prediction import told
 from windtunnel.sim.rounds import RoundsWorld
 from windtunnel.sim.wave import total_rows
 from windtunnel.sim.world import SimWorld
@@ -112,6 +113,7 @@ class SimSession:
         recorder.counters |= {f"bound_s:{name}": seconds for name, seconds in least.parts.items()}
         blocks = world.run(self._entry.factory(self._options)())
         recorder.counters["makespan_s"] = recorder.counters["virtual_makespan_s"] = world.makespan_s
+        recorder.counters |= told(self._entry.name, cluster.cpus, self._calibration)
         return Outcome(rows=total_rows(blocks))
 
     def close(self) -> None:

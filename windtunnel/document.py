@@ -40,7 +40,7 @@ def run_document(record: RunRecord) -> dict[str, Any]:
 def _nulls(record: RunRecord) -> dict[str, Any]:
     names = (
         "makespan_s", "first_output_s", "rows_out", "utilization", "peak_memory_bytes", "spilled_bytes", "bytes_moved",
-        "cost_usd", "lower_bound_s", "bound_by", "of_optimum", "bounds_s", "latency_s", "throughput_per_s",
+        "cost_usd", "prediction", "interval_s", "lower_bound_s", "bound_by", "of_optimum", "bounds_s", "latency_s", "throughput_per_s",
     )  # fmt: skip
     return dict.fromkeys((*names, *KEYS) if is_serving(record) else names)
 
@@ -59,12 +59,30 @@ def _common(record: RunRecord) -> dict[str, Any]:
         "spilled_bytes": round(counters.get("spilled_bytes", 0)),
         "bytes_moved": {kind: round(counters.get(f"bytes_{kind}", 0)) for kind in ("network", "bridge", "pcie")},
         "cost_usd": price_per_hour(record) * makespan / 3600,
+        "prediction": prediction(record),
     }
 
 
-def _batch(record: RunRecord) -> dict[str, Any]:
-    makespan = record.makespan_s or 0.0
+def prediction(record: RunRecord) -> dict[str, Any] | None:
+    """How sure a simulated time is: with probability 0.9 the truth is between ``low`` and ``high`` times it.
+
+    ``cells`` real ones, ``held_out`` by a calibration of this host or ``published``, told it; ``error`` is their median error.
+    """
+    counters = record.counters
+    if "interval_low" not in counters:
+        return None
     return {
+        "share": 0.9, "low": counters["interval_low"], "high": counters["interval_high"],
+        "error": counters["interval_error"], "cells": round(counters["interval_cells"]),
+        "of": "held_out" if counters.get("interval_held_out") else "published",
+    }  # fmt: skip
+
+
+def _batch(record: RunRecord) -> dict[str, Any]:
+    makespan, sure = record.makespan_s or 0.0, prediction(record)
+    bound = record.counters.get("lower_bound_s", 0.0)  # the truth does not beat it either
+    return {
+        "interval_s": None if sure is None else [max(makespan * sure["low"], min(bound, makespan)), makespan * sure["high"]],
         "first_output_s": first_output_s(record),
         "utilization": {"cpu": utilization(record, "cpus"), "gpu": utilization(record, "gpus")},
         **bound_numbers(record),

@@ -66,11 +66,14 @@ def option_document(search: Search, option: Option) -> dict[str, Any]:
         "number": candidate.number,
         "engine": search.question.variants[candidate.variant].label, "shape": candidate.shape, "type": candidate.type,
         "nodes": candidate.count, "cpus": candidate.cpus, "gpus": candidate.gpus, "price_per_hour": candidate.price_per_hour,
-        "makespan_s": estimate.seconds, "makespan_80_s": [low, high], "cost_usd": option.cost_usd,
+        "makespan_s": estimate.seconds, "makespan_90_s": [low, high], "cost_usd": option.cost_usd,
         "chance": option.chance, "lower_bound_s": option.bound_s, "used": dict(estimate.used),
         "simulated_partitions": estimate.simulated, "partitions": estimate.partitions, "simulated_s": estimate.simulated_s,
         "checked": estimate.checked,
-        "error": {"model": spread.model, "seeds": spread.seeds, "size": spread.size, "distance": spread.distance, "sigma": spread.sigma},
+        "error": {
+            "model": spread.law.sd, "bias": spread.law.mean, "cells": spread.law.cells, "seeds": spread.seeds, "size": spread.size,
+            "distance": spread.distance, "sigma": spread.sigma,
+        },
     }  # fmt: skip
 
 
@@ -191,6 +194,6 @@ def _extrapolation(chosen: Option) -> dict[str, Any]:
     """How far the plan is from what was simulated and from what the model was compared on."""
     estimate, spread = chosen.estimate, chosen.spread
     return {
-        "partitions": estimate.partitions / max(1, estimate.simulated), "cpus": chosen.candidate.cpus / spread.checked_cpus,
-        "checked_cpus": spread.checked_cpus, "size_error": spread.size, "distance_error": spread.distance,
+        "partitions": estimate.partitions / max(1, estimate.simulated), "cpus": chosen.candidate.cpus / spread.law.cpus,
+        "checked_cpus": spread.law.cpus, "size_error": spread.size, "distance_error": spread.distance,
     }  # fmt: skip

@@ -1,44 +1,49 @@
-"""Median error of each engine's model over the published tables, written as ``errors.toml``: ``python -m windtunnel.sim.capacity.errors``.
+"""Simulated times of all published cells that nothing was fitted to, as ``errors.toml``: ``python -m windtunnel.sim.capacity.errors``.
 
-Cells that constants were fitted to are left out. An engine is the one that a cell was simulated with, whatever its system was called.
+An engine is the one that a cell was simulated with, whatever its system was called. Where the table counts work a second, times
+are its inverse.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Sequence
-from statistics import median
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from windtunnel.sim import validate
 
 from windtunnel.scenario import from_document
 
-_HEAD = """# Median error of the models over the published cells that nothing was fitted to, how many, and the CPUs of the largest cluster
-# among them. Made by `python -m windtunnel.sim.capacity.errors > sim/capacity/errors.toml`; read by `windtunnel plan`.
+_HEAD = """# Published cells that nothing was fitted to: measured and simulated time (of one unit of work where the table counts those).
+# Made by `python -m windtunnel.sim.capacity.errors > sim/capacity/errors.toml`; intervals and `windtunnel plan` read it.
 """
 
 
-def by_engine(summaries: Sequence[validate.Summary]) -> dict[str, tuple[float, int, int]]:
-    """(median error, cells, CPUs of the largest cluster) by engine, with ``all`` and ``all_serving``."""
-    found: dict[str, list[tuple[float, int]]] = defaultdict(list)
+def cells(summaries: Sequence[validate.Summary]) -> Iterator[dict[str, Any]]:
+    """As entries of the file."""
     for summary in summaries:
         for checked in summary.checked:
-            if checked.error is None or checked.cell.fitted:
+            if checked.value is None or not checked.cell.value or checked.cell.fitted:
                 continue
             scenario = from_document(checked.cell.document)
-            entry = (abs(checked.error), scenario.cluster.cpus)
-            found[scenario.engines[0].name].append(entry)
-            found["all" if scenario.serving is None else "all_serving"].append(entry)
-    return {n: (median(e for e, _ in v), len(v), max(c for _, c in v)) for n, v in sorted(found.items())}
+            times = (checked.cell.value, checked.value)
+            measured, simulated = times if summary.table.better == "less" else (1 / times[0], 1 / times[1])
+            yield {
+                "engine": scenario.engines[0].name, "cell": checked.cell.name, "group": summary.table.name, "cpus": scenario.cluster.cpus,
+                "measured_s": float(f"{measured:.6g}"), "simulated_s": float(f"{simulated:.6g}"), "serving": scenario.serving is not None,
+            }  # fmt: skip
 
 
-def text(table: dict[str, tuple[float, int, int]]) -> str:
-    """As TOML."""
-    lines = [
-        f"{name} = {{ median = {error:.4f}, cells = {cells}, cpus = {cpus} }}" for name, (error, cells, cpus) in table.items()
-    ]
-    return _HEAD + "[engines]\n" + "\n".join(lines) + "\n"
+def text(entries: Sequence[dict[str, Any]]) -> str:
+    """As TOML, a line a cell."""
+    lines = (f"  {{ {', '.join(f'{k} = {_value(v)}' for k, v in entry.items())} }}," for entry in entries)
+    return _HEAD + "cells = [\n" + "\n".join(lines) + "\n]\n"
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f'"{value}"' if isinstance(value, str) else repr(value)
 
 
 if __name__ == "__main__":
-    print(text(by_engine(validate.validate([validate.load(n) for n in validate.names()]))), end="")
+    print(text(list(cells(validate.validate([validate.load(n) for n in validate.names()])))), end="")

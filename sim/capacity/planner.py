@@ -17,6 +17,7 @@ from windtunnel.sim.capacity.estimate import SCOUT, Estimate, assess, refined
 from windtunnel.sim.capacity.question import Candidate, Question, candidate_document, resized
 from windtunnel.sim.capacity.search import best_first, explore
 from windtunnel.sim.capacity.trial import Order, Trial, engine_name
+from windtunnel.sim.prediction import Law
 
 from windtunnel import pool
 from windtunnel.cellspec import default_data_root
@@ -81,7 +82,7 @@ class Option:
 
     @property
     def interval_s(self) -> tuple[float, float]:
-        """Where 8 of 10 runs should end."""
+        """Where 9 of 10 runs should end."""
         return self.spread.interval(self.estimate.seconds)
 
 
@@ -171,13 +172,12 @@ class Planner:
             chance=spread.within(estimate.seconds, self._limit[number]) if estimate.ok else 0.0,
         )  # fmt: skip
 
-    def _error(self, candidate: Candidate) -> odds.EngineError:
-        path = self.question.calibration
-        return odds.calibrated_error(path) if path else odds.engine_error(self.question.variants[candidate.variant].engine)
+    def _law(self, candidate: Candidate) -> Law:
+        return odds.law_of(self.question.variants[candidate.variant].engine, self.question.calibration)
 
     def _spread(self, candidate: Candidate, estimate: Estimate) -> odds.Spread:
         return odds.spread(
-            self._error(candidate), candidate.cpus, size=estimate.size_error, seeds=self._seeds.get(candidate.number, ())
+            self._law(candidate), candidate.cpus, size=estimate.size_error, seeds=self._seeds.get(candidate.number, ())
         )
 
     def value(self, candidate: Candidate, seconds: float) -> float:
@@ -186,7 +186,7 @@ class Planner:
 
     def hopeless(self, number: int) -> bool:
         """Whether even the lower bound would be too late too often."""
-        least = odds.spread(self._error(self.question.candidates[number]), self.question.candidates[number].cpus)
+        least = odds.spread(self._law(self.question.candidates[number]), self.question.candidates[number].cpus)
         return least.within(self.bound_s[number], self._limit[number]) < self.question.confidence
 
     # -- the search -----------------------------------------------------------------------------------------------------

@@ -196,8 +196,8 @@ class Search:
         for i, (number, service) in enumerate(zip(numbers, services, strict=True)):
             replicas = estimates[i * (SEEDS + 1) : (i + 1) * (SEEDS + 1)]
             failed = next((e for e in replicas if not e.ok), None)
-            error = odds.engine_error(self.question.variants[service.candidate.variant].engine, serving=True)
-            spread = odds.spread(error, service.candidate.cpus, seeds=[e.p99_s or 0.0 for e in replicas])
+            law = odds.law_of(self.question.variants[service.candidate.variant].engine, serving=True)
+            spread = odds.spread(law, service.candidate.cpus, seeds=[e.p99_s or 0.0 for e in replicas])
             self.measured[number] = service, failed or replicas[0], spread
         return numbers
 
@@ -275,7 +275,7 @@ def _answer(search: Search, found: list[Service], best: int | None, following: i
     result["bottleneck"], result["idle"] = bottleneck(estimate.used), idle(estimate.used)
     result["autoscaling"] = _autoscaling(search, best)
     result["sensitivity"] = {"input": [_growth(search, best, factor, rate) for factor in GROWTH]}
-    result["extrapolation"] = {"cpus": service.candidate.cpus / spread.checked_cpus, "checked_cpus": spread.checked_cpus}
+    result["extrapolation"] = {"cpus": service.candidate.cpus / spread.law.cpus, "checked_cpus": spread.law.cpus}
     return result
 
 
@@ -295,10 +295,10 @@ def service_document(search: Search, number: int) -> dict[str, Any]:
     return {
         "number": number, "engine": search.question.variants[candidate.variant].label, "shape": candidate.shape,
         "type": candidate.type, "nodes": candidate.count, "cpus": candidate.cpus, "gpus": candidate.gpus,
-        "price_per_hour": candidate.price_per_hour, "p99_s": estimate.p99_s, "p99_80_s": list(spread.interval(estimate.p99_s)),
+        "price_per_hour": candidate.price_per_hour, "p99_s": estimate.p99_s, "p99_90_s": list(spread.interval(estimate.p99_s)),
         "chance": search.chance(number), "used": dict(estimate.used), "makespan_s": estimate.seconds,
         "replicas": {n: _bounds(d) for d in service.document["deployments"] for n in [d["name"]]},
-        "error": {"model": spread.model, "seeds": spread.seeds, "distance": spread.distance, "sigma": spread.sigma},
+        "error": {"model": spread.law.sd, "seeds": spread.seeds, "distance": spread.distance, "sigma": spread.sigma},
     }  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from windtunnel.engines.api import Capabilities, Option, Outcome, resolve_options
 from windtunnel.engines.models.serving import COST_NAMES, ENTRIES, RULES, ServingCosts, ServingEntry
+from windtunnel.sim.prediction import told
 from windtunnel.sim.serving.loops import LOOPS
 from windtunnel.sim.serving.settings import Settings
 from windtunnel.sim.serving.world import ServingWorld
@@ -72,6 +73,7 @@ class ServingSession:
         assert workload.workload.serving is not None
         world = ServingWorld(self._cluster, workload.workload.serving, self.settings, recorder)
         world.run()
+        recorder.counters |= told(self._name, self._cluster.cpus, serving=True)
         return Outcome(rows=world.journal.good)
 
     def close(self) -> None:

@@ -17,6 +17,7 @@ from windtunnel.sim.capacity.replay import toml
 from windtunnel.sim.capacity.search import best_first, explore, front
 from windtunnel.sim.capacity.serving import nodes_for
 from windtunnel.sim.capacity.trial import Trial
+from windtunnel.sim.prediction import PER_DOUBLING, Law
 
 from windtunnel.cli import main
 from windtunnel.scenario import from_document
@@ -153,18 +154,19 @@ def test_what_is_far_behind_at_a_first_look_is_not_simulated_further(ask: Ask) -
 
 
 def test_parts_of_the_error_add_as_squares_and_half_of_the_runs_are_below_the_estimate() -> None:
-    spread = odds.Spread(model=0.3, seeds=0.0, size=0.4, distance=0.0, checked_cpus=8)
-    assert spread.sigma == pytest.approx(0.5)
+    law = Law(mean=0.0, sd=0.3, cells=100_000, cpus=8, median=0.2)  # so many cells that Student's t is the normal law
+    spread = odds.Spread(law=law, seeds=0.0, size=0.4, distance=0.0)
+    assert spread.sigma == pytest.approx(0.5, abs=1e-4)
     assert spread.within(100.0, 100.0) == pytest.approx(0.5)
     assert spread.within(100.0, 100.0 * math.exp(0.5)) == pytest.approx(0.8413, abs=1e-4)
     low, high = spread.interval(100.0)
-    assert spread.within(100.0, high) - spread.within(100.0, low) == pytest.approx(0.8)
+    assert spread.within(100.0, high) - spread.within(100.0, low) == pytest.approx(0.9)
 
 
 def test_distance_widens_the_interval_with_each_doubling_beyond_what_was_compared() -> None:
-    error = odds.EngineError(median=0.05, cells=9, cpus=16)
-    assert odds.spread(error, 8).distance == 0.0
-    assert odds.spread(error, 64).distance == pytest.approx(2 * odds.PER_DOUBLING)
+    law = Law(mean=0.0, sd=0.05, cells=9, cpus=16, median=0.05)
+    assert odds.spread(law, 8).distance == 0.0
+    assert odds.spread(law, 64).distance == pytest.approx(2 * PER_DOUBLING)
 
 
 def test_a_line_goes_through_both_sizes_and_a_full_disk_is_no_time() -> None:
@@ -204,7 +206,9 @@ def test_a_job_that_is_too_large_says_what_comes_closest(ask: Ask) -> None:
 
 def test_the_plan_is_a_scenario_that_gives_the_same_time(ask: Ask) -> None:
     target = ask.folder / "plan.toml"
-    code, answer, output = ask(JOB, "--type", "m6i.4xlarge", "--count", "2", "--json", "--output", str(target))
+    code, answer, output = ask(
+        JOB, "--type", "m6i.4xlarge", "--count", "2", "--confidence", "0.5", "--json", "--output", str(target)
+    )
     assert code == 0, output
     code, simulated, output = ask.run("simulate", str(target), "--results", str(ask.folder / "results"), "--json")
     assert code == 0, output

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from windtunnel.commands.common import json_option, print_json, progress, results_folder, say, today
+from windtunnel.commands.common import json_option, print_json, progress, results_console, results_folder, say, today
+
+if TYPE_CHECKING:
+    from windtunnel.sim.costs import Calibration, HostCost
 
 
 @click.command()
@@ -14,6 +18,9 @@ from windtunnel.commands.common import json_option, print_json, progress, result
 @click.option("--scale", type=float, help="Scale factor of the data.  [default: that of the workload]")
 @click.option("--partitions", type=int, help="Files that a large table is cut into.")
 @click.option("--cpus", type=click.IntRange(min=1), help="CPUs to calibrate for.  [default: all]")
+@click.option(
+    "--quick", is_flag=True, help="One cell a number of workers: no held-out errors, no micro-measurements of the host."
+)
 @click.option(
     "--out", type=click.Path(path_type=Path), default=Path("calibration.json"), show_default=True, help="File to write."
 )
@@ -24,23 +31,89 @@ def calibrate(
     scale: float | None,
     partitions: int | None,
     cpus: int | None,
+    quick: bool,
     out: Path,
     results: Path | None,
     as_json: bool,
 ) -> int:
-    """Measure kernels and overheads on this machine and write the costs for `simulate --calibration`."""
+    """Measure kernels, overheads and this host, and write the costs for `simulate --calibration`."""
     from windtunnel.canonical import to_plain
     from windtunnel.cellspec import WorkloadChoice
     from windtunnel.cluster import ClusterSpec
-    from windtunnel.sim.calibrate import calibrate_workloads
+    from windtunnel.sim.measuring import calibrate_workloads, grid
     from windtunnel.store import Store
 
     parameters = {k: v for k, v in (("scale", scale), ("partitions", partitions)) if v is not None}
     chosen = tuple(WorkloadChoice(name=name, parameters=parameters) for name in dict.fromkeys(workloads))
-    store = Store(results_folder(results, "calibration"))
+    store, cluster = Store(results_folder(results, "calibration")), ClusterSpec.here(cpus=cpus)
+    host = () if quick else _host(cluster)
     with progress() as show:
-        calibration = calibrate_workloads(chosen, ClusterSpec.here(cpus=cpus), store, out, show, date=today())
+        found = calibrate_workloads(
+            chosen if quick else grid(chosen), cluster, store, out, show, date=today(), host=host
+        )  # fmt: skip
     if as_json:
-        print_json(to_plain(calibration))
+        print_json(to_plain(found))
+    else:
+        _print(found)
     say(f"written: {out}")
     return 0
+
+
+def _host(cluster: Any) -> tuple[HostCost, ...]:
+    from windtunnel.sim.crossings import crossings
+    from windtunnel.sim.host import host_costs
+
+    say("measuring the host: memory, disk, loopback, serialization, starts of processes and sessions, the JVM bridge")
+    found = list(host_costs())
+    for measured in crossings(cluster):
+        say(f"  {measured.name}, {measured.at}: {_amount(measured.value, measured.unit)}")
+        found.append(measured)
+    return tuple(found)
+
+
+def _print(found: Calibration) -> None:
+    """Three tables: what the host does, what a row of each kernel costs, how far predictions of unseen cells were off."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from windtunnel.sim.prediction import coverage, engine_law
+
+    def show(title: str, heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+        table = Table(title=Text(title), title_justify="left", box=None, pad_edge=False)
+        for number, head in enumerate(heads):
+            table.add_column(Text(head), justify="left" if number < 2 else "right")
+        for row in rows:
+            table.add_row(*map(Text, row))
+        if rows:
+            results_console().print(table)
+
+    show(
+        "this host", ("", "at", "median", "quartiles"),
+        [(h.name, h.at, _amount(h.value, h.unit), f"{_amount(h.low, h.unit)} – {_amount(h.high, h.unit)}") for h in found.host],
+    )  # fmt: skip
+    show(
+        "kernels", ("workload", "operator", "a task", "a row", "a byte", "varies by", "fit off by"),
+        [
+            (o.workload, f"{o.operator} ({o.phase})", _amount(o.fixed_s, "s"), _amount(o.per_row_s, "s"), _amount(o.per_byte_s, "s"),
+             f"{o.cv:.0%}", f"{o.error:.0%}")
+            for o in found.operators
+        ],
+    )  # fmt: skip
+    laws = [(e.engine, engine_law(found.held_out, e.engine)) for e in found.engines]
+    show(
+        "predictions of cells held out", ("engine", "cells", "median error", "90 % interval"),
+        [(n, str(law.cells), f"{law.median:.1%}", "{:.2f}× – {:.2f}×".format(*law.factors())) for n, law in laws if law],
+    )  # fmt: skip
+    inside, of = coverage(found.held_out)
+    if of:
+        say(f"{inside} of {of} held-out cells lie in the 90 % interval that the other cells give")
+
+
+def _amount(value: float, unit: str) -> str:
+    from windtunnel.units import format_bytes, format_seconds
+
+    if unit == "bytes/s":
+        return f"{format_bytes(value)}/s"
+    if value and value < 1e-6:
+        return f"{value * 1e9:.3g} ns"
+    return format_seconds(value)

@@ -78,7 +78,7 @@ def _calibrate(simulated: Experiment, store: Store) -> None:
     """At a quarter and half of the scale: what the report shows is a prediction, not a fit of its own runs."""
     from dataclasses import replace
 
-    from windtunnel.sim.calibrate import calibrate_workloads
+    from windtunnel.sim.measuring import calibrate_workloads
 
     say("calibrating at smaller scales: what kernels cost, and the overheads of the local world")
     smaller = (

@@ -28,8 +28,8 @@ def print_plan(result: dict[str, Any]) -> None:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-_JOB = ("engine", "cluster", "$/h", "time", "8 of 10 runs", "cost", "chance", "CPUs busy", "GPUs busy", "")
-_SERVING = ("engine", "cluster", "$/h", "p99", "8 of 10 runs", "replicas", "chance", "CPUs busy", "GPUs busy", "")
+_JOB = ("engine", "cluster", "$/h", "time", "9 of 10 runs", "cost", "chance", "CPUs busy", "GPUs busy", "")
+_SERVING = ("engine", "cluster", "$/h", "p99", "9 of 10 runs", "replicas", "chance", "CPUs busy", "GPUs busy", "")
 
 
 def _rows(result: dict[str, Any]) -> list[tuple[dict[str, Any], str]]:
@@ -64,7 +64,7 @@ def _counted(result: dict[str, Any]) -> str:
 
 
 def _job_cells(entry: dict[str, Any], asked: bool) -> list[str]:
-    low, high = entry["makespan_80_s"]
+    low, high = entry["makespan_90_s"]
     return [
         entry["engine"], entry["shape"], f"{entry['price_per_hour']:.2f}", format_seconds(entry["makespan_s"]),
         f"{format_seconds(low)} – {format_seconds(high)}", money(entry["cost_usd"]) if entry["price_per_hour"] else "–",
@@ -73,7 +73,7 @@ def _job_cells(entry: dict[str, Any], asked: bool) -> list[str]:
 
 
 def _serving_cells(entry: dict[str, Any], asked: bool) -> list[str]:
-    low, high = entry["p99_80_s"]
+    low, high = entry["p99_90_s"]
     replicas = ", ".join(
         f"{n} {r['min']}–{r['max']}" if r["min"] != r["max"] else f"{n} {r['max']}" for n, r in entry["replicas"].items()
     )
@@ -103,10 +103,10 @@ def sentences(result: dict[str, Any]) -> list[str]:
         return lines
     if result["kind"] == "serving":
         return [_serving_plan(result), *_common(result), *_growth_serving(result), *lines]
-    low, high = chosen["makespan_80_s"]
+    low, high = chosen["makespan_90_s"]
     plan = (
         f"plan: {chosen['engine']} on {chosen['shape']}: {format_seconds(chosen['makespan_s'])} "
-        f"({format_seconds(low)} to {format_seconds(high)} in 8 of 10 runs)"
+        f"({format_seconds(low)} to {format_seconds(high)} in 9 of 10 runs)"
         + (f", {money(chosen['cost_usd'])}" if chosen["cost_usd"] else "")
         + (f"; it keeps the objective with probability {chosen['chance']:.0%}" if _asked(result) else "")
     )
@@ -213,10 +213,10 @@ def _serving_plan(result: dict[str, Any]) -> str:
     replicas = ", ".join(
         f"{r['max']} × {n}" if r["min"] == r["max"] else f"{r['min']} to {r['max']} × {n}" for n, r in chosen["replicas"].items()
     )
-    low, high = chosen["p99_80_s"]
+    low, high = chosen["p99_90_s"]
     text = (
         f"plan: {chosen['engine']} on {chosen['shape']} with {replicas}: p99 {format_seconds(chosen['p99_s'])} "
-        f"({format_seconds(low)} to {format_seconds(high)} in 8 of 10 runs), {money(chosen['price_per_hour'])} an hour; "
+        f"({format_seconds(low)} to {format_seconds(high)} in 9 of 10 runs), {money(chosen['price_per_hour'])} an hour; "
         f"it keeps the objective with probability {chosen['chance']:.0%}"
     )
     auto = result["autoscaling"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from windtunnel.commands.common import results_console
-from windtunnel.document import run_document
+from windtunnel.document import prediction, run_document
 from windtunnel.serving_document import is_serving, last_replicas
 from windtunnel.units import format_bytes, format_seconds
 
@@ -35,15 +35,37 @@ def print_runs(name: str, records: tuple[RunRecord, ...]) -> None:
         table.add_row(*(Text(c) for c in cells))
     console = results_console()
     console.print(table)
+    for line in _sources(records):
+        console.print(line, markup=False, highlight=False, style="dim")
     for reason in dict.fromkeys(f"{r.label}: {r.status}: {r.reason}" for r in records if r.status != "ok"):
         console.print(reason, markup=False, highlight=False)
 
 
 def _batch_cells(record: RunRecord, run: dict[str, Any]) -> list[str]:
     optimum = "–" if run["of_optimum"] is None else f"{run['of_optimum']:.0%}"
-    cells = [format_seconds(run["makespan_s"]), format_seconds(run["lower_bound_s"]), optimum, _resource(run["bound_by"])]
+    cells = [_with_interval(run, run["makespan_s"]), format_seconds(run["lower_bound_s"]), optimum, _resource(run["bound_by"])]
     cells += [_bottleneck(record), *_busy(run), format_bytes(run["peak_memory_bytes"]), format_bytes(run["spilled_bytes"])]
     return [*cells, f"${run['cost_usd']:.4g}" if run["cost_usd"] else "–"]
+
+
+def _with_interval(run: dict[str, Any], seconds: float) -> str:
+    """A simulated time with the interval in which the truth should lie."""
+    sure = run["prediction"]
+    if sure is None:
+        return format_seconds(seconds)
+    low, high = run.get("interval_s") or (seconds * sure["low"], seconds * sure["high"])
+    return f"{format_seconds(seconds)} ({format_seconds(low)} – {format_seconds(high)})"
+
+
+def _sources(records: tuple[RunRecord, ...]) -> list[str]:
+    """Where the intervals come from, a sentence an engine."""
+    found = {r.label: sure for r in records if (sure := prediction(r)) is not None}
+    places = {"held_out": "cells held out on this host", "published": "published cells that nothing was fitted to"}
+    lines: dict[str, list[str]] = {}
+    for label, sure in found.items():
+        text = f"{sure['cells']} {places[sure['of']]}, median error {sure['error']:.1%}"
+        lines.setdefault(text, []).append(label)
+    return [f"in brackets the 90 % interval; {', '.join(labels)}: from {text}" for text, labels in lines.items()]
 
 
 def _bottleneck(record: RunRecord) -> str:
@@ -66,7 +88,7 @@ def _serving_cells(record: RunRecord, run: dict[str, Any]) -> list[str]:
     answered = f"{run['throughput_per_s']:.4g}" + (f" ({lost} lost)" if lost else "")
     replicas = ", ".join(f"{name} {count}" for name, count in last_replicas(record).items())
     return [
-        _offered(record, run), answered, format_seconds(latency["p50"]), format_seconds(latency["p99"]), replicas,
+        _offered(record, run), answered, format_seconds(latency["p50"]), _with_interval(run, latency["p99"]), replicas,
         *_busy(run), f"${run['cost_usd']:.4f}",
     ]  # fmt: skip
 

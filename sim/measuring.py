@@ -1,0 +1,62 @@
+"""From workloads to a calibration file: run them small on this machine, fit, predict what was held out, measure the host.
+
+The runs go through `Experiment`, one process a cell. The module owns which cells are run; it fits nothing itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from windtunnel.sim.calibrate import calibrate
+from windtunnel.sim.costs import Calibration, HostCost
+from windtunnel.sim.crossfit import held_out, with_held_out
+
+from windtunnel.cellspec import WorkloadChoice, default_data_root
+from windtunnel.cluster import ClusterSpec
+from windtunnel.experiment import Experiment, Progress
+from windtunnel.record import RunRecord
+from windtunnel.scenario_tables import EngineChoice
+from windtunnel.store import Store
+
+ENGINES = tuple(EngineChoice(name=n, label=n, options={}) for n in ("bulk", "streaming"))
+
+
+def calibrate_workloads(
+    choices: Sequence[WorkloadChoice], cluster: ClusterSpec, store: Store, out: Path,
+    progress: Callable[[Progress], None] | None = None, *, date: str = "", repetitions: int = 3, data_root: Path | None = None,
+    host: Sequence[HostCost] = (),
+) -> Calibration:  # fmt: skip
+    """Run each workload small, on one worker and on all, write the fitted calibration with its held-out errors to ``out``.
+
+    One worker alone tells what a kernel costs undisturbed, all of them how much they disturb each other. Kernels cost the same
+    under both engines, so that of several choices each is run by one engine a number of workers, in turns.
+    """
+    node, root = cluster.nodes[0], data_root or default_data_root()
+    records: list[RunRecord] = []
+    for turn, cpus in enumerate(sorted({1, node.cpus})):
+        alternating = [replace(c, engines=(ENGINES[(turn + i) % 2],)) for i, c in enumerate(choices)]
+        experiment = Experiment(
+            name=f"calibrate-{cpus}", workloads=tuple(alternating if len(choices) > 1 else choices), engines=ENGINES, aa=False,
+            repetitions=repetitions, cluster=replace(cluster, nodes=(replace(node, cpus=cpus),)), data_root=root,
+        )  # fmt: skip
+        records += experiment.run(store, resume=True, progress=progress)
+    workloads = {c.name: c.load() for c in choices}
+    names = list(dict.fromkeys(c.name for c in choices))
+    result = calibrate(records, provenance={"date": date, "workloads": names}, workloads=workloads)
+    result = with_held_out(result, held_out(records, workloads, store.root / "held-out", root))
+    result = replace(result, host=tuple(host))
+    result.save(out)
+    return result
+
+
+def grid(choices: Sequence[WorkloadChoice], *, shrunk: float = 0.5) -> tuple[WorkloadChoice, ...]:
+    """Each choice at its own scale and a smaller one, with its partitions and with twice as many: cells to hold out in turn."""
+    found = []
+    for choice in choices:
+        dataset = choice.load().dataset
+        for times, more in ((1.0, 1), (shrunk, 1), (1.0, 2), (shrunk, 2)):
+            parameters = {"scale": dataset.scale * times, "partitions": dataset.partitions * more}
+            found.append(replace(choice, parameters={**choice.parameters, **parameters}))
+    return tuple(found)
