@@ -53,9 +53,7 @@ class Execution(Place):
                 memory = node.memory
                 memory.used += quick.memory + quick.bytes
                 if memory.used > memory.peak:
-                    memory.peak, memory.peak_s = memory.used, now
-                    if memory.used > memory.limit:
-                        memory.fail(stage.name)
+                    memory.higher(stage.name)
                 worker.arm(start - now + stage.seconds[launch.partition])
                 return
         run = worker.run = TaskRun(stage, launch, worker)
@@ -181,7 +179,7 @@ class Execution(Place):
             run.worker.started_s = now
         node, launch, blocks = run.worker.node, run.launch, self._blocks
         elsewhere: list[Block] = []
-        if self.volatile and any(self._blocks[i] is None for i in launch.blocks):
+        if self.volatile and any([blocks[i] is None for i in launch.blocks]):
             self._refuse_run(run)  # launched before the driver heard that its input is gone
             return
         rows = size = 0
@@ -192,30 +190,32 @@ class Execution(Place):
             size += block.bytes
             if block.node != node.index or block.on_disk:
                 elsewhere.append(block)
-        for side in launch.sides:
-            for i in side:
-                block = blocks[i]
-                assert block is not None, f"task {launch.task} reads block {i}, which was released"
-                if i not in node.cached:
-                    node.cached.add(i)
-                    elsewhere.append(block)
+        for i in [i for side in launch.sides for i in side if i not in node.cached] if launch.sides else ():
+            block = blocks[i]
+            assert block is not None, f"task {launch.task} reads block {i}, which was released"
+            node.cached.add(i)
+            elsewhere.append(block)
         self._work_out(run, rows, size)
         if elsewhere or self._cost.merge_bytes or run.stage.law.source:
             self._bring(run, elsewhere, size)
-        else:
-            node.memory.take(run.memory, run.stage.name)
-            run.pending = 1
-        self._fetched(run)
-        if run.pending and run.stage.traits.overlap and not run.ahead:
+            self._fetched(run)
+            if run.pending and run.stage.traits.overlap and not run.ahead:
+                run.fetched_s = now
+                self._phase(run)
+            return
+        node.memory.take(run.memory, run.stage.name)
+        if not run.ahead:
             run.fetched_s = now
             self._phase(run)
 
     def _work_out(self, run: TaskRun, rows: int, size: int) -> None:
-        stage, launch, node = run.stage, run.launch, run.worker.node
+        """What the task does with its input, which is known now: its work, its output, and its phases here."""
+        stage, launch = run.stage, run.launch
+        bytes_in = size
         if stage.law.source:
             rows, size = stage.law.source[launch.partition]
-        inputs, bytes_in = len(launch.blocks), 0 if stage.law.source else size
-        recipe = stage.recipe(rows, size, inputs, bytes_in)
+            bytes_in = 0
+        recipe = stage.recipe(rows, size, len(launch.blocks), bytes_in)
         work = run.work = recipe.work
         made, overhead, run.memory = recipe.made, recipe.overhead_s, recipe.held
         if recipe.plan is not None:
@@ -223,10 +223,12 @@ class Execution(Place):
         else:
             run.plan = stage.plan(work, launch.partition)
             made = Made(run.plan)
-            overhead, run.memory = stage.overhead_s(work, inputs, bytes_in, made), stage.held_bytes(size, run.plan)
-        run.factors = stage.factors(work, launch.partition, launch.attempt) if recipe.varies else ()
+            overhead, run.memory = stage.overhead_s(work, len(launch.blocks), bytes_in, made), stage.held_bytes(size, run.plan)
+        if work.cvs:
+            run.factors = stage.factors(work, launch.partition, launch.attempt)
+        node = run.worker.node
         run.phases = stage.phases(run, node, overhead)
-        if "device" in stage.classes:
+        if stage.devices:
             batch = size / max(work.batches, 1) + made.most
             check_device_memory(node.spec.gpus, stage.spec.state.memory_bytes, batch, stage.name)
 
@@ -261,9 +263,9 @@ class Execution(Place):
     def _phase_done(self, run: TaskRun) -> None:
         if not run.worker.alive:
             return
-        begun = run.begun_s
+        begun, stage = run.begun_s, run.stage
         if begun >= 0.0:
-            work_class, now, stage = run.phases[run.phase][0], self.env._now, run.stage
+            now, work_class = self.env._now, run.phases[run.phase][0]
             if self.volatile:  # it may be for nothing yet
                 run.spent += ((work_class, begun, now, now - begun),)
             else:
@@ -271,7 +273,7 @@ class Execution(Place):
                 self.usage.log += (row, begun, now, level * (now - begun))
                 if stage.pool_row >= 0:
                     self.usage.log += (stage.pool_row, begun, now, now - begun)
-        elif begun == SHARED and (self.volatile or run.stage.pool_row >= 0):
+        elif begun == SHARED and (self.volatile or stage.pool_row >= 0):
             run.spent += (("shared", run.shared[0], self.env._now, run.shared[1]),)
         run.phase += 1
         if run.phase < len(run.phases):
@@ -283,37 +285,49 @@ class Execution(Place):
 
     def _emit(self, run: TaskRun) -> None:
         """Store the blocks of the emission at hand; one that does not fit is written to disk first."""
-        launch, node = run.launch, run.worker.node
+        launch, stage = run.launch, run.stage
+        node, index, pieces = run.worker.node, launch.stage, run.plan[run.emission].blocks
         last = run.emission == len(run.plan) - 1
-        pieces = run.plan[run.emission].blocks
-        if not run.merged and run.stage.traits.outputs == "disk":
-            run.merged = True
-            if self._finish_files(run, sum(b for _, _, b in pieces)):
+        if stage.files:
+            if not self._to_file(run, pieces, last):
                 return
-        before = sum([len(e.blocks) for e in run.plan[: run.emission]]) if run.emission else 0
-        run.at = max(run.at, min(launch.skip_blocks, before + len(pieces)))
-        todo: Sequence[tuple[int, int, int]] = pieces[run.at - before :]
-        if run.stage.traits.outputs == "disk":
-            run.at = before + len(pieces)
-            if todo and not self._write_file(run, todo, last):
-                return
-            todo = ()
-        for partition, rows, size in todo:
+            pieces = ()
+        elif run.at or run.emission or launch.skip_blocks:
+            pieces = pieces[self._emitted(run, pieces) :]
+        for partition, rows, size in pieces:
             run.at += 1
-            if not node.store.put(size):
-                if not self._spill(run, partition, rows, size, last):
-                    return
-                continue
-            self.stored_bytes += size
-            self._made(run, Block(-1, launch.stage, partition, launch.task, rows, size, node.index), last)
-        if self.env._now >= self.journal.stored.next_s:
-            self.journal.stored.note(self.env._now, self.stored_bytes)
+            if node.store.put(size):
+                self.stored_bytes += size
+                block = Block(len(self._blocks), index, partition, launch.task, rows, size, node.index)
+                self._blocks.append(block)
+                self._announce(run, block, last)
+            elif not self._spill(run, partition, rows, size, last):
+                return
+        now = self.env._now
+        if now >= self.journal.stored.next_s:
+            self.journal.stored.note(now, self.stored_bytes)
         if last:
             self._task_done(run)
         else:
             run.emission += 1
             run.phase = 0
             self._phase(run)
+
+    def _emitted(self, run: TaskRun, pieces: Sequence[tuple[int, int, int]]) -> int:
+        """How many blocks of the emission at hand are out already, in this attempt or an earlier one."""
+        before = sum([len(e.blocks) for e in run.plan[: run.emission]])
+        run.at = max(run.at, min(run.launch.skip_blocks, before + len(pieces)))
+        return run.at - before
+
+    def _to_file(self, run: TaskRun, pieces: Sequence[tuple[int, int, int]], last: bool) -> bool:
+        """Write an emission to files. True when that is done at once; else the task goes on then."""
+        if not run.merged:
+            run.merged = True
+            if self._finish_files(run, sum(b for _, _, b in pieces)):
+                return False
+        todo = pieces[self._emitted(run, pieces) :]
+        run.at += len(todo)
+        return not todo or self._write_file(run, todo, last)
 
     def _finish_files(self, run: TaskRun, size: int) -> bool:
         """What a task's files cost beyond writing them once: merging sorted runs, copies of the job's output. True: wait for it.
@@ -396,11 +410,6 @@ class Execution(Place):
             return True
         return False
 
-    def _made(self, run: TaskRun, block: Block, last: bool) -> None:
-        block.id = len(self._blocks)
-        self._blocks.append(block)
-        self._announce(run, block, last)
-
     def _announce(self, run: TaskRun, block: Block, last: bool) -> None:
         run.stage.queued += block.bytes
         if last:
@@ -409,9 +418,11 @@ class Execution(Place):
             self._send(BlockReady(block), self._cost.block_s)
 
     def _task_done(self, run: TaskRun) -> None:
-        now, worker = self.env._now, run.worker
+        worker, journal = run.worker, self.journal
         worker.node.memory.give(run.memory)
-        self.journal.task_done(run, now)
+        journal.tasks += 1
+        if not journal.tasks % journal.every:
+            journal.task_done(run, self.env._now)
         if run.spent:
             self.usage.spent(run.stage, run.spent, lost=run.launch.again)
         if self._cost.forget_bytes_per_s and run.launch.blocks:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from windtunnel.engines.physical import (
@@ -95,11 +95,11 @@ class Work:
     moved_bytes: float
     bridge_rows: float = 0.0
     bridge_bytes: float = 0.0
+    cvs: tuple[float, ...] = field(init=False, compare=False)  # of its steps; empty when no duration is drawn
 
-    @property
-    def varies(self) -> bool:
-        """Whether its duration is drawn."""
-        return any(s.cv > 0 for s in self.steps)
+    def __post_init__(self) -> None:
+        cvs = tuple(s.cv for s in self.steps)
+        object.__setattr__(self, "cvs", cvs if any(cv > 0 for cv in cvs) else ())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

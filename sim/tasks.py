@@ -170,10 +170,10 @@ class Normals:
 class Recipe:
     """What tasks with equal input have in common. ``plan`` None: it depends on the partition."""
 
-    __slots__ = ("held", "made", "overhead_s", "plan", "varies", "work")
+    __slots__ = ("held", "made", "overhead_s", "plan", "work")
 
     def __init__(self, work: Work, plan: tuple[Emission, ...] | None, made: Made, overhead_s: float, held: int) -> None:
-        self.work, self.varies = work, work.varies
+        self.work = work
         self.plan = plan
         self.made = made
         self.overhead_s = overhead_s
@@ -195,8 +195,8 @@ class StageRun:
     """A stage with its law: works out tasks, remembers equal ones, draws durations."""
 
     __slots__ = (
-        "_draws",
         "_normals",
+        "_pages",
         "_plans",
         "_recipes",
         "_seed",
@@ -204,8 +204,10 @@ class StageRun:
         "block_bytes",
         "classes",
         "cost",
+        "devices",
         "emit",
         "fetch",
+        "files",
         "index",
         "kinds",
         "law",
@@ -241,13 +243,15 @@ class StageRun:
         gpu_only = spec.resources.gpus > 0 and spec.resources.cpus == 0
         self.weight = 0.0 if gpu_only else (spec.resources.cpus or 1.0)
         self.classes = tuple(dict.fromkeys(s.work_class for s in law.steps)) or ("cpu",)
+        self.devices = "device" in self.classes
+        self.files = traits.outputs == "disk"
         self.nothing = Work((), 0.0, 0.0, 1, 0.0, 0.0)
         self.pool_row = self.queue_row = -1  # where `Usage` keeps account of its workers and its output
         self.queued = 0  # bytes of its blocks that were not released yet
         self.uses: dict[WorkClass, tuple[int, float]] = {}  # and of its work: row and level by class
         self._seed = seed
         self._normals: dict[tuple[int, int], Normals] = {}
-        self._draws: dict[tuple[int, int], tuple[float, dict[int, list[float]]]] = {}
+        self._pages: dict[tuple[int, int], tuple[tuple[float, ...], list[list[float]]]] = {}
         self._works: dict[tuple[int, int, int], Work] = {}
         self._recipes: dict[tuple[int, int, int, int], Recipe] = {}
         #: its tasks have a single phase, on the CPU
@@ -345,8 +349,8 @@ class StageRun:
     def _quick(self, work: Work, plan: tuple[Emission, ...]) -> Quick | None:
         if (
             len(plan) != 1
-            or "device" in self.classes
-            or self.traits.outputs == "disk"
+            or self.devices
+            or self.files
             or (self.python and self.cost.python_copies)
         ):
             return None
@@ -376,7 +380,7 @@ class StageRun:
             leaving = max((b for e in plan for _, _, b in e.blocks), default=0)
         else:
             leaving = max(sum(b for _, _, b in e.blocks) for e in plan)
-            if self.traits.outputs == "disk" and self.cost.merge_bytes:
+            if self.files and self.cost.merge_bytes:
                 leaving = min(leaving, round(self.cost.merge_bytes))
         copies = 0
         if self.python and self.cost.python_copies:
@@ -389,28 +393,34 @@ class StageRun:
             self._normals[key] = Normals(self._seed, self.index, step, attempt)
         return self._normals[key]
 
-    def factors(self, work: Work, partition: int, attempt: int) -> tuple[float, ...]:
-        """A random multiplier a step: lognormal with mean 1."""
-        if not work.varies:
+    def factors(self, work: Work, partition: int, attempt: int) -> Sequence[float]:
+        """A random multiplier a step: lognormal with mean 1. Those of the first ``cvs`` of an attempt are drawn a thousand partitions
+        at a time: as a rule there are no others."""
+        if not work.cvs:
             return ()
-        return tuple(
-            [1.0 if step.cv <= 0 else self._factor(i, attempt, max(partition, 0), step.cv) for i, step in enumerate(work.steps)]
-        )
+        number, place = divmod(partition, _PAGE) if partition > 0 else (0, 0)
+        page = self._pages.get((attempt, number))
+        if page is None:
+            page = self._pages[attempt, number] = (work.cvs, self._page(work.cvs, number, attempt))
+        if page[0] == work.cvs:
+            return [column[place] for column in page[1]]
+        return [1.0 if cv <= 0 else self._factor(i, attempt, max(partition, 0), cv) for i, cv in enumerate(work.cvs)]
+
+    def _page(self, cvs: tuple[float, ...], number: int, attempt: int) -> list[list[float]]:
+        """Factors by step of the ``number``-th thousand partitions."""
+        columns: list[list[float]] = []
+        for step, cv in enumerate(cvs):
+            if cv <= 0:
+                columns.append([1.0] * _PAGE)
+                continue
+            variance = float(np.log1p(cv**2))
+            drawn = self._normal(step, attempt).first((number + 1) * _PAGE)[number * _PAGE :]
+            columns.append(np.exp(drawn * variance**0.5 - variance / 2).tolist())
+        return columns
 
     def _factor(self, step: int, attempt: int, partition: int, cv: float) -> float:
-        """One multiplier. Those of the first ``cv`` of a step are drawn a thousand at a time: as a rule there is no other."""
-        usual, pages = self._draws.setdefault((step, attempt), (cv, {}))
-        number, place = divmod(partition, _PAGE)
-        page = pages.get(number) if cv == usual else None
-        if page is not None:
-            return page[place]
-        variance, normals = float(np.log1p(cv**2)), self._normal(step, attempt)
-        if cv != usual:
-            return float(np.exp(normals[partition] * variance**0.5 - variance / 2))
-        drawn = normals.first((number + 1) * _PAGE)[number * _PAGE :]
-        values: list[float] = np.exp(drawn * variance**0.5 - variance / 2).tolist()
-        pages[number] = values
-        return values[place]
+        variance = float(np.log1p(cv**2))
+        return float(np.exp(self._normal(step, attempt)[partition] * variance**0.5 - variance / 2))
 
     def phases(self, run: TaskRun, node: Node, overhead: float) -> Sequence[tuple[WorkClass, float]]:
         """Seconds by work class, in order, with the worker's overheads as CPU time."""
@@ -436,10 +446,12 @@ class StageRun:
 
     def _one_phase(self, run: TaskRun, node: Node, seconds: float) -> Sequence[tuple[WorkClass, float]]:
         """The same where all is CPU time that nobody disturbs."""
-        factors, cold = run.factors, self.cost.cold if run.worker.cold else 1.0
-        run.worker.cold = False
-        for i, step in enumerate(run.work.steps):
-            seconds += step.seconds * ((factors[i] if factors else 1.0) * cold)
+        worker, cold, i = run.worker, 1.0, 0
+        if worker.cold:
+            worker.cold, cold = False, self.cost.cold
+        for step in run.work.steps:
+            seconds += step.seconds * ((run.factors[i] if run.factors else 1.0) * cold)
+            i += 1
         seconds *= node.slow
         return (("cpu", seconds),) if seconds > 0 else (("sleep", 0.0),)
 

@@ -289,7 +289,7 @@ class Bulk:
                 continue
             while pending:
                 ahead = len(pending) > plenty
-                worker = ledger.worker_for(index, ahead=ahead, beside=pending[0].blocks)
+                worker = ledger.worker_for(index, ahead, pending[0].blocks)
                 if worker is None:
                     break
                 actions.append(ledger.launch(pending.popleft(), worker, self._sides.get(index, ())))

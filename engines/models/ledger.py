@@ -118,19 +118,20 @@ class Ledger(Slots):
 
     def launch(self, task: Task, worker: Worker, sides: tuple[tuple[int, ...], ...] = ()) -> Launch:
         """Write down that ``task`` goes to ``worker``."""
-        if worker.stage < 0:
-            if not worker.tasks:
-                worker.held = task.stage
-                self._take(task.stage, worker.node, 1)
-                self._behind[self._like[task.stage]].append(worker.id)
-        elif not worker.tasks:
-            self._work(worker, 1)
-        worker.tasks.append(task.id)
+        tasks, stage = worker.tasks, task.stage
+        if worker.stage >= 0:
+            if not tasks:
+                self._work(worker, 1)
+        elif not tasks:
+            worker.held = stage
+            self._take(stage, worker.node, 1)
+            self._behind[self._like[stage]].append(worker.id)
+        tasks.append(task.id)
         if worker.stage >= 0:
             self._actor_has(worker)
         task.worker = worker.id
         self.running += 1
-        return Launch(task.id, task.stage, task.partition, worker.id, task.attempt, task.blocks, task.split, sides, task.emitted,
+        return Launch(task.id, stage, task.partition, worker.id, task.attempt, task.blocks, task.split, sides, task.emitted,
                       task.again)  # fmt: skip
 
     def emitted(self, block: Block) -> Again | None:
@@ -171,9 +172,21 @@ class Ledger(Slots):
         return task
 
     def _ended(self, task_id: int) -> Task:
+        """A task ended, in whatever way: its worker has one less."""
         task = self.tasks[task_id]
         self.running -= 1
-        self._free(task)
+        worker = self.workers[task.worker]
+        worker.tasks.remove(task_id)
+        if worker.stage >= 0:
+            if not worker.tasks:
+                self._work(worker, -1)
+            self._actor_has(worker)
+        elif worker.tasks:
+            self._behind[self._like[worker.held]].append(worker.id)
+        else:
+            self._take(worker.held, worker.node, -1)
+            worker.held = -1
+            self._idle(worker)
         return task
 
     def cancel(self, task_id: int) -> Cancel:
@@ -196,30 +209,19 @@ class Ledger(Slots):
         """The end of a job whose task cannot succeed."""
         return Fail(reason, operator or self.job.stages[task.stage].name, task.partition)
 
-    def _free(self, task: Task) -> None:
-        worker = self.workers[task.worker]
-        worker.tasks.remove(task.id)
-        if worker.stage >= 0:
-            if not worker.tasks:
-                self._work(worker, -1)
-            self._actor_has(worker)
-        elif worker.tasks:
-            self._behind[self._like[worker.held]].append(worker.id)
-        else:
-            self._take(worker.held, worker.node, -1)
-            worker.held = -1
-            self._idle(worker)
-
     def consumed(self, block_ids: Iterable[int]) -> list[Action]:
         """A consumer stage needs these no more; a `Release` of those that nobody needs."""
         free = []
         if self.lineage is not None:
             block_ids = self.lineage.current(tuple(block_ids))
+        readers = self.readers
         for block_id in block_ids:
-            self.readers[block_id] -= 1
-            if self.readers[block_id] <= 0:
+            left = readers[block_id] - 1
+            if left > 0:
+                readers[block_id] = left
+            else:
                 free.append(block_id)
-                del self.readers[block_id]
+                del readers[block_id]
                 self.blocks.pop(block_id, None)
                 self.order.pop(block_id, None)
         return [Release(tuple(free))] if free else []

@@ -221,7 +221,8 @@ class Slots:
     def _take(self, stage: int, node: int, sign: int) -> None:
         cpus, gpus, custom = self._needs[stage]
         self._cpus[node] -= sign * cpus
-        self._gpus[node] -= sign * gpus
+        if gpus:
+            self._gpus[node] -= sign * gpus
         for tag, amount in custom:
             self._custom[node][tag] = self._custom[node].get(tag, 0.0) - sign * amount
         if sign < 0:
@@ -230,7 +231,7 @@ class Slots:
     def _unpark(self, node: int) -> None:
         """A node has more room: its idle workers that had been refused for want of it wait again."""
         for like, parked in self._parked.items():
-            if node in parked and self._fits(like, node):
+            if parked and node in parked and self._fits(like, node):
                 self._idle_for[like].extend(parked.pop(node))
 
     def feasible(self, stage: Stage, view: View) -> str | None:
@@ -243,7 +244,7 @@ class Slots:
         custom = "".join(f", {amount:g} {tag}" for tag, amount in r.custom)
         return f"stage {stage.name!r} asks for {r.cpus:g} CPUs, {r.gpus:g} devices{custom} a task; no node has that much"
 
-    def worker_for(self, stage: int, *, ahead: bool, beside: Sequence[int] = ()) -> Worker | None:
+    def worker_for(self, stage: int, ahead: bool, beside: Sequence[int] = ()) -> Worker | None:
         """A worker that can take a task of ``stage`` now; ``ahead`` allows one queued behind a running task.
 
         One on the node of the first block of ``beside`` is preferred, where the cluster has several nodes.

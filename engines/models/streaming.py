@@ -88,12 +88,14 @@ class Streaming:
         self._running = [0] * count
         self._left_inputs = [sum(1 for i in s.inputs) for s in job.stages]  # inputs not complete yet
         self._complete = [False] * count
+        self._finished = False
         self._output: list[list[int]] = [[] for _ in range(count)]  # kept for partition and broadcast readers, and the result
         self._queued = [0] * count
         self._queued_bytes = [0] * count
         self._emitted_blocks = [0] * count
         self._emitted_bytes = [0] * count
-        self._outputs = [(0, 0, 0)] * count  # tasks, their blocks, their bytes
+        self._outputs = [(0, 0, 0)] * count  # tasks that ended, their blocks, their bytes
+        self._each = [(1.0, 0.0)] * count  # the same a task, at least one block
         self._pushes = [self._backpressure and self._pushes_back(s.index) for s in job.stages]
         self._edge_bytes = view.store_limit_bytes * self._queued_fraction / max(1, sum(self._pushes))
         self._collects = [self._collected(s.index) for s in job.stages]
@@ -120,26 +122,51 @@ class Streaming:
             if all(i.mode == "broadcast" for i in stage.inputs):  # a source, which may wait for its side inputs
                 self._ready[stage.index].extend(ledger.new_task(stage.index, p, (p,)) for p in range(stage.partitions or 0))
         actions += ledger.start_pool(view)
-        return actions + self._settle()
+        self._settle(actions)
+        return actions
 
     def on_event(self, event: Event, view: View) -> list[Action]:
         """One event; ends with launching what slots and queues allow."""
-        ledger = self._ledger
         actions: list[Action] = []
+        if type(event) is TaskDone:
+            self._task_ended(event, actions)
+        else:
+            self._heard(event, actions)
+            if actions and isinstance(actions[-1], Fail):
+                return actions
+            self._settle(actions)
+        if not self._finished:
+            self._launch(actions)
+        return actions
+
+    def _task_ended(self, event: TaskDone, actions: list[Action]) -> None:
+        """A task ended, and its last blocks are there."""
+        ledger = self._ledger
+        for block in event.blocks:
+            self._emit(block, actions)
+        task = ledger.done(event.task)
+        stage = task.stage
+        if task.again:
+            actions += self._again_done(task)
+        else:
+            actions += self._task_done(task)
+        if stage in ledger.actors:
+            actions += self._shrink(stage)
+        if not (self._running[stage] or self._ready[stage]) or ledger.lineage is not None:
+            self._settle(actions)
+
+    def _heard(self, event: Event, actions: list[Action]) -> None:
+        """What happens less often."""
+        ledger = self._ledger
         if isinstance(event, BlockReady):
-            actions += self._emit(event.block)
-        elif isinstance(event, TaskDone):
-            for block in event.blocks:
-                actions += self._emit(block)
-            task = ledger.done(event.task)
-            actions += self._task_done(task) if not task.again else self._again_done(task)
-            actions += self._shrink(task.stage)
+            self._emit(event.block, actions)
         elif isinstance(event, WorkerJoined):
             ledger.joined(event.worker)
         elif isinstance(event, TaskFailed):
             if fail := ledger.failed(event.task, event):
-                return [fail]
-            self._again(ledger.tasks[event.task])
+                actions.append(fail)
+            else:
+                self._again(ledger.tasks[event.task])
         elif isinstance(event, WorkerLost):
             actions += self._worker_lost(event)
         elif isinstance(event, NodeLost):
@@ -148,10 +175,6 @@ class Streaming:
             actions += ledger.node_joined(event.node)
         elif isinstance(event, DeviceLost):
             ledger.device_lost(event.node)
-        if actions and isinstance(actions[-1], Fail):
-            return actions
-        actions += self._settle()
-        return actions if actions and isinstance(actions[-1], Finish) else actions + self._launch()
 
     # -- the graph ---------------------------------------------------------------------------------------------------
 
@@ -190,13 +213,13 @@ class Streaming:
 
     # -- blocks and tasks --------------------------------------------------------------------------------------------
 
-    def _emit(self, block: Block) -> list[Action]:
+    def _emit(self, block: Block, actions: list[Action]) -> None:
         """A block arrived."""
         again = self._ledger.emitted(block)
         if again is None:
             self._new_block(block)
-            return []
-        return self._made_again(block, again)
+        else:
+            actions += self._made_again(block, again)
 
     def _new_block(self, block: Block) -> None:
         """Forward readers get a task for it at once."""
@@ -206,28 +229,27 @@ class Streaming:
         if self._collects[stage]:
             self._output[stage].append(block.id)
         readers = self._forward_readers[stage]
+        if not readers:
+            return
         for reader in readers:
             task = ledger.new_task(reader, ledger.tasks[block.task].partition, ledger.order[block.id], (block.id,))
             self._ready[reader].append(task)
-        if readers:
-            self._queued[stage] += 1
-            self._queued_bytes[stage] += block.bytes
+        self._queued[stage] += 1
+        self._queued_bytes[stage] += block.bytes
 
     def _task_done(self, task: Task) -> list[Action]:
-        ledger = self._ledger
-        self._running[task.stage] -= 1
-        tasks, blocks, size = self._outputs[task.stage]
-        self._outputs[task.stage] = tasks + 1, blocks + task.emitted, size + task.output_bytes
+        ledger, stage = self._ledger, task.stage
+        self._running[stage] -= 1
+        tasks, blocks, size = self._outputs[stage]
+        self._outputs[stage] = tasks, blocks, size = tasks + 1, blocks + task.emitted, size + task.output_bytes
+        self._each[stage] = (blocks / tasks if blocks > tasks else 1.0, size / tasks)
         del ledger.tasks[task.id]
         for block_id in task.blocks:
             block = ledger.blocks[block_id]
-            if ledger.readers[block_id] == 1 and self._is_forward(task.stage, block.stage):
+            if ledger.readers[block_id] == 1 and stage in self._forward_readers[block.stage]:
                 self._queued[block.stage] -= 1
                 self._queued_bytes[block.stage] -= block.bytes
         return ledger.consumed(task.blocks)
-
-    def _is_forward(self, reader: int, source: int) -> bool:
-        return reader in self._forward_readers[source]
 
     def _again(self, task: Task) -> None:
         self._running[task.stage] -= 1
@@ -282,9 +304,8 @@ class Streaming:
 
     # -- completion --------------------------------------------------------------------------------------------------
 
-    def _settle(self) -> list[Action]:
+    def _settle(self, actions: list[Action]) -> None:
         """Mark stages whose inputs are complete and whose tasks are done; open the barriers that this completes."""
-        actions: list[Action] = []
         ready, running = self._ready, self._running
         for stage in self._unsettled:
             index = stage.index
@@ -295,7 +316,6 @@ class Streaming:
             self._complete[index] = True
             self._unsettled = [s for s in self._unsettled if s is not stage]
             actions += self._on_complete(stage)
-        return actions
 
     def _on_complete(self, stage: Stage) -> list[Action]:
         ledger = self._ledger
@@ -309,6 +329,7 @@ class Streaming:
                 self._unopened.add(reader)
                 self._try_open(follower, actions)
         if stage.index == len(self._job.stages) - 1:
+            self._finished = True
             actions.append(Finish(ledger.in_order(self._output[stage.index])))
         return actions
 
@@ -329,40 +350,33 @@ class Streaming:
 
     # -- launching ---------------------------------------------------------------------------------------------------
 
-    def _launch(self) -> list[Action]:
-        actions: list[Action] = []
+    def _launch(self, actions: list[Action]) -> None:
+        before, ready = len(actions), self._ready
         for index in self._order:
-            if self._ready[index]:
-                actions += self._launch_stage(index)
-        if not actions and not self._ledger.running and not self._ledger.starting:
+            if ready[index] and self._sides_complete(index):
+                self._launch_stage(index, actions)
+        if len(actions) == before and not self._ledger.running and not self._ledger.starting:
             actions += self._launch_one_anyway()
-        return actions
 
-    def _launch_stage(self, index: int) -> list[Action]:
+    def _launch_stage(self, index: int, actions: list[Action]) -> None:
+        """Launch tasks of a stage that has some, as far as workers and backpressure allow."""
         ready, ledger = self._ready[index], self._ledger
-        actions: list[Action] = []
-        if not ready or not self._sides_complete(index):
-            return actions
         plenty = 2 * len(ledger.workers) if self._ahead else math.inf
-        held = False
+        sides, at, held = self._sides(index), len(actions), False
         while ready:
             if not self._admits(index):
                 held = True
                 break
-            worker = ledger.worker_for(index, ahead=len(ready) > plenty, beside=ready[0].blocks)
+            worker = ledger.worker_for(index, len(ready) > plenty, ready[0].blocks)
             if worker is None:
                 if index in ledger.actors:
                     actions += self._grow(index)
                 break
-            actions.append(self._launch_task(index, worker))
+            self._running[index] += 1
+            actions.append(ledger.launch(ready.popleft(), worker, sides))
         if held != self._held_back[index]:
             self._held_back[index] = held
-            actions.insert(0, Note("blocked", index, held))
-        return actions
-
-    def _launch_task(self, index: int, worker: Worker) -> Action:
-        self._running[index] += 1
-        return self._ledger.launch(self._ready[index].popleft(), worker, self._sides(index))
+            actions.insert(at, Note("blocked", index, held))
 
     def _launch_one_anyway(self) -> list[Action]:
         if (waiting := next((i for i in self._order if self._ready[i]), None)) is not None:
@@ -375,9 +389,10 @@ class Streaming:
     def _launch_one(self) -> list[Action]:
         for index in self._order:
             if self._ready[index] and self._sides_complete(index):
-                worker = self._ledger.worker_for(index, ahead=False)
+                worker = self._ledger.worker_for(index, False)
                 if worker is not None:
-                    return [self._launch_task(index, worker)]
+                    self._running[index] += 1
+                    return [self._ledger.launch(self._ready[index].popleft(), worker, self._sides(index))]
         return []
 
     def _admits(self, index: int) -> bool:
@@ -385,9 +400,8 @@ class Streaming:
         running, queued = self._running[index], self._queued[index]
         if not self._pushes[index] or queued + running == 0:
             return True
-        tasks, blocks, size = self._outputs[index]
-        if tasks:
-            blocks_each, bytes_each = max(1.0, blocks / tasks), size / tasks
+        if self._outputs[index][0]:
+            blocks_each, bytes_each = self._each[index]
         else:
             emitted = self._emitted_blocks[index]
             blocks_each, bytes_each = 1.0, self._emitted_bytes[index] / emitted if emitted else 0.0
@@ -404,7 +418,7 @@ class Streaming:
 
     def _sides(self, index: int) -> tuple[tuple[int, ...], ...]:
         sides = self._side_inputs[index]
-        return tuple(self._ledger.in_order(self._output[s]) for s in sides)
+        return tuple([self._ledger.in_order(self._output[s]) for s in sides]) if sides else ()
 
     # -- actor pools -------------------------------------------------------------------------------------------------
 

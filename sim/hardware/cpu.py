@@ -24,20 +24,26 @@ class Timer:
     It has what a SimPy environment asks of an event (``callbacks``, ``_ok``), so that its loop can run it too.
     """
 
-    __slots__ = ("_again", "_ok", "arg", "callbacks", "env", "fire", "serial")
+    __slots__ = ("arg", "env", "fire", "serial")
+    _ok = True
 
     def __init__(self, env: Environment, callback: Callable[[Any], None], arg: Any = None, serial: int = 0) -> None:
         self.env = env
-        self._ok = True
         self.fire = callback
-        self._again: list[Callable[[Any], None]] | None = [callback]
-        self.callbacks: list[Callable[[Any], None]] | None = None
         self.arg = arg
         self.serial = serial
 
+    @property
+    def callbacks(self) -> list[Callable[[Any], None]]:
+        """What SimPy calls; it sets them to None then, in vain: a timer may be armed again."""
+        return [self.fire]
+
+    @callbacks.setter
+    def callbacks(self, _: None) -> None:
+        return
+
     def arm(self, delay: float) -> None:
         """Fire after ``delay`` seconds; only while not armed."""
-        self.callbacks = self._again
         env = self.env
         # What env.schedule does, without its call: this line runs for every event there is.
         heappush(env._queue, (env._now + delay if delay > 0.0 else env._now, NORMAL, next(env._eid), self))

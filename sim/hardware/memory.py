@@ -31,13 +31,14 @@ class Memory:
         """Occupy ``size`` bytes; OutOfMemory when the node has less."""
         self.used += size
         if self.used > self.peak:
-            self.peak = self.used
-            self.peak_s = self._env.now
-            if self.used > self.limit:
-                self.fail(what)
+            self.higher(what)
 
-    def fail(self, what: str) -> None:
-        """The node has less than is used."""
+    def higher(self, what: str) -> None:
+        """More is used than ever before, for ``what``."""
+        self.peak = self.used
+        self.peak_s = self._env._now
+        if self.used <= self.limit:
+            return
         if self.watcher is not None and self.watcher(self.node):
             return
         raise OutOfMemory(

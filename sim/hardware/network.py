@@ -6,6 +6,7 @@ for no one else. Changes at one instant are solved together. The module knows by
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from heapq import heappop, heappush
 from typing import Any
@@ -43,14 +44,14 @@ def _take(links: Sequence[int], share: float, left: dict[int, float], count: dic
 
 
 class Flow:
-    """Bytes under way."""
+    """Bytes under way: ``left`` of them at ``at``, when it began or last changed its rate. ``version`` 0: alone on its links so far."""
 
     __slots__ = ("arg", "at", "begun_s", "done", "left", "links", "rate", "size", "version")
 
-    def __init__(self, links: tuple[int, ...], size: float, now: float, done: Done, arg: Any) -> None:
+    def __init__(self, links: tuple[int, ...], size: float, begins_s: float, done: Done, arg: Any) -> None:
         self.links = links
         self.left = self.size = size
-        self.at = self.begun_s = now
+        self.at = self.begun_s = begins_s
         self.rate = 0.0
         self.version = 0
         self.done = done
@@ -58,7 +59,11 @@ class Flow:
 
 
 class Network:
-    """Nodes 0 … n - 1; link i is the up link of node i, n + i its down link, 2 n the core (only when oversubscribed)."""
+    """Nodes 0 … n - 1; link i is the up link of node i, n + i its down link, 2 n the core (only when oversubscribed).
+
+    A flow is on its links from the moment that it is asked for, and takes its share of them when the latency has passed. One that
+    finds nobody there is told its end at once, which holds until another one begins.
+    """
 
     __slots__ = (
         "_capacity",
@@ -84,7 +89,7 @@ class Network:
         self._capacity = dict(enumerate([*nics, *nics]))
         if oversubscription > 1.0:
             self._capacity[2 * len(nics)] = sum(nics) / oversubscription
-        self._members: dict[int, dict[Flow, None]] = {link: {} for link in self._capacity}
+        self._members: dict[int, dict[Flow, None]] = {}  # flows by link, of those that were ever used
         self._changed: dict[int, None] = {}
         self._finish: list[tuple[float, int, int, Flow]] = []
         self._serial = self._token = self.bytes = 0
@@ -100,6 +105,10 @@ class Network:
         links = (node, self._nodes + node)
         for link in links:
             self._capacity[link] = self._nominal[node] * factor
+            for flow in self._members.get(link, ()):
+                if flow.version == 0 and flow.at > self._env.now:  # not under way yet, but told its end
+                    flow.version = 1
+                    Timer(self._env, self._begin, flow).arm(flow.at - self._env.now)
         self._change(links)
 
     @property
@@ -110,18 +119,30 @@ class Network:
     def transfer(self, source: int, target: int, size: int, done: Done, arg: Any) -> None:
         """Move ``size`` bytes, then ``done(arg)``. ``source`` -1: from very many nodes, whose up links are no bottleneck."""
         self.bytes += size
-        links = [] if source < 0 else [source]
-        links.append(self._nodes + target)
-        if 2 * self._nodes in self._capacity:
-            links.append(2 * self._nodes)
-        flow = Flow(tuple(links), float(max(size, 1)), self._env.now, done, arg)
-        Timer(self._env, self._begin, flow).arm(self._latency)
+        members, capacity, core, env = self._members, self._capacity, 2 * self._nodes, self._env
+        links = (self._nodes + target,) if source < 0 else (source, self._nodes + target)
+        if core in capacity:
+            links = (*links, core)
+        flow = Flow(links, float(size if size > 1 else 1), env._now + self._latency, done, arg)
+        alone, rate = True, math.inf
+        for link in links:
+            there = members.get(link)
+            if there is None:
+                there = members[link] = {}
+            elif there:
+                alone = False
+            there[flow] = None
+            if capacity[link] < rate:
+                rate = capacity[link]
+        if alone:
+            flow.rate = rate
+            Timer(env, self._end_alone, flow).arm(self._latency + flow.size / rate)
+        else:
+            flow.version = 1
+            Timer(env, self._begin, flow).arm(self._latency)
 
     def _begin(self, timer: Timer) -> None:
         flow: Flow = timer.arg
-        flow.at = flow.begun_s = self._env.now
-        for link in flow.links:
-            self._members[link][flow] = None
         self._change(flow.links)
 
     def _change(self, links: tuple[int, ...]) -> None:
@@ -146,24 +167,18 @@ class Network:
         self._arm()
 
     def _component(self) -> list[Flow]:
-        """All flows connected to a changed link, in a fixed order."""
-        members = self._members
-        busy = [link for link in self._changed if members[link]]
-        if not busy:
-            return []
-        if len(busy) == 2 and busy[0] != busy[1] and len(members[busy[0]]) == len(members[busy[1]]) == 1:
-            (flow,), (other,) = members[busy[0]], members[busy[1]]
-            if flow is other and len(flow.links) == 2:
-                return [flow]
+        """All flows under way that are connected to a changed link, in a fixed order."""
+        members, now = self._members, self._env._now
         seen = dict.fromkeys(self._changed)
         todo, flows = list(seen), dict[Flow, None]()
         while todo:
-            for flow in self._members[todo.pop()]:
-                if flow not in flows:
+            for flow in members.get(todo.pop(), ()):
+                if flow.at <= now and flow not in flows:
                     flows[flow] = None
-                    fresh = [link for link in flow.links if link not in seen]
-                    seen.update(dict.fromkeys(fresh))
-                    todo += fresh
+                    for link in flow.links:
+                        if link not in seen:
+                            seen[link] = None
+                            todo.append(link)
         return list(flows)
 
     def _arm(self) -> None:
@@ -178,11 +193,22 @@ class Network:
             return
         _, _, _, flow = heappop(self._finish)
         flow.version += 1
+        self._take_off(flow)
+        if any([self._members[link] for link in flow.links]):
+            self._change(flow.links)
+        self._arm()
+        flow.done(flow.arg)
+
+    def _end_alone(self, timer: Timer) -> None:
+        flow: Flow = timer.arg
+        if not flow.version:
+            self._take_off(flow)
+            flow.done(flow.arg)
+
+    def _take_off(self, flow: Flow) -> None:
+        """It is off its links."""
         log, rows, now = self._log, self._rows, self._env._now
         for link in flow.links:
             del self._members[link][flow]
             if log is not None and rows[link] >= 0:
                 log += (rows[link], flow.begun_s, now, flow.size)
-        self._change(flow.links)
-        self._arm()
-        flow.done(flow.arg)

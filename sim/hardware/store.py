@@ -21,8 +21,12 @@ class ObjectStore:
             self.spilled += size
             return False
         self.used += size
-        self.peak = max(self.peak, self.used)
-        self.memory.take(size, "a block in the object store")
+        if self.used > self.peak:
+            self.peak = self.used
+        memory = self.memory
+        memory.used += size  # as `Memory.take` does, for every block there is
+        if memory.used > memory.peak:
+            memory.higher("a block in the object store")
         return True
 
     def free(self, size: int) -> None:
