@@ -347,12 +347,7 @@ class StageRun:
         return work.rows_out - rows > 1e-9 or (self.law.turns and len(self.law.shares) > 1 and rows < 8 * len(self.law.shares))
 
     def _quick(self, work: Work, plan: tuple[Emission, ...]) -> Quick | None:
-        if (
-            len(plan) != 1
-            or self.devices
-            or self.files
-            or (self.python and self.cost.python_copies)
-        ):
+        if len(plan) != 1 or self.devices or self.files or (self.python and self.cost.python_copies):
             return None
         out = sum(b for _, _, b in plan[0].blocks)
         return Quick(self.memory_bytes, out, plan[0].blocks, work, self._cpus(work))

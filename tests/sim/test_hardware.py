@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -39,10 +41,14 @@ def test_max_min_fills_links_and_never_overfills(flows: list[list[int]]) -> None
         assert any(load[link] >= capacity[link] * (1 - 1e-9) for link in links)
 
 
-def _network(transfers: list[tuple[float, int, int, int]], oversubscription: float = 1.0) -> list[float]:
-    """Finishing times of (start, source, target, bytes) on three nodes of 10 bytes/s, no latency."""
+def _network(
+    transfers: list[tuple[float, int, int, int]], oversubscription: float = 1.0, latency: float = 0.0, slow: float | None = None
+) -> list[float]:
+    """Finishing times of (start, source, target, bytes) on three nodes of 10 bytes/s; node 2's links halve at ``slow``."""
     env = Environment()
-    network = Network(env, [10.0] * 3, oversubscription, 0.0)
+    network = Network(env, [10.0] * 3, oversubscription, latency)
+    if slow is not None:
+        env.timeout(slow).callbacks.append(lambda _: network.scale(2, 0.5))  # type: ignore[union-attr]
     ends = [0.0] * len(transfers)
 
     def begin(i: int) -> None:
@@ -56,6 +62,47 @@ def _network(transfers: list[tuple[float, int, int, int]], oversubscription: flo
         env.timeout(start).callbacks.append(lambda _, i=i: begin(i))  # type: ignore[union-attr]
     env.run()
     return ends
+
+
+def _fluid(
+    transfers: list[tuple[float, int, int, int]], oversubscription: float, latency: float, slow: float | None
+) -> list[float]:
+    """The same by the definition: all rates anew whenever anything begins, ends or changes."""
+    capacity = dict.fromkeys(range(6), 10.0) | ({6: 30.0 / oversubscription} if oversubscription > 1.0 else {})
+    links = [(a, 3 + b, 6) if 6 in capacity else (a, 3 + b) for _, a, b, _ in transfers]
+    begins = [start + latency for start, *_ in transfers]
+    left, ends, now = [float(size) for *_, size in transfers], [math.inf] * len(transfers), 0.0
+    while math.inf in ends:
+        if slow is not None and now >= slow:
+            capacity[2] = capacity[5] = 5.0
+        under_way = [i for i, begin in enumerate(begins) if begin <= now and ends[i] == math.inf]
+        rates = dict(zip(under_way, max_min([links[i] for i in under_way], capacity), strict=True))
+        coming = [t for t in (*begins, slow or 0.0) if t > now]
+        step = min([*(left[i] / rate for i, rate in rates.items()), *(t - now for t in coming)])
+        to = min([t for t in coming if t - now <= step], default=now + step)
+        for i, rate in rates.items():
+            left[i] -= rate * (to - now)
+            if left[i] < 1e-9:
+                ends[i] = to
+        now = to
+    return ends
+
+
+FLOWS = st.lists(
+    st.tuples(st.integers(0, 40).map(lambda n: n / 4), st.integers(0, 2), st.integers(0, 2), st.integers(1, 60)),
+    min_size=1,
+    max_size=9,
+)
+
+
+@given(FLOWS, st.sampled_from([1.0, 3.0]), st.sampled_from([0.0, 0.5, 2.0]), st.sampled_from([None, 1.0, 3.3]))
+@settings(max_examples=150, deadline=None)
+def test_flows_alone_or_not_end_when_a_fluid_would(
+    transfers: list[tuple[float, int, int, int]], oversubscription: float, latency: float, slow: float | None
+) -> None:
+    """A flow that finds its links free is told its end at once; whoever comes later, and slower links, must still count."""
+    expected = _fluid(transfers, oversubscription, latency, slow)
+    assert _network(transfers, oversubscription, latency, slow) == pytest.approx(expected, rel=1e-9, abs=1e-7)
 
 
 def test_flows_into_one_node_share_its_link() -> None:
