@@ -179,7 +179,7 @@ class Execution(Place):
             run.worker.started_s = now
         node, launch, blocks = run.worker.node, run.launch, self._blocks
         elsewhere: list[Block] = []
-        if self.volatile and any([blocks[i] is None for i in launch.blocks]):
+        if self.volatile and any(blocks[i] is None for i in launch.blocks):
             self._refuse_run(run)  # launched before the driver heard that its input is gone
             return
         rows = size = 0

@@ -441,12 +441,11 @@ class StageRun:
 
     def _one_phase(self, run: TaskRun, node: Node, seconds: float) -> Sequence[tuple[WorkClass, float]]:
         """The same where all is CPU time that nobody disturbs."""
-        worker, cold, i = run.worker, 1.0, 0
+        worker, factors, cold = run.worker, run.factors, 1.0
         if worker.cold:
             worker.cold, cold = False, self.cost.cold
-        for step in run.work.steps:
-            seconds += step.seconds * ((run.factors[i] if run.factors else 1.0) * cold)
-            i += 1
+        for i, step in enumerate(run.work.steps):
+            seconds += step.seconds * ((factors[i] if factors else 1.0) * cold)
         seconds *= node.slow
         return (("cpu", seconds),) if seconds > 0 else (("sleep", 0.0),)
 

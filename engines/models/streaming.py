@@ -24,7 +24,6 @@ from collections import deque
 from windtunnel.engines.api import Option
 from windtunnel.engines.models.entry import ModelEntry
 from windtunnel.engines.models.ledger import MAX_ATTEMPTS, Again, Ledger, Task
-from windtunnel.engines.models.slots import Worker
 
 from windtunnel.model import (
     Action,

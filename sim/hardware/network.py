@@ -194,7 +194,7 @@ class Network:
         _, _, _, flow = heappop(self._finish)
         flow.version += 1
         self._take_off(flow)
-        if any([self._members[link] for link in flow.links]):
+        if any(self._members[link] for link in flow.links):
             self._change(flow.links)
         self._arm()
         flow.done(flow.arg)
