@@ -25,6 +25,11 @@ class Execution(Place):
         """A worker cannot begin a task, because its input is lost."""
         raise NotImplementedError
 
+    def _is_up(self, worker: Worker) -> None:
+        """It takes tasks from now on."""
+        worker.up = True
+        worker.fire = self._on_worker
+
     # -- tasks -------------------------------------------------------------------------------------------------------
 
     def _begin(self, worker: Worker, launch: Launch, ready: float) -> None:
@@ -68,7 +73,7 @@ class Execution(Place):
         if not self._short(node):
             return False
         self.journal.recorder.count("pauses")
-        worker.queue.appendleft((ready, launch))
+        worker.queue.insert(0, (ready, launch))
         if not node.paused:
             Timer(self.env, self._look_again, node).arm(MONITOR_S)
         node.paused.append(worker)
@@ -82,7 +87,7 @@ class Execution(Place):
         paused, node.paused = node.paused, []
         for worker in paused:
             if worker.alive and worker.launch is None and worker.queue:
-                ready, launch = worker.queue.popleft()
+                ready, launch = worker.queue.pop(0)
                 self._begin(worker, launch, ready)
 
     def _short(self, node: Node) -> bool:
@@ -166,7 +171,7 @@ class Execution(Place):
         if now >= self.usage.next_s:
             self._look()
         if worker.queue:  # before the driver hears of it, who may send another that must wait behind
-            ready, following = worker.queue.popleft()
+            ready, following = worker.queue.pop(0)
             self._begin(worker, following, ready)
         self._send(TaskDone(launch.task, blocks), self._cost.done_s)
 

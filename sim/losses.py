@@ -108,7 +108,7 @@ class Losses(Execution):
         """A worker could not begin a task: it goes on with the next one."""
         worker.launch = worker.run = None
         if worker.queue:
-            ready, following = worker.queue.popleft()
+            ready, following = worker.queue.pop(0)
             self._begin(worker, following, ready)
         self._refuse(launch)
 
@@ -118,7 +118,7 @@ class Losses(Execution):
         if not run.ahead:
             self._give_back(worker, launch)
             return
-        worker.queue = type(worker.queue)(entry for entry in worker.queue if entry[1] is not launch)
+        worker.queue = [entry for entry in worker.queue if entry[1] is not launch]
         Timer(self.env, self._forget_ahead, run).arm(0.0)  # its worker is about to note it as fetched ahead
 
     def _forget_ahead(self, timer: Timer) -> None:
@@ -168,7 +168,7 @@ class Losses(Execution):
             self._let_go(worker)
         heir.queue = worker.queue
         if heir.queue:
-            ready, following = heir.queue.popleft()
+            ready, following = heir.queue.pop(0)
             self._begin(heir, following, ready)
 
     def kill_worker_on(self, node: int) -> None:

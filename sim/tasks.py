@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -92,7 +91,7 @@ class Worker(Timer):
         self.up = False
         self.alive = True
         self.weight = 0.0
-        self.queue: deque[tuple[float, Launch]] = deque()
+        self.queue: list[tuple[float, Launch]] = []  # one or two
         self.launch: Launch | None = None
         self.run: TaskRun | None = None
         self.ahead: TaskRun | None = None  # a queued task whose inputs are on their way already

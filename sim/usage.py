@@ -38,6 +38,7 @@ class Usage:
 
     def __init__(self, nodes: Sequence[Node], stages: Sequence[StageRun], network: Network, startup_s: float) -> None:
         self._nodes = nodes
+        self._memories, self._stores = [n.memory for n in nodes], [n.store for n in nodes]
         self._each = len(nodes) if len(nodes) <= MOST_NODES else 1
         self.first: dict[str, int] = {}
         self._rows: dict[str, slice] = {}
@@ -108,9 +109,10 @@ class Usage:
         """
         since, log = self._looked_s, self.log
         if now > since:
-            held = [(n.memory.used, n.store.used) for n in self._nodes]
             if self._each == 1:
-                held = [(sum([m for m, _ in held]), sum([s for _, s in held]))]
+                held = [(sum([m.used for m in self._memories]), sum([s.used for s in self._stores]))]
+            else:
+                held = [(n.memory.used, n.store.used) for n in self._nodes]
             for i, (memory, store) in enumerate(held):
                 log += (self.row("memory", i), since, now, memory * (now - since))
                 log += (self.row("store", i), since, now, store * (now - since))

@@ -19,7 +19,7 @@ from windtunnel.sim.agenda import Agenda, Entry
 from windtunnel.sim.hardware.cpu import Timer
 from windtunnel.sim.losses import Losses
 from windtunnel.sim.samples import SampledValue
-from windtunnel.sim.tasks import StageRun
+from windtunnel.sim.tasks import StageRun, Worker
 
 from windtunnel.model import Action, Block, Event, ExecutionModel, Launch, Note, Wave, WaveDone, WaveRefused, WorkerJoined
 
@@ -280,7 +280,7 @@ class Waves(Losses):
     def _obey(self, actions: Sequence[Action]) -> None:
         raise NotImplementedError
 
-    def _joined(self, timer: Timer) -> None:
+    def _joined(self, worker: Worker) -> None:
         raise NotImplementedError
 
     def _wave(self, wave: Wave) -> None:
@@ -323,7 +323,7 @@ class Waves(Losses):
             seconds=stage.seconds, held=stage.memory_bytes, plenty=wave.plenty,
             node_of=[w.node.index for w in self._workers.values()],
             used=[m.used for m in memories], peak=[m.peak for m in memories], peak_s=[m.peak_s for m in memories],
-            joins=[(time, serial, timer.arg.arg) for time, _, serial, timer in self.env._queue], eid=self.env._eid,
+            joins=[(time, serial, worker.arg) for time, _, serial, worker in self.env._queue], eid=self.env._eid,
             driver=(self._driver_free_s, self._cost.launch_s, self._cost.done_s),
             every=self.journal.every, stored=self.journal.stored.copy(), stored_bytes=self.stored_bytes,
             out=[q.bytes for q in stage.quick if q] if len(kinds) > 1 else [*kinds] * len(stage.quick),
@@ -372,10 +372,10 @@ class Waves(Losses):
 
     def _resume(self, course: Course) -> None:
         """The world's clock, its queue and the driver's go on where the wave ended."""
-        joins = {entry[3].arg.arg: entry for entry in self.env._queue}
+        joins = {entry[3].arg: entry for entry in self.env._queue}
         late = {-2 - who for who in course.late}
         for number in joins.keys() - late:
-            self._workers[number].up = True
+            self._is_up(self._workers[number])
         self.env._queue[:] = sorted(joins[number] for number in late)
         self.env._now = course.now
         self._inbox.extend((0.0, WorkerJoined(-2 - who)) for who in course.inbox)

@@ -78,6 +78,7 @@ class SimWorld(Waves):
         self._driver_idle_s = 0.0
         self._failure: Fail | None = None
         self._result: tuple[int, ...] | None = None
+        self._pool_weight = max((s.weight for s in stages if s.spec.state.kind == "stateless"), default=1.0)
         self.waves = waves and not self.volatile
         self._faults = Faults(self, cluster, seed) if self.volatile else None
         if traits.terminate:
@@ -217,21 +218,23 @@ class SimWorld(Waves):
             self._result = action.blocks
 
     def _start_worker(self, action: StartWorker) -> None:
-        node = self._machines[action.node]
-        worker = Worker(self.env, self._on_worker, node, action.stage)
+        cost, node, now = self._cost, self._machines[action.node], self.env._now
+        worker = Worker(self.env, self._joined, node, action.stage)
         self._workers[action.worker] = worker
         worker.arg = action.worker
-        node.memory.take(self._cost.worker_memory_bytes, "a worker process")
-        delay = max(self._cost.startup_s - self.now, 0.0) + node.spec.startup_s
-        delay += self._cost.worker_start_s if action.stage < 0 else self._cost.actor_start_s
-        stage = self._stages[action.stage] if action.stage >= 0 else None
-        if stage is not None:
-            worker.weight = stage.weight
-            delay += self._load(stage, worker, delay)
+        if cost.worker_memory_bytes:
+            node.memory.take(cost.worker_memory_bytes, "a worker process")
+        delay = max(cost.startup_s - now, 0.0) + node.spec.startup_s
+        if action.stage < 0:
+            worker.weight = self._pool_weight
+            delay += cost.worker_start_s
         else:
-            worker.weight = max((s.weight for s in self._stages if s.spec.state.kind == "stateless"), default=1.0)
+            stage = self._stages[action.stage]
+            worker.weight = stage.weight
+            delay += cost.actor_start_s
+            delay += self._load(stage, worker, delay)
         node.weight += worker.weight
-        Timer(self.env, self._joined, worker).arm(delay)
+        worker.arm(delay)
 
     def _load(self, stage: StageRun, worker: Worker, delay: float) -> float:
         """Account an actor's state; the seconds it takes to load."""
@@ -244,10 +247,10 @@ class SimWorld(Waves):
         self.journal.loaded(stage, worker.arg, begin, begin + state.load_s)
         return state.load_s
 
-    def _joined(self, timer: Timer) -> None:
-        worker: Worker = timer.arg
+    def _joined(self, worker: Worker) -> None:
+        """A worker's first event: it is up."""
         if worker.alive:
-            worker.up = True
+            self._is_up(worker)
             self._send(WorkerJoined(worker.arg), 0.0)
 
     def _stop_worker(self, action: StopWorker) -> None:
