@@ -9,6 +9,7 @@ import numpy as np
 from simpy.core import Environment
 from windtunnel.engines.models.traits import Traits
 from windtunnel.sim.costs import EngineCost
+from windtunnel.sim.draws import Draws
 from windtunnel.sim.hardware.cpu import CoRun, Shared, Timer, cpu_rate, is_flat
 from windtunnel.sim.hardware.disk import Disk, divided
 from windtunnel.sim.hardware.gpu import device_seconds
@@ -25,7 +26,6 @@ EMBEDDED = Traits()
 #: a stretch of work: its class, or "shared" where a shared CPU kept account; start, end, seconds of work
 Spent = tuple[str, float, float, float]
 _NOT_BEGUN, SHARED = -2.0, -1.0
-_PAGE = 1024  # factors drawn at a time
 
 
 class Node:
@@ -139,33 +139,6 @@ class TaskRun:
         self.blocks: list[Any] = []
 
 
-class Normals:
-    """Standard normal numbers of one named stream, by index: the same whatever the order of asking."""
-
-    __slots__ = ("_drawn", "_random", "_values")
-
-    def __init__(self, *name: int) -> None:
-        self._random = np.random.Generator(np.random.PCG64(np.random.SeedSequence(name)))
-        self._drawn: np.ndarray[Any, np.dtype[np.float64]] = np.empty(0)
-        self._values: list[float] = []  # the same, where single ones are asked for
-
-    def __getitem__(self, index: int) -> float:
-        if index >= len(self._values):
-            self._draw(index + 1)
-            self._values += self._drawn[len(self._values) :].tolist()
-        return self._values[index]
-
-    def _draw(self, count: int) -> None:
-        have = len(self._drawn)
-        if count > have:
-            self._drawn = np.concatenate([self._drawn, self._random.standard_normal(max(1024, have, count - have))])
-
-    def first(self, count: int) -> np.ndarray[Any, np.dtype[np.float64]]:
-        """The first ``count`` of them."""
-        self._draw(count)
-        return self._drawn[:count]
-
-
 class Recipe:
     """What tasks with equal input have in common. ``plan`` None: it depends on the partition."""
 
@@ -194,16 +167,14 @@ class StageRun:
     """A stage with its law: works out tasks, remembers equal ones, draws durations."""
 
     __slots__ = (
-        "_normals",
-        "_pages",
         "_plans",
         "_recipes",
-        "_seed",
         "_works",
         "block_bytes",
         "classes",
         "cost",
         "devices",
+        "draws",
         "emit",
         "fetch",
         "files",
@@ -248,9 +219,7 @@ class StageRun:
         self.pool_row = self.queue_row = -1  # where `Usage` keeps account of its workers and its output
         self.queued = 0  # bytes of its blocks that were not released yet
         self.uses: dict[WorkClass, tuple[int, float]] = {}  # and of its work: row and level by class
-        self._seed = seed
-        self._normals: dict[tuple[int, int], Normals] = {}
-        self._pages: dict[tuple[int, int], tuple[tuple[float, ...], list[list[float]]]] = {}
+        self.draws = Draws(seed, spec.index)
         self._works: dict[tuple[int, int, int], Work] = {}
         self._recipes: dict[tuple[int, int, int, int], Recipe] = {}
         #: its tasks have a single phase, on the CPU
@@ -317,7 +286,7 @@ class StageRun:
         for i, step in enumerate(self.law.steps):
             if step.cost.cv > 0:
                 variance = np.log1p(np.array([w.steps[i].cv for w in works])[which] ** 2)
-                normals = self._normal(i, 0).first(len(which))
+                normals = self.draws.normals(i, 0).first(len(which))
                 table[:, i] *= np.exp(normals * np.sqrt(variance) - variance / 2)
         self.seconds = table.sum(axis=1).tolist()
 
@@ -381,40 +350,9 @@ class StageRun:
             copies = round(self.cost.python_copies * max(bytes_in, sum(b for e in plan for _, _, b in e.blocks)))
         return self.memory_bytes + leaving + copies
 
-    def _normal(self, step: int, attempt: int) -> Normals:
-        key = (step, attempt)
-        if key not in self._normals:
-            self._normals[key] = Normals(self._seed, self.index, step, attempt)
-        return self._normals[key]
-
     def factors(self, work: Work, partition: int, attempt: int) -> Sequence[float]:
-        """A random multiplier a step: lognormal with mean 1. Those of the first ``cvs`` of an attempt are drawn a thousand partitions
-        at a time: as a rule there are no others."""
-        if not work.cvs:
-            return ()
-        number, place = divmod(partition, _PAGE) if partition > 0 else (0, 0)
-        page = self._pages.get((attempt, number))
-        if page is None:
-            page = self._pages[attempt, number] = (work.cvs, self._page(work.cvs, number, attempt))
-        if page[0] == work.cvs:
-            return [column[place] for column in page[1]]
-        return [1.0 if cv <= 0 else self._factor(i, attempt, max(partition, 0), cv) for i, cv in enumerate(work.cvs)]
-
-    def _page(self, cvs: tuple[float, ...], number: int, attempt: int) -> list[list[float]]:
-        """Factors by step of the ``number``-th thousand partitions."""
-        columns: list[list[float]] = []
-        for step, cv in enumerate(cvs):
-            if cv <= 0:
-                columns.append([1.0] * _PAGE)
-                continue
-            variance = float(np.log1p(cv**2))
-            drawn = self._normal(step, attempt).first((number + 1) * _PAGE)[number * _PAGE :]
-            columns.append(np.exp(drawn * variance**0.5 - variance / 2).tolist())
-        return columns
-
-    def _factor(self, step: int, attempt: int, partition: int, cv: float) -> float:
-        variance = float(np.log1p(cv**2))
-        return float(np.exp(self._normal(step, attempt)[partition] * variance**0.5 - variance / 2))
+        """A random multiplier a step; none where no duration is drawn."""
+        return self.draws.factors(work.cvs, partition, attempt) if work.cvs else ()
 
     def phases(self, run: TaskRun, node: Node, overhead: float) -> Sequence[tuple[WorkClass, float]]:
         """Seconds by work class, in order, with the worker's overheads as CPU time."""

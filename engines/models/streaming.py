@@ -23,6 +23,7 @@ from collections import deque
 
 from windtunnel.engines.api import Option
 from windtunnel.engines.models.entry import ModelEntry
+from windtunnel.engines.models.graph import collected, forward_readers, pushes_back
 from windtunnel.engines.models.ledger import MAX_ATTEMPTS, Again, Ledger, Task
 
 from windtunnel.model import (
@@ -95,20 +96,15 @@ class Streaming:
         self._emitted_bytes = [0] * count
         self._outputs = [(0, 0, 0)] * count  # tasks that ended, their blocks, their bytes
         self._each = [(1.0, 0.0)] * count  # the same a task, at least one block
-        self._pushes = [self._backpressure and self._pushes_back(s.index) for s in job.stages]
+        self._pushes = [self._backpressure and pushes_back(job, s.index) for s in job.stages]
         self._edge_bytes = view.store_limit_bytes * self._queued_fraction / max(1, sum(self._pushes))
-        self._collects = [self._collected(s.index) for s in job.stages]
+        self._collects = [collected(job, s.index) for s in job.stages]
         self._held_back = [False] * count
         self._waiting = [0] * count  # tasks whose inputs are being made again
         self._unopened: set[int] = set()  # wide stages whose inputs are complete, but for blocks that are being made again
         self._order = tuple(s.index for s in reversed(job.stages))
         self._side_inputs = [tuple(i.stage for i in s.inputs if i.mode == "broadcast") for s in job.stages]
-        self._forward_readers = [
-            tuple(
-                r for r in job.consumers(s.index) if any(i.stage == s.index and i.mode == "forward" for i in job.stages[r].inputs)
-            )
-            for s in job.stages
-        ]
+        self._forward_readers = [forward_readers(job, s.index) for s in job.stages]
         self._unsettled = list(job.stages)  # not complete yet
         cpus = sum(n.cpus for n in view.nodes)
         self._queued_tasks = max(LEAST_QUEUED, QUEUED_TASKS * cpus)
@@ -174,41 +170,6 @@ class Streaming:
             actions += ledger.node_joined(event.node)
         elif isinstance(event, DeviceLost):
             ledger.device_lost(event.node)
-
-    # -- the graph ---------------------------------------------------------------------------------------------------
-
-    def _pushes_back(self, index: int) -> bool:
-        """Whether queued output may hold this stage: all its readers take blocks as they come, and none waits for its kin."""
-        readers = self._job.consumers(index)
-        kin = self._ancestors(index) | {index}
-        for reader in self._downstream(index):
-            for needed in self._job.stages[reader].inputs:
-                if needed.mode != "forward" and (self._ancestors(needed.stage) | {needed.stage}) & kin and needed.stage != index:
-                    if reader in readers or self._joins_later(reader, index):
-                        return False
-        return bool(readers) and all(i.mode == "forward" for r in readers for i in self._job.stages[r].inputs if i.stage == index)
-
-    def _joins_later(self, reader: int, index: int) -> bool:
-        """Whether ``reader`` takes, over forward edges only, what stage ``index`` emits."""
-        sources = [i.stage for i in self._job.stages[reader].inputs if i.mode == "forward"]
-        return any(s == index or self._joins_later(s, index) for s in sources)
-
-    def _ancestors(self, index: int) -> set[int]:
-        direct = {i.stage for i in self._job.stages[index].inputs}
-        return direct.union(*(self._ancestors(s) for s in direct))
-
-    def _downstream(self, index: int) -> list[int]:
-        reached = {index}
-        for stage in self._job.stages:
-            if any(i.stage in reached for i in stage.inputs):
-                reached.add(stage.index)
-        return sorted(reached - {index})
-
-    def _collected(self, index: int) -> bool:
-        """Whether the blocks' ids are needed later: a partition or broadcast reader, or the result."""
-        readers = self._job.consumers(index)
-        modes = (i.mode for r in readers for i in self._job.stages[r].inputs if i.stage == index)
-        return not readers or any(m != "forward" for m in modes)
 
     # -- blocks and tasks --------------------------------------------------------------------------------------------
 
