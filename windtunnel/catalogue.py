@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from windtunnel.cluster import DeviceSpec, DiskSpec, NodeSpec
+from windtunnel.devices import device_spec, is_emulated
 from windtunnel.errors import closest
 from windtunnel.strict import Place, Table
 
@@ -127,11 +128,13 @@ def _device(table: Table) -> DeviceSpec:
     if "gpus" not in table:
         return DeviceSpec()
     inner = table.table("gpus", ("kind", "count", "memory", "pcie", "speed"))
+    kind = inner.text("kind", "slot")
+    usual = inner.place.key("kind").rule(device_spec, kind) if is_emulated(kind) else DeviceSpec()
     return DeviceSpec(
-        kind=inner.text("kind", "slot"),
+        kind=kind,
         count=inner.integer("count", most=10_000),
-        memory_bytes=inner.bytes("memory", 0),
-        pcie_bytes_per_s=inner.rate("pcie", 12e9),
+        memory_bytes=inner.bytes("memory", usual.memory_bytes),
+        pcie_bytes_per_s=inner.rate("pcie", usual.pcie_bytes_per_s),
         speed=inner.number("speed", 1.0, above=0),
     )
 

@@ -62,7 +62,7 @@ class _Cell:
     def __init__(self, spec: CellSpec, bound: BoundWorkload, report: Report) -> None:
         self._spec, self._bound, self._report = spec, bound, report
         self._environment = environment_of(spec)
-        self._version = ""
+        self._version = self._devices = ""
         self._options: dict[str, Any] = dict(spec.engine.options)
         self._open_s: float | None = None
         self._prepare_s: float | None = None
@@ -73,6 +73,7 @@ class _Cell:
         try:
             engine = _engine(self._spec.engine.name)
             self._version = engine.version()
+            self._devices = engine.capabilities.features.get("devices", "")
             self._options = all_options(engine, self._spec.engine.options)
             session, self._open_s = _timed(engine.open, self._spec.cluster, {**self._spec.engine.options, **extra})
         except Exception as error:
@@ -147,6 +148,13 @@ class _Cell:
         self._report(record, start, end or time.monotonic())
         return False
 
+    def _mechanism(self) -> dict[str, Any]:
+        """Which devices operators asked for, and how the engine hands them out."""
+        if not any(op.resources.gpus for op in self._bound.pipeline.operators) or self._spec.clock == "virtual":
+            return {}
+        kinds = ", ".join(f"{n.gpus.count} × {n.gpus.kind}" for n in self._spec.cluster.nodes if n.gpus.count)
+        return {"devices": {"kind": kinds or "none", "mechanism": self._devices}}
+
     def _record(self, repetition: int, recorder: Recorder) -> RunRecord:
         return replace(
             base_record(self._spec, self._bound.workload, repetition, self._environment),
@@ -154,6 +162,7 @@ class _Cell:
             options=self._options,
             open_s=self._open_s if self._spec.clock == "wall" else None,  # virtual records hold no wall time
             prepare_s=self._prepare_s if self._spec.clock == "wall" else None,
+            environment={**self._environment, **self._mechanism()},
             counters=dict(recorder.counters),
             spans=recorder.span_table(),
             samples=recorder.sample_table(),

@@ -153,8 +153,13 @@ def failure(record: RunRecord, status: Any, reason: str) -> RunRecord:
 
 
 def cluster_name(cluster: ClusterSpec) -> str:
-    """Short text for people: ``2 × worker (8 CPUs)``."""
-    return " + ".join(f"{n.count} × {n.type or n.name} ({n.cpus} CPUs)" for n in cluster.nodes)
+    """Short text for people: ``2 × worker (8 CPUs)``, ``1 × here (2 CPUs, 1 × emulated:A10G)``."""
+    return " + ".join(f"{n.count} × {n.type or n.name} ({n.cpus} CPUs{_devices(n.gpus)})" for n in cluster.nodes)
+
+
+def _devices(spec: DeviceSpec) -> str:
+    """Devices that are more than slots."""
+    return f", {spec.count} × {spec.kind}" if spec.count and spec.kind != "slot" else ""
 
 
 def _plain(value: object) -> dict[str, Any]:

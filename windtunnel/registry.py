@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import importlib.util
+import inspect
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,6 +78,7 @@ WORKLOADS: dict[str, str] = {
     "distributed_sort": "windtunnel.workloads.etl.shuffle:distributed_sort",
     "sessionization": "windtunnel.workloads.etl.shuffle:sessionization",
     "images": "windtunnel.workloads.inference.images:images",
+    "documents": "windtunnel.workloads.inference.documents:documents",
 }
 
 
@@ -130,4 +132,9 @@ def load_workload(name: str, **parameters: Any) -> Any:
     if name not in WORKLOADS:
         raise InputError(f"unknown workload {name!r}{nearest(name, WORKLOADS)}")
     module, _, attribute = WORKLOADS[name].partition(":")
-    return getattr(importlib.import_module(module), attribute)(**parameters)
+    build = getattr(importlib.import_module(module), attribute)
+    known = inspect.signature(build).parameters
+    for parameter in parameters:
+        if parameter not in known:
+            raise InputError(f"workload {name!r} has no parameter {parameter!r}{nearest(parameter, known)}")
+    return build(**parameters)

@@ -38,7 +38,7 @@ SCHEMA = 1
 MOST_POINTS = 10_000
 _KEYS = (
     "schema", "name", "seed", "repetitions", "cluster", "dataset", "scale", "workload", "operators", "engines", "faults",
-    "sweep", "arrivals", "deployments", "objective",
+    "sweep", "arrivals", "deployments", "objective", "parameters",
 )  # fmt: skip
 
 
@@ -155,6 +155,8 @@ def _work(top: Table, name: str, cluster: ClusterSpec, objective: Objective | No
         top.place.fail(f"a scenario has either a workload, or [[operators]], or [arrivals] with [[deployments]], {what}")
     if used[0] != "workload" and "scale" in top:
         top.fail("scale", "belongs to a workload of the catalogue; declared data have rows")
+    if used[0] != "workload" and "parameters" in top:
+        top.fail("parameters", "belong to a workload of the catalogue")
     if used[0] == "serving":
         if "dataset" in top:
             top.fail("dataset", "does not belong to a serving scenario")
@@ -168,7 +170,7 @@ def _work(top: Table, name: str, cluster: ClusterSpec, objective: Objective | No
 def _catalogue_workload(top: Table, objective: Objective | None) -> Workload:
     name, scale = top.text("workload"), top.number("scale", 1.0, above=0)
     known_name(name, WORKLOADS, top.place.key("workload"), "workload")
-    workload: Workload = top.place.key("workload").rule(load_workload, name, scale=scale)
+    workload: Workload = top.place.key("workload").rule(load_workload, name, scale=scale, **top.plain("parameters"))
     if "dataset" in top and top.text("dataset") != workload.dataset.name:
         hint = nearest(str(top.get("dataset")), [workload.dataset.name])
         top.fail("dataset", f"is not the data set of workload {name!r}{hint}")

@@ -16,6 +16,7 @@ import pyarrow as pa
 from windtunnel.engines.api import Capabilities, Outcome, require
 from windtunnel.engines.arrow import LOADS_FOLDER, forget_actors
 from windtunnel.engines.failures import unwrap
+from windtunnel.engines.placement import count_devices, placed
 
 from windtunnel.cluster import ClusterSpec
 from windtunnel.plan import Aggregate, GroupMap, Operator, Pipeline, Sink
@@ -36,6 +37,7 @@ class ForeignSession:
         self._name, self._cluster, self._options, self._capabilities = name, cluster, options, capabilities
         self._scratch = Path(tempfile.mkdtemp(prefix=f"wt-{name}-"))
         self._planned: BoundWorkload | None = None
+        self._placed: BoundWorkload | None = None  # the same, with its devices
         self._loads = self._scratch / "loads"
         self._loads.mkdir()
         os.environ[LOADS_FOLDER] = str(self._loads)  # the engine's processes inherit it; those of a running cluster do not
@@ -43,18 +45,21 @@ class ForeignSession:
     def prepare(self, workload: BoundWorkload) -> None:
         """Untimed. Raises Unsupported for declared gaps."""
         require(self._capabilities, self._name, workload, self._cluster.address)
-        self._plan(workload)
+        self._placed = placed(workload, self._cluster, self._scratch)
+        self._plan(self._placed)
         self._planned = workload
 
     def run(self, workload: BoundWorkload, recorder: Recorder, output: Path) -> Outcome:
         """Timed: one ``query`` span from start to end. Raises RunFailed."""
         if self._planned is not workload:
             self.prepare(workload)
+        assert self._placed is not None
         with query(self._name, workload, recorder) as rows:
-            table = self._execute(workload, output)
+            table = self._execute(self._placed, output)
             if table is not None:
                 rows(table.num_rows)
         self._count_loads(recorder)
+        count_devices(recorder, self._scratch)
         return Outcome(path=output) if table is None else Outcome(table=table, rows=table.num_rows)
 
     def _count_loads(self, recorder: Recorder) -> None:

@@ -21,7 +21,7 @@ from windtunnel.engines.local import kernels
 from windtunnel.cluster import ClusterSpec
 from windtunnel.errors import InputError, RunFailed
 from windtunnel.expr import Expr
-from windtunnel.plan import Aggregate, Filter, GroupMap, Join, Limit, MapBatches, Operator, Project, Scan, Sort
+from windtunnel.plan import Aggregate, Filter, GroupMap, Join, Limit, MapBatches, Operator, Pipeline, Project, Scan, Sort
 from windtunnel.workload import BoundWorkload, TableData
 
 if TYPE_CHECKING:
@@ -80,7 +80,8 @@ class RaySession(ForeignSession):
         if isinstance(kernel, Project):
             return _tables(source, _project, spec=kernel)
         if isinstance(kernel, MapBatches):
-            return source.map_batches(**_kernel(op, self._cluster.cpus if self._options["tuning"] == "tuned" else None))
+            tuned = self._options["tuning"] == "tuned"
+            return source.map_batches(**_kernel(op, self._cluster.cpus if tuned else None, _pools(workload.pipeline)))
         if isinstance(kernel, GroupMap):
             return _tables(source.repartition(partitions, keys=list(kernel.keys)), _groups, op=op)
         if isinstance(kernel, Aggregate):
@@ -148,11 +149,17 @@ def _no_rows(table: pa.Table) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays([pa.array([], f.type) for f in table.schema], schema=table.schema)
 
 
-def _kernel(op: Operator, tuned_cpus: int | None) -> dict[str, Any]:
+def _pools(pipeline: Pipeline) -> int:
+    """How many operators keep actors that hold CPUs."""
+    return sum(1 for op in pipeline.operators if op.state.kind == "actor" and op.resources.cpus and not op.resources.gpus)
+
+
+def _kernel(op: Operator, tuned_cpus: int | None, pools: int) -> dict[str, Any]:
     """Arguments of ``map_batches``: a kernel as tasks, or as a pool of actors that load it once each.
 
     An actor holds its CPUs while it lives, so a pool that fills the cluster leaves none to read with, and Ray waits for ever. Where
-    the plan leaves the size of the pool open, the tuned way is an actor a CPU (of ``tuned_cpus``) that claims half of what it asks for.
+    the plan leaves the size of the pool open, the tuned way is an actor a CPU (of ``tuned_cpus``), and the actors of all ``pools``
+    together claim half of what they ask for.
     """
     from ray.data import ActorPoolStrategy, TaskPoolStrategy
 
@@ -165,7 +172,7 @@ def _kernel(op: Operator, tuned_cpus: int | None) -> dict[str, Any]:
     least, most = (pool.minimum, pool.maximum) if pool is not None else (1, None)
     if pool is None and tuned_cpus and needs.cpus and not needs.gpus:
         least = most = max(1, int(tuned_cpus / needs.cpus))
-        shared["num_cpus"] = needs.cpus / 2
+        shared["num_cpus"] = needs.cpus / (2 * pools)
     strategy = ActorPoolStrategy(min_size=least, max_size=most)
     return {**shared, "fn": Stateful, "fn_constructor_kwargs": {"op": op}, "compute": strategy}
 

@@ -15,6 +15,7 @@ from windtunnel.engines.local.world import LocalWorld
 from windtunnel.engines.models.catalogue import BULK, STREAMING
 from windtunnel.engines.models.entry import ModelEntry
 from windtunnel.engines.physical import compile_job
+from windtunnel.engines.placement import count_devices, placed
 
 import windtunnel
 from windtunnel.cluster import ClusterSpec
@@ -39,6 +40,7 @@ _FEATURES = {
     "spill": "blocks beyond the shared-memory budget are written to disk",
     "retries": "a lost worker's tasks are repeated; blocks that already arrived are not emitted again",
     "actors": "stateful operators load once a worker",
+    "devices": "an actor holds its share of a device while it lives, a task of a stateless operator while it runs",
 }
 
 
@@ -72,6 +74,7 @@ class LocalSession:
 
     def prepare(self, workload: BoundWorkload) -> None:
         """Plan the physical job; start the processes of the smallest actor pools (their state loads in the timed run)."""
+        workload = placed(workload, self._cluster, self.world.folder)
         self._job = compile_job(workload, partitions=self._partitions, fuse=self._fuse)
         pools = [s.concurrency.minimum if s.concurrency else 1 for s in self._job.stages if s.state.kind == "actor"]
         self.world.warm(self._cluster.cpus + sum(pools))
@@ -82,6 +85,7 @@ class LocalSession:
         blocks = world.run(self._job, self._model(), recorder, output, block_bytes=self._block_bytes)
         tables = [read_block(path) for path, _ in blocks]
         world.forget()
+        count_devices(recorder, world.folder)
         if not tables:
             return Outcome(table=pa.table({}), rows=0)
         if isinstance(workload.pipeline.output.kernel, Sink):

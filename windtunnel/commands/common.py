@@ -113,6 +113,17 @@ def engine_options(texts: Sequence[str], engines: Sequence[str]) -> dict[str, di
     return found
 
 
+def workload_parameters(texts: Sequence[str]) -> dict[str, Any]:
+    """``KEY=VALUE`` texts as parameters of a workload's function."""
+    found: dict[str, Any] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise InputError(f"parameter {text!r} must be written KEY=VALUE, for example gpus=1")
+        found[key] = _value(value)
+    return found
+
+
 def _value(text: str) -> Any:
     try:
         return tomllib.loads(f"value = {text}")["value"]

@@ -16,6 +16,7 @@ from windtunnel.commands.common import (
     progress,
     results_folder,
     say,
+    workload_parameters,
 )
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 @click.option("--partitions", type=int, help="Files that a large table is cut into.")
 @click.option("--cpus", type=click.IntRange(min=1), help="CPUs that every engine gets.  [default: all]")
 @click.option("--memory", help='Memory that every engine gets, such as "4GiB".')
+@click.option("--devices", help="Devices that every engine gets, such as emulated:A10G, 2 x emulated:T4 or cuda:0.")
+@click.option("-p", "--parameter", "parameters", multiple=True, metavar="KEY=VALUE", help="Parameter of the workloads.")
 @click.option("--address", help="A running foreign cluster, such as spark://host:7077.")
 @click.option("-n", "--repetitions", type=click.IntRange(min=1), help="Measured runs a round after one warm-up.  [default: 5]")
 @click.option("--rounds", type=click.IntRange(min=1), default=1, show_default=True, help="Interleaved rounds over all cells.")
@@ -76,9 +79,10 @@ def _from_scenario(file: Path, asked: dict[str, object]) -> Experiment:
     from windtunnel.scenario import load_scenario
     from windtunnel.units import parse_seconds
 
-    said = [k for k in ("workloads", "engines", "options", "scale", "partitions", "cpus", "memory", "address") if asked[k]]
+    names = {"workloads": "workload", "engines": "engine", "options": "option", "parameters": "parameter"}
+    said = [k for k in (*names, "scale", "partitions", "cpus", "memory", "devices", "address") if asked[k]]
     if said:
-        raise InputError(f"a scenario file says itself what to run; remove {', '.join('--' + k.rstrip('s') for k in said)}")
+        raise InputError(f"a scenario file says itself what to run; remove {', '.join('--' + names.get(k, k) for k in said)}")
     experiment = scenario_experiment(load_scenario(file), simulated=False)
     changes = {k: asked[k] for k in ("repetitions", "seed") if asked[k] is not None}
     kept = {"rounds": asked["rounds"], "aa": asked["aa"], "timeout_s": parse_seconds(asked["timeout"])}
@@ -98,11 +102,16 @@ def _from_options(asked: dict[str, object]) -> Experiment:
         where = "`windtunnel workloads` and `windtunnel engines` list them"
         raise InputError(f"say what to run: a scenario file, or --workload and --engine; {where}")
     parameters = {k: asked[k] for k in ("scale", "partitions") if asked[k] is not None}
+    parameters |= workload_parameters(_names(asked["parameters"]))
     options = engine_options(_names(asked["options"]), engines)
     memory = None if asked["memory"] is None else parse_bytes(asked["memory"])
     from dataclasses import replace
 
+    from windtunnel.devices import parse_devices
+
     cluster = ClusterSpec.here(cpus=asked["cpus"], memory_bytes=memory)  # type: ignore[arg-type]
+    if asked["devices"] is not None:
+        cluster = replace(cluster, nodes=(replace(cluster.nodes[0], gpus=parse_devices(str(asked["devices"]))),))
     return Experiment(
         name="run " + " ".join(workloads),
         workloads=tuple(WorkloadChoice(name=w, parameters=parameters) for w in workloads),

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from windtunnel.workloads.inference.vision import CLASSIFIED, DECODED
+from windtunnel.workloads.inference.vision import CLASSIFIED, DECODED, GMACS
 
-from windtunnel.plan import MapBatches, Operator, Pipeline, Scan, Sink, State
+from windtunnel.plan import MapBatches, Operator, Pipeline, Resources, Scan, Sink, State
 from windtunnel.workload import DatasetSpec, Format, Oracle, Workload
 
 ROWS_AT_SCALE_1 = 10_000
@@ -13,9 +13,20 @@ _KERNELS = "windtunnel.workloads.inference.vision"
 
 
 def images(
-    *, scale: float = 0.1, partitions: int = 16, seed: int = 7, format: Format = "parquet", batch_rows: int = BATCH_ROWS
+    *,
+    scale: float = 0.1,
+    partitions: int = 16,
+    seed: int = 7,
+    format: Format = "parquet",
+    batch_rows: int = BATCH_ROWS,
+    gpus: float = 0.0,
+    gmacs: float = GMACS,
 ) -> Workload:
-    """Decode, resize and classify photographs; label, score and embedding of each into Parquet files."""
+    """Decode, resize and classify photographs; label, score and embedding of each into Parquet files.
+
+    ``gpus`` asks for devices for the model; on an emulated one it takes the time of a model of ``gmacs`` · 1e9 multiply-adds a row.
+    """
+    classify = MapBatches(function=f"{_KERNELS}:Classifier", schema=CLASSIFIED, params=(("gmacs", gmacs),) if gpus else ())
     pipeline = Pipeline(
         (
             Operator(name="scan", kind="scan", kernel=Scan(table="photos", columns=("id", "jpeg"))),
@@ -24,8 +35,8 @@ def images(
                 batch_rows=batch_rows, language="python",
             ),
             Operator(
-                name="classify", kind="map", kernel=MapBatches(function=f"{_KERNELS}:Classifier", schema=CLASSIFIED),
-                inputs=("decode",), batch_rows=batch_rows, state=State(kind="actor"), language="python",
+                name="classify", kind="map", kernel=classify, inputs=("decode",), batch_rows=batch_rows,
+                state=State(kind="actor"), language="python", resources=Resources(cpus=0, gpus=gpus) if gpus else Resources(),
             ),
             Operator(name="write", kind="sink", kernel=Sink(), inputs=("classify",)),
         )

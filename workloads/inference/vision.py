@@ -12,11 +12,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from windtunnel.workloads.inference.efficientnet import FEATURES, SIDE, model
-from windtunnel.workloads.inference.weights import Array, need
+from windtunnel.workloads.inference.session import Session
+from windtunnel.workloads.inference.weights import Array
+from windtunnel.workloads.inference.words import embeddings
 
 PIXEL_BYTES = SIDE * SIDE * 3
 DECODED = (("id", "int64"), ("status", "string"), ("pixels", "binary"))
 CLASSIFIED = (("id", "int64"), ("status", "string"), ("label", "int64"), ("score", "double"), ("embedding", "list<float>"))
+GMACS = 0.407  # of EfficientNet-Lite0 (github.com/tensorflow/tpu, efficientnet/lite)
 OK, EMPTY, UNKNOWN, TRUNCATED = "ok", "empty", "not an image", "truncated"
 
 
@@ -49,15 +52,10 @@ def decode_one(file: bytes) -> tuple[str, bytes]:
 
 
 class Classifier:
-    """Label, score and embedding of decoded photographs; loads EfficientNet-Lite0 into ONNX Runtime on ``threads`` threads."""
+    """Label, score and embedding of decoded photographs; loads EfficientNet-Lite0, on ``threads`` threads of the CPU or on a device."""
 
-    def __init__(self, threads: int = 1) -> None:
-        need("the image model", ("onnxruntime",))
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = threads
-        self._session = onnxruntime.InferenceSession(model(), options, providers=["CPUExecutionProvider"])
+    def __init__(self, threads: int = 1, device: str = "cpu", gmacs: float = GMACS) -> None:
+        self._session = Session("efficientnet", model, ("logits", "features"), device=device, gmacs=gmacs, threads=threads)
 
     def __call__(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """One call of the model for all rows that are ok; the others get label -1, score 0 and no embedding."""
@@ -65,12 +63,10 @@ class Classifier:
         label, score = np.full(batch.num_rows, -1, np.int64), np.zeros(batch.num_rows)
         features = np.zeros((0, FEATURES), np.float32)
         if usable.any():
-            logits, features = self._session.run(["logits", "features"], {"pixels": _images(batch.column("pixels"), usable)})
+            logits, features = self._session.run({"pixels": _images(batch.column("pixels"), usable)})
             label[usable] = logits.argmax(axis=1)
             score[usable] = _top_probability(logits)
-        ends = np.cumsum(np.where(usable, FEATURES, 0), dtype=np.int32)
-        embedding = pa.ListArray.from_arrays(np.concatenate([np.zeros(1, np.int32), ends]), pa.array(features.reshape(-1)))
-        columns = [batch.column("id"), batch.column("status"), pa.array(label), pa.array(score), embedding]
+        columns = [batch.column("id"), batch.column("status"), pa.array(label), pa.array(score), embeddings(usable, features)]
         return pa.RecordBatch.from_arrays(columns, names=[name for name, _ in CLASSIFIED])
 
 

