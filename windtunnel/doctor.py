@@ -53,7 +53,7 @@ def _module_there(name: str) -> bool:
 def _java() -> Check:
     found = find_java()
     if found is None:
-        return Check(name="java", status="missing", text=f"no Java found; Spark needs it: {WAY_OUT}")
+        return Check(name="java", status="missing", text=f"no Java found; spark, flink and mapreduce need it: {WAY_OUT}")
     version = java_version(found.home / "bin" / "java")
     if version is None or version < LEAST_VERSION:
         text = f"{found.home} has version {version or 'unknown'}, Spark needs {LEAST_VERSION} or later: {WAY_OUT}"

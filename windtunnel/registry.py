@@ -48,6 +48,9 @@ ENGINES: dict[str, EngineEntry] = {
         install="windtunnel engines install flink",
         own=("apache-flink==2.3.0",),
     ),
+    "mapreduce": EngineEntry(
+        "windtunnel.engines.adapters.mapreduce:MapReduceEngine", ("pyspark",), "pip install 'windtunnel[spark]'"
+    ),
     "serving": EngineEntry(
         "windtunnel.engines.serving.engine:EmbeddedServingEngine",
         ("starlette", "uvicorn", "aiohttp"),

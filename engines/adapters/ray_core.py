@@ -22,7 +22,8 @@ import pyarrow as pa
 from windtunnel.engines import physical
 from windtunnel.engines.adapters import ray_cluster
 from windtunnel.engines.adapters.common import DECLARED, ForeignSession, output_is_files
-from windtunnel.engines.adapters.ray_tasks import Pool, Task, Work
+from windtunnel.engines.adapters.ray_tasks import Pool, Task
+from windtunnel.engines.adapters.stages import Work
 from windtunnel.engines.api import Capabilities, Option, resolve_options
 
 from windtunnel.cluster import ClusterSpec

@@ -8,6 +8,7 @@ import pytest
 LONG = {
     "daft": "its kernels' processes are started anew for every query",
     "ray-core": "a Ray cluster starts for every module",
+    "mapreduce": "a JVM compiles the job and starts for every module, and each exchange is a job",
     "flink": "a Python harness starts for every job",
 }
 

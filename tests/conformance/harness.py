@@ -16,7 +16,7 @@ from windtunnel.workload import Workload
 #: engines that compute answers; `null` returns one and the simulated engines count rows
 SERVERS = ("serving", "fastapi")  # they answer requests and run no operators
 REAL = tuple(name for name in ENGINES if name not in ("null", *SERVERS) and not name.startswith("sim:"))
-JAVA = ("spark", "flink")
+JAVA = ("spark", "flink", "mapreduce")
 ETL = tuple(name for name in WORKLOADS if load_workload(name).kind == "etl")
 
 
