@@ -45,11 +45,15 @@ class Capabilities:
 
 @dataclass(slots=True)
 class Outcome:
-    """What a run produced: a table, or a folder of Parquet files (a pipeline that ends in a sink), or a count (simulated)."""
+    """What a run produced: a table, or a folder of Parquet files (a pipeline that ends in a sink), or a count (simulated).
+
+    ``verified``: the run itself has compared every result with what it must be, as a load generator does with answers.
+    """
 
     table: pa.Table | None = None
     path: Path | None = None
     rows: int | None = None
+    verified: bool = False
 
 
 class Session(Protocol):

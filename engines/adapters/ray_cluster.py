@@ -21,7 +21,7 @@ from windtunnel.errors import InputError
 from windtunnel.units import parse_bytes
 
 _LONGEST_FOLDER = 40  # characters: paths of sockets below it must stay under 107
-_QUIET = {
+QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0", "RAY_DATA_DISABLE_PROGRESS_BARS": "1", "RAY_enable_metrics_collection": "0",
     "RAY_DISABLE_IMPORT_WARNING": "1", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_AUTH_MODE": "disabled",
     "RAY_BACKEND_LOG_LEVEL": "fatal",
@@ -41,7 +41,7 @@ _WORKERS_A_CPU = 4  # processes that tuned Ray keeps: tasks, shuffle actors and 
 
 def start(cluster: ClusterSpec, options: Mapping[str, Any], scratch: Path, *, tuned: bool) -> None:
     """Start a cluster within the budget, or join the one at ``cluster.address``."""
-    os.environ.update(_QUIET)
+    os.environ.update(QUIET)
     if tuned:
         os.environ.update(_TUNED, RAY_num_workers_soft_limit=str(_WORKERS_A_CPU * cluster.cpus))
     import ray
@@ -87,10 +87,10 @@ def end(folder: Path) -> None:
 
     if ray.is_initialized():
         ray.shutdown()
-    _end_processes(str(folder))
+    end_processes(str(folder))
 
 
-def _end_processes(folder: str) -> None:
+def end_processes(folder: str) -> None:
     """Wait for what a cluster that was started here leaves behind, and end what stays."""
 
     def left() -> list[psutil.Process]:

@@ -7,10 +7,15 @@ worlds count periods for it and draw its random numbers. Sources of the rules ar
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 
 from windtunnel.engines.models.traits import Constant
+
+from windtunnel.serving import Replicas
+
+INTERVAL_S = 0.1  # of the control loop: Ray Serve's CONTROL_LOOP_INTERVAL_S
 
 Draw = Callable[[], float]
 #: (queue lengths of all replicas, indices of those with room, uniform numbers) → the index of the chosen one
@@ -75,7 +80,17 @@ class AutoscalerRules:
     upscale_delay_s: float = 30.0
     downscale_delay_s: float = 600.0
     lookback_s: float = 30.0
-    interval_s: float = 0.1
+    interval_s: float = INTERVAL_S
+
+
+def rules_of(replicas: Replicas, lookback_s: float) -> AutoscalerRules | None:
+    """A deployment's rules; None for a fixed number."""
+    if replicas.target_ongoing is None:
+        return None
+    return AutoscalerRules(
+        minimum=replicas.minimum, maximum=replicas.maximum, target_ongoing=replicas.target_ongoing,
+        upscale_delay_s=replicas.upscale_delay_s, downscale_delay_s=replicas.downscale_delay_s, lookback_s=lookback_s,
+    )  # fmt: skip
 
 
 class Autoscaler:
@@ -117,6 +132,26 @@ class Autoscaler:
             return target
         self._streak = 0
         return wanted
+
+
+class Scaling:
+    """An autoscaler that sees the exact time average of what was ongoing over the look-back, as if replicas reported without delay.
+
+    Worlds call `look` once a control loop with ``area``, the integral of ongoing requests over time since the start.
+    """
+
+    def __init__(self, rules: AutoscalerRules, now_s: float = 0.0) -> None:
+        self._scaler = Autoscaler(rules)
+        self._lookback_s = rules.lookback_s
+        self._past: deque[tuple[float, float]] = deque([(now_s, 0.0)])
+
+    def look(self, now_s: float, area: float, running: int, target: int) -> int:
+        """The next target."""
+        past = self._past
+        past.append((now_s, area))
+        while len(past) > 2 and past[1][0] <= now_s - self._lookback_s + 1e-9:
+            past.popleft()
+        return self._scaler.decide((area - past[0][1]) / (now_s - past[0][0]), running, target)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

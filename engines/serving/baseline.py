@@ -13,7 +13,7 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from windtunnel.engines.serving.process import Told, serve_app
 from windtunnel.engines.serving.wire import TRACE
-from windtunnel.engines.serving.work import Work
+from windtunnel.engines.serving.work import EMULATED, handler, reply
 
 from windtunnel.serving import Calls
 
@@ -23,17 +23,18 @@ def build(told: Told) -> FastAPI:
     app = FastAPI(openapi_url=None)
     kind, seed = told.options["work"], told.options["seed"]
     specs = {d.name: d for d in told.deployments}
-    work = {d.name: Work(d.cost, kind, seed, i, told.number) for i, d in enumerate(told.deployments)}
+    work = {d.name: handler(d.cost, kind, seed, i, told.number) for i, d in enumerate(told.deployments)}
 
-    def visit(name: str, trace: list[list[Any]]) -> None:
+    def visit(name: str, body: bytes, trace: list[list[Any]]) -> bytes:
         begun = time.monotonic()
-        work[name](1)
+        answer = b"".join(work[name]([body]))
         trace.append([name, told.number, begun, begun, time.monotonic(), 1])
-        follow(specs[name].calls, trace)
+        follow(specs[name].calls, body, trace)
+        return answer
 
-    def follow(calls: Calls, trace: list[list[Any]]) -> None:
+    def follow(calls: Calls, body: bytes, trace: list[list[Any]]) -> None:
         for item in calls:
-            visit(item, trace) if isinstance(item, str) else follow(item, trace)
+            visit(item, body, trace) if isinstance(item, str) else follow(item, body, trace)
 
     @app.get("/-/healthz")
     async def health() -> str:
@@ -43,9 +44,10 @@ def build(told: Told) -> FastAPI:
     async def answer(request: Request) -> Response:
         body = await request.body()
         trace: list[list[Any]] = []
-        visit(told.deployments[0].name, trace)
+        content = visit(told.deployments[0].name, body, trace)
         headers = {TRACE: json.dumps(trace)} if TRACE in request.headers else {}
-        content = body if told.response_bytes is None else bytes(told.response_bytes)
+        if kind in EMULATED:
+            content = reply(body, told.response_bytes)
         return Response(content, headers=headers, media_type="application/octet-stream")
 
     return app

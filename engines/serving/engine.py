@@ -1,20 +1,20 @@
-"""The engines ``serving`` and ``fastapi`` for real: processes on a loopback socket, asked by the load generator, recorded raw.
+"""The engines ``serving``, ``fastapi`` and ``ray-serve`` for real: processes on a loopback socket, asked and recorded raw.
 
-The module owns a session's life and turns requests into a record. What answers is in `host` and `baseline`.
+The module owns a session's life and turns requests into a record. What answers is in `host`, `baseline` and `ray_host`.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import select
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from functools import partial
 from importlib.metadata import version
@@ -27,21 +27,23 @@ from windtunnel.engines.api import Capabilities, Option, Outcome, resolve_option
 from windtunnel.engines.models.arrivals import arrival_times
 from windtunnel.engines.models.latencies import statistics
 from windtunnel.engines.models.serving import RULES
+from windtunnel.engines.serving.work import EMULATED, find
 
 import windtunnel
 from windtunnel.cluster import ClusterSpec
-from windtunnel.errors import InputError, InvalidMeasurement, RunFailed, Unsupported
+from windtunnel.errors import InputError, InvalidMeasurement, RunFailed, Unsupported, WrongResult
 from windtunnel.record import Recorder
 from windtunnel.serving import ServingSpec
 from windtunnel.units import parse_bytes, parse_seconds
 from windtunnel.workload import BoundWorkload
 
-START_S = 60.0
+START_S = {"serving": 60.0, "fastapi": 60.0, "ray-serve": 180.0}
+_MODULES = {"serving": "host", "fastapi": "baseline", "ray-serve": "ray_host"}
 STOP_S = 20.0
 _COMMON = (
     Option(name="host", default="127.0.0.1", doc="address to listen on; loopback unless told otherwise"),
-    Option(name="work", default="spin", doc="what a declared cost does: burn CPU time, or only take time",
-           choices=("spin", "sleep")),
+    Option(name="work", default="spin", doc="what a deployment does: spin (burn the CPU time that its cost declares), sleep, or "
+           "module:function of a function that makes a handler of bodies"),
     Option(name="seed", default=0, doc="arrivals, choices and drawn durations each derive a stream of their own from it"),
     Option(name="send_lag", default="20ms", doc="a run whose 99th percentile of lateness in sending is above it is invalid"),
 )  # fmt: skip
@@ -51,6 +53,11 @@ _HOST = (
     Option(name="retries", default=1, doc="how often a call is tried again when a replica dies with it"),
     Option(name="request_timeout", default="30s", doc="a request that takes longer is answered as timed out (408)"),
     Option(name="max_body", default="16MiB", doc="longer bodies are refused (413)"),
+    Option(name="lookback", default="30s", doc="what an autoscaler averages the ongoing requests over"),
+    Option(name="client_timeout", default="10s", doc="how long a request may take to arrive, and an idle connection stays open"),
+    Option(name="max_connections", default=10_000, doc="connections at a time; more are refused (503)"),
+    Option(name="app", default="", doc="module:name of an ASGI application (FastAPI, ...) that answers all other paths"),
+    Option(name="grpc_port", default=0, doc="a port for gRPC beside HTTP; 0: none"),
 )
 
 
@@ -64,42 +71,60 @@ class ServingSession:
         self._lag_s = parse_seconds(options["send_lag"])
         self.processes: list[subprocess.Popen] = []
         self._socket: socket.socket | None = None
+        self._port = 0
+        self._generator_per_s = 0.0
+        self._said: list[str] = []  # what a server tells while it runs
+        self._samples: tuple[tuple[bytes, bytes], ...] = ()
 
     @property
     def url(self) -> str:
         """Where requests go."""
-        assert self._socket is not None
-        host, port = self._socket.getsockname()[:2]
-        return f"http://{host}:{port}/"
+        return f"http://{self._options['host']}:{self._port}/"
 
     def prepare(self, workload: BoundWorkload) -> None:
         """Start the servers and wait until they are ready. Raises Unsupported, RunFailed."""
+        from windtunnel.engines.serving.load import ceiling
+
         serving = workload.workload.serving
         if serving is None:
             raise Unsupported(f"{self._name} answers requests ([arrivals] with [[deployments]]) and runs no operators")
-        if any(d.replicas.minimum != d.replicas.maximum for d in serving.deployments):
-            raise Unsupported(f"{self._name} runs a fixed number of replicas; autoscaling is simulated only")
+        ray = self._name == "ray-serve"
+        if self._name == "fastapi" and any(d.replicas.minimum != d.replicas.maximum for d in serving.deployments):
+            raise Unsupported("fastapi runs a fixed number of workers; serving and ray-serve have an autoscaler")
+        self._samples = _samples(self._options["work"], serving)
         if any(d.resources.gpus for d in serving.deployments):
             raise Unsupported(f"{self._name} has no GPU to give to a deployment")
         self._socket = socket.create_server((self._options["host"], 0), backlog=2048)
-        module = "host" if self._name == "serving" else "baseline"
-        count = 1 if self._name == "serving" else serving.deployments[0].replicas.minimum
+        self._port = int(self._socket.getsockname()[1])
+        if ray:  # it listens itself, on a port that was free a moment ago
+            self._socket.close()
+            self._socket = None
+        count = serving.deployments[0].replicas.minimum if self._name == "fastapi" else 1
         for number in range(count):
-            self._launch(module, serving, number)
+            self._launch(serving, number)
+        self._generator_per_s = ceiling()  # while the servers start: a lower bound
         for process in self.processes:
-            _await_ready(process, START_S + max(d.startup_s for d in serving.deployments))
+            _await_ready(process, START_S[self._name] + max(d.startup_s for d in serving.deployments))
+        if self._name != "fastapi":
+            threading.Thread(target=self._listen, name="said", daemon=True).start()
 
-    def _launch(self, module: str, serving: ServingSpec, number: int) -> None:
-        assert self._socket is not None
-        fd = self._socket.fileno()
+    def _listen(self) -> None:
+        stream = self.processes[0].stdout
+        assert stream is not None
+        with contextlib.suppress(ValueError):  # closed
+            self._said.extend(line.decode() for line in iter(stream.readline, b""))
+
+    def _launch(self, serving: ServingSpec, number: int) -> None:
+        fd = self._socket.fileno() if self._socket else -1
         process = subprocess.Popen(
-            [sys.executable, "-m", f"windtunnel.engines.serving.{module}"],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, pass_fds=(fd,),
+            [sys.executable, "-m", f"windtunnel.engines.serving.{_MODULES[self._name]}"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, pass_fds=(fd,) if self._socket else (),
         )  # fmt: skip
         self.processes.append(process)
         told = {
-            "deployments": [asdict(d) for d in serving.deployments], "options": dict(self._options), "fd": fd, "number": number,
-            "timeout_s": self._timeout_s, "max_body": self._max_body, "response_bytes": serving.arrivals.response_bytes or None,
+            "deployments": [asdict(d) for d in serving.deployments], "options": dict(self._options), "fd": fd, "port": self._port,
+            "number": number, "timeout_s": self._timeout_s, "max_body": self._max_body,
+            "response_bytes": serving.arrivals.response_bytes or None,
         }  # fmt: skip
         assert process.stdin is not None
         with contextlib.suppress(BrokenPipeError):
@@ -108,7 +133,8 @@ class ServingSession:
 
     def run(self, workload: BoundWorkload, recorder: Recorder, output: Path) -> Outcome:
         """Send the scenario's requests. Raises InvalidMeasurement when the generator lagged, RunFailed when no answer was good."""
-        from windtunnel.engines.serving.load import Target, closed_loop, open_loop
+        from windtunnel.engines.serving.client import Target
+        from windtunnel.engines.serving.load import Loop, generate, processes_for
 
         serving = workload.workload.serving
         assert serving is not None
@@ -116,25 +142,37 @@ class ServingSession:
         if spec.request_bytes > self._max_body:
             raise InputError(f"requests of {spec.request_bytes} bytes are above max_body = {self._max_body}")
         target = Target(
-            url=self.url, body=bytes(spec.request_bytes), expected_bytes=spec.response_bytes or spec.request_bytes,
-            timeout_s=self._timeout_s + 10.0,
+            url=self.url, body_bytes=spec.request_bytes, answer_bytes=spec.response_bytes or spec.request_bytes,
+            samples=self._samples, timeout_s=self._timeout_s + 10.0,
         )  # fmt: skip
+        one = self._generator_per_s
         if spec.kind == "closed":
             assert spec.concurrency is not None and spec.duration_s is not None
-            sent = asyncio.run(closed_loop(target, spec.concurrency, spec.duration_s, spec.think_time_s))
+            loop, count = Loop(clients=spec.concurrency, duration_s=spec.duration_s, think_s=spec.think_time_s), 1
         else:
-            sent = asyncio.run(open_loop(target, list(arrival_times(spec, self._options["seed"]))))
+            loop = Loop(times=tuple(arrival_times(spec, self._options["seed"])))
+            rate = len(loop.times) / max(spec.duration_s or (loop.times[-1] if loop.times else 1.0), 1e-9)
+            count = processes_for(rate, one)
+        begun = time.monotonic()
+        sent = generate(target, loop, count)
+        recorder.counters.update(generator_ceiling_per_s=one * count, generator_processes=float(count))
         write(recorder, sent, serving, spec.duration_s)
+        for told_s, counts in map(json.loads, self._said):
+            for name, count in counts.items():
+                recorder.sample(f"replicas:{name}", max(told_s - begun, 0.0), count)
         lag = recorder.counters.get("send_lag_p99_s", 0.0)
         if lag > self._lag_s:
             raise InvalidMeasurement(
                 f"the load generator sent 1 % of the requests {lag * 1e3:.1f} ms late or more, above "
                 f"send_lag = {self._lag_s * 1e3:g} ms; lower the rate or use a quieter machine"
             )
+        wrong = sum(r.outcome == "wrong" for r in sent)
+        if wrong:
+            raise WrongResult(f"{wrong} of {len(sent)} answers were not what their requests ask for")
         good = [r for r in sent if r.outcome == "ok"]
         if not good:
             raise RunFailed(f"none of {len(sent)} requests was answered well")
-        return Outcome(table=pa.table({"done_s": [r.done_s for r in good]}), rows=len(good))
+        return Outcome(table=pa.table({"done_s": [r.done_s for r in good]}), rows=len(good), verified=True)
 
     def close(self) -> None:
         """Drain and end the servers; idempotent."""
@@ -160,7 +198,7 @@ class ServingSession:
 def write(recorder: Recorder, sent: list, serving: ServingSpec, duration_s: float | None) -> None:
     """Raw times of every request as spans and samples, and the counters that scenarios promise."""
     first = serving.deployments[0].name
-    numbers = Counter(dict.fromkeys(("ok", "rejected", "timed_out", "failed"), 0))
+    numbers = Counter(dict.fromkeys(("ok", "rejected", "timed_out", "failed", "wrong"), 0))
     for number, r in enumerate(sent):
         numbers[r.outcome] += 1
         recorder.span("request", first, r.intended_s, r.done_s, partition=number, rows=int(r.outcome == "ok"))
@@ -189,6 +227,23 @@ def write(recorder: Recorder, sent: list, serving: ServingSpec, duration_s: floa
         recorder.counters["first_output_s"] = float(ends.min())
 
 
+def _samples(work: str, serving: ServingSpec) -> tuple[tuple[bytes, bytes], ...]:
+    """Requests for a handler of the user's, and their right answers: what the same handler gives here. Raises InputError."""
+    if work in EMULATED:
+        return ()
+    if len(serving.deployments) > 1:
+        raise InputError(f"work = {work!r} serves one deployment; a composition is emulated (spin or sleep)")
+    handler = find(work)()
+    bodies = getattr(handler, "samples", None)
+    if bodies is None:
+        raise InputError(f"the handler of {work!r} must have a method samples() that gives bodies of requests to send")
+    return tuple((body, _whole(handler([body]))) for body in bodies())
+
+
+def _whole(answers: Any) -> bytes:
+    return b"".join(answers) if isinstance(answers, Iterator) else bytes(answers[0])
+
+
 def _await_ready(process: subprocess.Popen, seconds: float) -> None:
     assert process.stdout is not None
     if not select.select([process.stdout], [], [], seconds)[0]:
@@ -207,15 +262,15 @@ class ServingEngine:
         self.capabilities = Capabilities(features={**told, **features})
 
     def version(self) -> str:
-        """windtunnel's version, or that of FastAPI."""
-        return windtunnel.__version__ if self.name == "serving" else version("fastapi")
+        """windtunnel's version, or that of the library."""
+        return windtunnel.__version__ if self.name == "serving" else version({"ray-serve": "ray"}.get(self.name, self.name))
 
     def open(self, cluster: ClusterSpec, options: Mapping[str, Any]) -> ServingSession:
         """Check the options; servers start when the deployments are known. Raises InputError."""
         chosen = resolve_options(self.name, self.options, options)
-        for name in ("seed", "max_queued_requests", "retries"):
+        for name in ("seed", "max_queued_requests", "retries", "max_connections", "grpc_port"):
             value = chosen.get(name, 0)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            if isinstance(value, bool) or not isinstance(value, int) or value < -(self.name == "ray-serve"):
                 raise InputError(f"option {name} = {value!r} of engine {self.name!r} must be a whole number of 0 or more")
         return ServingSession(self.name, chosen, cluster)
 
@@ -224,6 +279,10 @@ EmbeddedServingEngine = partial(
     ServingEngine, "serving", _HOST,
     {
         "processes": "one host with the queues, and one process a replica",
+        "doors": "HTTP/1.1 on raw connections, gRPC beside it, an ASGI application mounted under its own paths",
+        "autoscaling": "Ray Serve's rules, the same code as in the simulated world; scales to zero",
+        "streaming": "a handler that gives an iterator is answered in pieces",
+        "deadline": "reaches the replica: calls that nobody waits for any more are skipped or broken off",
         "overload": "a bounded queue; what does not fit is answered 503 with Retry-After",
         "retries": "a replica that dies is replaced, and its calls are tried again",
     },
@@ -231,4 +290,19 @@ EmbeddedServingEngine = partial(
 FastApiEngine = partial(
     ServingEngine, "fastapi", (),
     {"processes": "uvicorn workers on one socket", "router": "none: the kernel hands connections to any worker process"},
+)  # fmt: skip
+RayServeEngine = partial(
+    ServingEngine, "ray-serve",
+    (
+        Option(name="proxy", default="python", doc="what stands before the replicas: Serve's Python proxy, or HAProxy",
+               choices=("python", "haproxy")),
+        Option(name="max_queued_requests", default=-1, doc="requests that may wait at a handle; more are 503; -1: no limit"),
+        Option(name="request_timeout", default="30s", doc="a request that takes longer is answered as timed out (408)"),
+        Option(name="max_body", default="16MiB", doc="longer bodies are refused (413)"),
+    ),
+    {
+        "processes": "a Ray cluster of its own: controller, a proxy, one process a replica",
+        "autoscaling": "Ray Serve's own; the record has the number of replicas over time",
+        "resources": "replicas ask Ray for no CPUs: the processes share the machine, as on the other hosts",
+    },
 )  # fmt: skip

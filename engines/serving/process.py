@@ -22,11 +22,15 @@ from windtunnel.serving import DeploymentSpec, deployment_from_plain
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Told:
-    """What a serving process is told. ``response_bytes`` None: the answer is the request's body."""
+    """What a serving process is told: to serve the inherited socket ``fd``, or to listen on ``port`` itself.
+
+    ``response_bytes`` None: the answer is the request's body.
+    """
 
     deployments: tuple[DeploymentSpec, ...]
     options: Mapping[str, Any]
     fd: int
+    port: int
     number: int
     timeout_s: float
     max_body: int

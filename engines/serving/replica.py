@@ -1,6 +1,7 @@
-"""A replica: a process that answers one call after another, read from standard input and answered on standard output.
+"""A replica: a process that answers one call after another, over the socket that is its standard input.
 
-The end of its input is its order to stop, so it never outlives its host. It knows no HTTP, queue or other replica.
+The end of its input is its order to stop, so it never outlives its host. A call that was withdrawn, or whose deadline has passed
+before its turn, is skipped. It knows no HTTP, queue or other replica.
 """
 
 from __future__ import annotations
@@ -8,43 +9,132 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import sys
 import time
-from typing import BinaryIO
+from collections.abc import Iterator
+from typing import NamedTuple
 
-from windtunnel.engines.serving.wire import HEAD, TIMES
-from windtunnel.engines.serving.work import Work
+from windtunnel.engines.serving.wire import ANSWER, FAILED, HEAD, LAST, PART, SKIPPED, join, split
+from windtunnel.engines.serving.work import Handler, handler
 
 from windtunnel.serving import CallCost
 
+_CHUNK = 1 << 18
 
-def serve(source: BinaryIO, target: BinaryIO, work: Work) -> None:
-    """Answer until the input ends; the answer's body is the call's."""
-    while len(head := source.read(HEAD.size)) == HEAD.size:
-        number, items, length = HEAD.unpack(head)
-        body = source.read(length)
+
+class Call(NamedTuple):
+    """What has been read and not answered."""
+
+    number: int
+    items: int
+    deadline_s: float
+    data: bytes
+
+
+class Inbox:
+    """Calls in the order in which they came, without those that were withdrawn."""
+
+    def __init__(self, source: socket.socket, buffer: bytes = b"") -> None:
+        self._source, self._buffer = source, bytearray(buffer)
+        self._calls: dict[int, Call] = {}
+        self.withdrawn: set[int] = set()
+
+    def next(self) -> Call | None:
+        """The next call; waits for one. None when the input ends."""
+        self.look()
+        while not self._calls:
+            data = self._source.recv(_CHUNK)
+            if not data:
+                return None
+            self._take(data)
+        number = next(iter(self._calls))
+        self.withdrawn.clear()
+        return self._calls.pop(number)
+
+    def look(self) -> None:
+        """Read what is there without waiting."""
+        try:
+            self._take(self._source.recv(_CHUNK, socket.MSG_DONTWAIT))
+        except BlockingIOError:
+            pass
+
+    def _take(self, data: bytes) -> None:
+        buffer, at = self._buffer, 0
+        buffer += data
+        while len(buffer) - at >= HEAD.size:
+            number, items, length, deadline_s = HEAD.unpack_from(buffer, at)
+            end = at + HEAD.size + length
+            if len(buffer) < end:
+                break
+            if items:
+                self._calls[number] = Call(number, items, deadline_s, bytes(buffer[at + HEAD.size : end]))
+            else:
+                self._withdraw(number)
+            at = end
+        del buffer[:at]
+
+    def _withdraw(self, number: int) -> None:
+        if self._calls.pop(number, None) is None:
+            self.withdrawn.add(number)
+        else:
+            self._source.sendall(ANSWER.pack(number, 0, 0, 0.0, 0.0, SKIPPED))
+
+
+def serve(source: socket.socket, work: Handler, buffer: bytes = b"") -> None:
+    """Answer until the input ends."""
+    inbox = Inbox(source, buffer)
+    while call := inbox.next():
         begun = time.monotonic()
-        work(items)
-        target.write(HEAD.pack(number, items, length) + TIMES.pack(begun, time.monotonic()))
-        target.write(body)
-        target.flush()
+        if begun > call.deadline_s:
+            source.sendall(ANSWER.pack(call.number, 0, 0, begun, begun, SKIPPED))
+            continue
+        try:
+            kind, items, data = _answer(inbox, call, work, source, begun)
+        except Exception as error:  # the user's code; the replica goes on
+            kind, items, data = FAILED, 1, f"{type(error).__name__}: {error}".encode()
+        source.sendall(ANSWER.pack(call.number, items, len(data), begun, time.monotonic(), kind) + data)
+
+
+def _answer(inbox: Inbox, call: Call, work: Handler, target: socket.socket, begun: float) -> tuple[int, int, bytes]:
+    answers = work(split(call.data, call.items))
+    if isinstance(answers, Iterator):
+        for part in answers:
+            target.sendall(ANSWER.pack(call.number, 1, len(part), begun, time.monotonic(), PART) + part)
+            inbox.look()
+            if call.number in inbox.withdrawn:
+                return SKIPPED, 0, b""
+        return LAST, 1, b""
+    if len(answers) != call.items:
+        return FAILED, 1, f"the handler gave {len(answers)} answers to {call.items} requests".encode()
+    return LAST, call.items, join(answers)
 
 
 def main() -> None:
     """Entry point: one line of JSON with cost, kind of work and random stream; then frames."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the host's to handle: it drains
-    source, target = sys.stdin.buffer, os.fdopen(os.dup(1), "wb", buffering=1 << 16)
+    source = socket.socket(fileno=os.dup(0))
     os.dup2(2, 1)  # what a handler prints is no answer
-    told = json.loads(source.readline())
-    work = Work(CallCost(**told["cost"]), told["work"], *told["stream"])
+    line, _, rest = _first_line(source).partition(b"\n")
+    told = json.loads(line)
+    work = handler(CallCost(**told["cost"]), told["work"], *told["stream"])
     time.sleep(told["startup_s"])
-    target.write(HEAD.pack(0, 0, 0) + TIMES.pack(0.0, 0.0))  # ready
-    target.flush()
-    serve(source, target, work)
+    source.sendall(ANSWER.pack(0, 0, 0, 0.0, 0.0, LAST))  # ready
+    serve(source, work, rest)
+
+
+def _first_line(source: socket.socket) -> bytes:
+    found = b""
+    while b"\n" not in found:
+        data = source.recv(_CHUNK)
+        if not data:
+            sys.exit(0)
+        found += data
+    return found
 
 
 if __name__ == "__main__":
     try:
         main()
-    except (BrokenPipeError, KeyboardInterrupt):
+    except (BrokenPipeError, ConnectionError, KeyboardInterrupt):
         sys.exit(0)

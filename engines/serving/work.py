@@ -1,19 +1,29 @@
-"""What a deployment declared by cost does for real: it spins for so much CPU time, or sleeps. Both engines run this same code.
+"""What a deployment does for real: it spins for so much CPU time or sleeps (declared by cost), or calls a function of the user's.
 
-The module owns the emulated handler. It knows no server, queue or process.
+The module owns handlers, the same for every engine. It knows no server, queue or process.
+
+A handler takes the bodies of a batch and returns as many answers. For a batch of one it may return an iterator instead: the answer
+is then sent piece by piece.
 """
 
 from __future__ import annotations
 
+import importlib
 import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from windtunnel.engines.models.streams import SERVICE, Factors
 
+from windtunnel.errors import InputError
 from windtunnel.serving import CallCost
+
+Handler = Callable[[list[bytes]], "Sequence[bytes] | Iterator[bytes]"]
+EMULATED = ("spin", "sleep")
 
 
 class Work:
-    """The handler of one replica. ``spin`` counts CPU time of the thread, so that a crowded machine slows it down as it should."""
+    """The emulated handler of one replica. ``spin`` counts CPU time of the thread, so that a crowded machine slows it down as it should."""
 
     def __init__(self, cost: CallCost, kind: str, *name: int) -> None:
         self._cost, self._spin = cost, kind == "spin"
@@ -23,12 +33,38 @@ class Work:
         """The next drawn duration of a call with so many requests."""
         return (self._cost.per_call_s + self._cost.per_item_s * items) * self._factor()
 
-    def __call__(self, items: int) -> None:
-        """Do it."""
-        left = self.seconds(items)
+    def __call__(self, bodies: list[bytes]) -> list[bytes]:
+        """Do it; the answers are the requests."""
+        left = self.seconds(len(bodies))
+        if left <= 0:
+            return bodies
         if not self._spin:
             time.sleep(left)
-            return
+            return bodies
         end = time.thread_time() + left
         while time.thread_time() < end:
             pass
+        return bodies
+
+
+def handler(cost: CallCost, kind: str, *name: int) -> Handler:
+    """What ``work`` says: ``spin``, ``sleep``, or ``module:function`` of a function that makes a handler."""
+    return Work(cost, kind, *name) if kind in EMULATED else find(kind)()
+
+
+def find(kind: str) -> Any:
+    """The function of the user's that makes handlers. Raises InputError."""
+    module, _, name = kind.partition(":")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InputError(
+            f"option work = {kind!r} must be spin, sleep or module:function of a function that makes a handler: {error}"
+        ) from error
+
+
+def reply(body: bytes, size: int | None) -> bytes:
+    """The answer to an emulated request: its body, repeated or cut to ``size`` bytes, so that a mixed-up answer is seen."""
+    if size is None or len(body) == size:
+        return body
+    return (body * (size // len(body) + 1))[:size] if body else bytes(size)

@@ -1,53 +1,29 @@
-"""The control loop: every 0.1 s it averages what is ongoing at each deployment that scales, and asks its autoscaler.
+"""The control loop: every 0.1 s it asks each deployment that scales how many replicas it should have.
 
-The module owns the look-back (the exact time average, as if replicas reported without delay) and the period; the decision is
-`windtunnel.engines.models.serving.Autoscaler`'s.
+The module owns the period; look-back and decision are `windtunnel.engines.models.serving.Scaling`'s.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 
 from simpy.core import Environment
-from windtunnel.engines.models.serving import Autoscaler, AutoscalerRules
+from windtunnel.engines.models.serving import INTERVAL_S, AutoscalerRules, Scaling
 from windtunnel.sim.hardware.cpu import Timer
 from windtunnel.sim.serving.deployments import Deployment
 
-from windtunnel.serving import Replicas
-
-INTERVAL_S = 0.1
-
-
-def rules_of(replicas: Replicas, lookback_s: float) -> AutoscalerRules | None:
-    """The autoscaler's rules; None for a fixed number."""
-    if replicas.target_ongoing is None:
-        return None
-    return AutoscalerRules(
-        minimum=replicas.minimum, maximum=replicas.maximum, target_ongoing=replicas.target_ongoing,
-        upscale_delay_s=replicas.upscale_delay_s, downscale_delay_s=replicas.downscale_delay_s, lookback_s=lookback_s,
-        interval_s=INTERVAL_S,
-    )  # fmt: skip
-
 
 class Watch:
-    """One deployment with its autoscaler and what was ongoing over the look-back."""
+    """One deployment with its autoscaler."""
 
     def __init__(self, deployment: Deployment, rules: AutoscalerRules) -> None:
         self._deployment = deployment
-        self._scaler = Autoscaler(rules)
-        self._lookback_s = rules.lookback_s
-        self._past: deque[tuple[float, float]] = deque([(0.0, 0.0)])
+        self._scaling = Scaling(rules)
 
     def look(self, now: float) -> None:
         """One round of the control loop."""
-        deployment, past = self._deployment, self._past
-        area = deployment.area_now()
-        past.append((now, area))
-        while len(past) > 2 and past[1][0] <= now - self._lookback_s + 1e-9:
-            past.popleft()
-        ongoing = (area - past[0][1]) / (now - past[0][0])
-        target = self._scaler.decide(ongoing, len(deployment.ready), deployment.target)
+        deployment = self._deployment
+        target = self._scaling.look(now, deployment.area_now(), len(deployment.ready), deployment.target)
         if target != deployment.target:
             deployment.scale(target)
 

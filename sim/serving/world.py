@@ -12,6 +12,7 @@ from heapq import heappop
 
 from simpy.core import Environment
 from windtunnel.engines.models.arrivals import arrival_times, trace_times
+from windtunnel.engines.models.serving import rules_of
 from windtunnel.engines.models.streams import OVERHEAD, Factors
 from windtunnel.sim.faults import Faults, expanded
 from windtunnel.sim.hardware.cpu import Timer
@@ -20,7 +21,7 @@ from windtunnel.sim.serving.deployments import Deployment
 from windtunnel.sim.serving.journal import Journal
 from windtunnel.sim.serving.loops import Loop, Machine
 from windtunnel.sim.serving.requests import Call, Leaf, Request, compose
-from windtunnel.sim.serving.scaling import Controller, Watch, rules_of
+from windtunnel.sim.serving.scaling import Controller, Watch
 from windtunnel.sim.serving.settings import Settings
 from windtunnel.sim.serving.site import Site
 

@@ -18,10 +18,11 @@ import psutil
 import pytest
 
 pytest.importorskip("starlette")
-pytest.importorskip("aiohttp")
+pytest.importorskip("httptools")
 
+from windtunnel.engines.serving.client import Sent, Target
 from windtunnel.engines.serving.engine import EmbeddedServingEngine, ServingSession
-from windtunnel.engines.serving.load import Sent, Target, open_loop
+from windtunnel.engines.serving.load import open_loop
 
 from windtunnel.cluster import ClusterSpec
 from windtunnel.scenario import parse_scenario
@@ -70,7 +71,7 @@ def _ask(session: ServingSession, path: str = "", body: bytes | None = b"x", kin
 
 
 def _load(session: ServingSession, times: list[float]) -> list[Sent]:
-    return asyncio.run(open_loop(Target(url=session.url, body=b"abc", expected_bytes=3, timeout_s=20), times))
+    return asyncio.run(open_loop(Target(url=session.url, body_bytes=3, answer_bytes=3, timeout_s=20), times))
 
 
 SLEEPER = '[[deployments]]\nname = "a"\nreplicas = 2\nmax_ongoing = 4\ncost = { per_call = "5ms" }\n'
@@ -81,7 +82,7 @@ def test_a_killed_replica_is_replaced_and_every_request_is_accounted_for() -> No
 
         async def both() -> list[Sent]:
             load = asyncio.create_task(
-                open_loop(Target(url=session.url, body=b"abc", timeout_s=20), [i / 200 for i in range(200)])
+                open_loop(Target(url=session.url, body_bytes=3, answer_bytes=3, timeout_s=20), [i / 200 for i in range(200)])
             )
             await asyncio.sleep(0.4)
             os.kill(_replicas(session)[0].pid, signal.SIGKILL)
@@ -190,3 +191,26 @@ def test_a_run_whose_requests_were_sent_late_is_invalid(tmp_path: Path, capsys: 
     assert main(["run", str(file), "--no-aa", "-n", "1", "--results", str(tmp_path / "results")]) == 7
     said = capsys.readouterr()
     assert "the rate or use a quieter machine" in " ".join((said.out + said.err).split())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("proxy", ["python", "haproxy"])
+def test_ray_serve_answers_batches_and_compositions(proxy: str) -> None:
+    """A Ray of its own for each: the same scenario as the embedded host's, and nothing left of it afterwards."""
+    pytest.importorskip("ray.serve")
+    from windtunnel.engines.serving.engine import RayServeEngine
+
+    text = '[[deployments]]\nname = "a"\nreplicas = 2\ncost = { per_call = "1ms" }\ncalls = ["b"]\n'
+    text += '[[deployments]]\nname = "b"\ncost = { per_call = "1ms" }\nbatch = { max_size = 4, wait = "20ms" }\n'
+    scenario = parse_scenario(SCENARIO + text)
+    session = RayServeEngine().open(ClusterSpec.here(), {"proxy": proxy})
+    try:
+        with TemporaryDirectory() as folder:
+            session.prepare(scenario.workload.bind(Path(folder)))
+        family = psutil.Process(session.processes[0].pid).children(recursive=True)
+        sent = _load(session, [0.05 * i for i in range(20)])
+    finally:
+        session.close()
+    assert Counter(r.outcome for r in sent) == {"ok": 20}
+    assert all([v[0] for v in r.trace] == ["a", "b"] for r in sent)
+    assert not [p for p in family if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
