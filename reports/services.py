@@ -20,7 +20,7 @@ from windtunnel.reports.metrics import Curve, sampled
 
 from windtunnel.canonical import canonical_json
 from windtunnel.record import RunRecord
-from windtunnel.serving_document import OUTCOMES, replicas_over_time, serving_numbers
+from windtunnel.serving_document import OUTCOMES, TOKENS, replicas_over_time, serving_numbers
 
 LEVELS = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p999": 0.999}
 _RATES = ("rate_per_s", "steps", "concurrency", "file", "column", "duration_s")  # what a load differs in
@@ -31,7 +31,8 @@ class Point:
     """One configuration under one load. ``offered``: requests a second sent, or clients of a closed loop (``closed``).
 
     ``goodput_per_s``: good answers within the objective's bound; None without one. ``cdf``: seconds at rising shares of requests,
-    evenly spaced in the logarithm of what is left. Numbers are None where no run ended well.
+    evenly spaced in the logarithm of what is left. ``tokens``: of streamed answers, p50 and p99 of the time to the first token and of
+    the time of each one after it (TTFT, TPOT), and tokens a second; the mean of the runs. Numbers are None where no run ended well.
     """
 
     label: str
@@ -48,6 +49,7 @@ class Point:
     mean_s: float | None
     percentiles: dict[str, Quantile]
     requests: dict[str, int]
+    tokens: dict[str, float]
     cdf: tuple[tuple[float, float], ...]
     breakdown: Breakdown | None
     replicas: dict[str, Curve]
@@ -160,9 +162,15 @@ def _point(records: Sequence[RunRecord], objective: float | None) -> Point:
         mean_s=_mean([n["latency_s"]["mean"] for n in numbers]),
         percentiles={name: quantile(latencies, level) for name, level in LEVELS.items()} if len(together) else {},
         requests={k: sum(n["requests"][k] for n in numbers) for k in ("sent", *OUTCOMES)} if numbers else {},
-        cdf=_cdf(together), breakdown=breakdown(first) if some else None,
+        tokens=_tokens(some), cdf=_cdf(together), breakdown=breakdown(first) if some else None,
         replicas=_replicas(first) if some else {}, queues=_queues(first) if some else {}, end_s=first.makespan_s or 0.0,
     )  # fmt: skip
+
+
+def _tokens(records: Sequence[RunRecord]) -> dict[str, float]:
+    names = (*(f"{kind}_{level}_s" for kind in TOKENS for level in ("p50", "p99")), "tokens_per_s")
+    found = {name: _mean([r.counters.get(name) for r in records]) for name in names}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

@@ -19,6 +19,30 @@ Calls = tuple["str | Calls", ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TokenLengths:
+    """Tokens of a request's prompt and of its answer: means with a coefficient of variation (lognormal), or columns of the trace."""
+
+    prompt: float = 1.0
+    output: float = 1.0
+    cv: float = 0.0
+    prompt_column: str | None = None
+    output_column: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenSpec:
+    """An emulated language model with continuous batching. An iteration takes ``iteration_s + decode_s × sequences + prefill_s ×
+    tokens of prompts``; ``batch_tokens``: tokens that it may compute; ``kv_tokens``: tokens that memory holds, None = no limit."""
+
+    iteration_s: float = 0.0
+    prefill_s: float = 0.0
+    decode_s: float = 0.0
+    max_batch: int = 256
+    batch_tokens: int = 2048
+    kv_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ArrivalSpec:
     """When requests come. Open loops have a rate (``steps``: one from each time on), ``closed`` a number of clients.
 
@@ -36,6 +60,7 @@ class ArrivalSpec:
     steps: tuple[tuple[float, float], ...] = ()
     request_bytes: int = 0
     response_bytes: int = 0
+    tokens: TokenLengths | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +103,7 @@ class DeploymentSpec:
     calls: Calls = ()
     batch: BatchSpec = BatchSpec()
     startup_s: float = 0.0
+    tokens: TokenSpec | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,8 +119,11 @@ _ARRIVAL_KEYS: Mapping[str, tuple[str, ...]] = {
     "poisson": ("rate_per_s",), "uniform": ("rate_per_s",), "gamma": ("rate_per_s", "cv"),
     "closed": ("concurrency", "think_time"), "trace": ("file", "column"), "steps": ("steps",),
 }  # fmt: skip
-_ALL_ARRIVAL_KEYS = ("kind", "duration", *_BYTES_KEYS, *dict.fromkeys(k for keys in _ARRIVAL_KEYS.values() for k in keys))
-_DEPLOYMENT_KEYS = ("name", "replicas", "max_ongoing", "resources", "cost", "calls", "batch", "startup")
+_EVERY_KEYS = ("kind", "duration", *_BYTES_KEYS, "tokens")
+_ALL_ARRIVAL_KEYS = (*_EVERY_KEYS, *dict.fromkeys(k for keys in _ARRIVAL_KEYS.values() for k in keys))
+_DEPLOYMENT_KEYS = ("name", "replicas", "max_ongoing", "resources", "cost", "calls", "batch", "startup", "tokens")
+_TOKEN_KEYS = ("iteration", "prefill", "decode", "max_batch", "batch_tokens", "kv_memory", "kv_per_token")
+_LENGTH_KEYS = ("prompt", "output", "cv", "prompt_column", "output_column")
 
 
 def read_serving(top: Table) -> ServingSpec:
@@ -103,6 +132,8 @@ def read_serving(top: Table) -> ServingSpec:
     arrivals = _arrivals(top.table("arrivals", _ALL_ARRIVAL_KEYS))
     tables = top.tables("deployments", _DEPLOYMENT_KEYS)
     deployments = tuple(_deployment(t) for t in tables)
+    if any(d.tokens for d in deployments) and arrivals.tokens is None:
+        top.place.key("arrivals").fail("needs tokens = { prompt, output }: a deployment computes tokens", None)
     names = [d.name for d in deployments]
     unique(names, top.place.key("deployments"), "deployment")
     for table, deployment in zip(tables, deployments, strict=True):
@@ -119,7 +150,7 @@ def flatten(calls: Calls) -> tuple[str, ...]:
 
 def _arrivals(table: Table) -> ArrivalSpec:
     kind = table.choice("kind", _ARRIVAL_KEYS)
-    for name in _ALL_ARRIVAL_KEYS[4:]:
+    for name in _ALL_ARRIVAL_KEYS[len(_EVERY_KEYS) :]:
         if name in table and name not in _ARRIVAL_KEYS[kind]:
             table.fail(name, f"does not belong to {kind} arrivals; their keys: {', '.join(_ARRIVAL_KEYS[kind])}")
     needs_duration = kind != "trace"
@@ -136,7 +167,33 @@ def _arrivals(table: Table) -> ArrivalSpec:
         steps=_steps(table) if kind == "steps" else (),
         request_bytes=table.bytes("request_bytes", 0),
         response_bytes=table.bytes("response_bytes", 0),
+        tokens=_lengths(table, kind) if "tokens" in table else None,
     )
+
+
+def _lengths(table: Table, kind: ArrivalKind) -> TokenLengths:
+    inner = table.table("tokens", _LENGTH_KEYS)
+    columns = [inner.text(k) if k in inner else None for k in ("prompt_column", "output_column")]
+    if any(columns) and kind != "trace":
+        inner.fail(
+            "prompt_column" if columns[0] else "output_column", f"names a column of a trace, and these arrivals are {kind}"
+        )
+    return TokenLengths(
+        prompt=1.0 if columns[0] else inner.number("prompt", least=1), output=1.0 if columns[1] else inner.number("output", least=1),
+        cv=inner.number("cv", 0.0), prompt_column=columns[0], output_column=columns[1],
+    )  # fmt: skip
+
+
+def _tokens(table: Table) -> TokenSpec:
+    inner = table.table("tokens", _TOKEN_KEYS)
+    memory, each = inner.bytes("kv_memory", 0), inner.bytes("kv_per_token", 0)
+    if bool(memory) != bool(each):
+        inner.fail("kv_memory" if memory else "kv_per_token", "needs the other one too: kv_memory over kv_per_token is what fits")
+    return TokenSpec(
+        iteration_s=inner.seconds("iteration", 0.0), prefill_s=inner.seconds("prefill", 0.0), decode_s=inner.seconds("decode", 0.0),
+        max_batch=inner.integer("max_batch", 256, least=1), batch_tokens=inner.integer("batch_tokens", 2048, least=1),
+        kv_tokens=int(memory // each) if memory else None,
+    )  # fmt: skip
 
 
 def _trace_file(table: Table) -> str:
@@ -167,7 +224,11 @@ def _step(item: object, place: Place) -> tuple[float, float]:
 def _deployment(table: Table) -> DeploymentSpec:
     cost = table.table("cost", ("per_call", "per_item", "cv"))
     batch = table.table("batch", ("max_size", "wait"))
-    table.raw("cost")
+    tokens = _tokens(table) if "tokens" in table else None
+    if tokens is None:
+        table.raw("cost")
+    elif "batch" in table:
+        table.fail("batch", "does not go with tokens, which are batched continuously")
     return DeploymentSpec(
         name=table.text("name"),
         replicas=_replicas(table),
@@ -179,6 +240,7 @@ def _deployment(table: Table) -> DeploymentSpec:
         calls=_calls(table.get("calls", []), table.place.key("calls")),
         batch=BatchSpec(max_size=batch.integer("max_size", 1, least=1), wait_s=batch.seconds("wait", 0.0)),
         startup_s=table.seconds("startup", 0.0),
+        tokens=tokens,
     )
 
 
@@ -232,8 +294,8 @@ def _refuse_cycle(calls: Mapping[str, tuple[str, ...]], place: Place) -> None:
 
 def deployment_from_plain(data: Mapping[str, Any]) -> DeploymentSpec:
     """Inverse of `dataclasses.asdict`, also after JSON."""
-    parts = {"replicas": Replicas, "resources": Resources, "cost": CallCost, "batch": BatchSpec}
-    made = {k: parts[k](**v) if k in parts else v for k, v in data.items()}
+    parts = {"replicas": Replicas, "resources": Resources, "cost": CallCost, "batch": BatchSpec, "tokens": TokenSpec}
+    made = {k: parts[k](**v) if k in parts and v is not None else v for k, v in data.items()}
     return DeploymentSpec(**{**made, "calls": _nested(data["calls"])})
 
 

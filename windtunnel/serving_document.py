@@ -13,6 +13,8 @@ from windtunnel.record import Recorder, RunRecord
 
 LATENCIES = ("mean", "p50", "p90", "p99", "p999", "max")
 OUTCOMES = ("ok", "rejected", "timed_out", "failed")
+#: of runs that stream tokens: seconds to the first one, and for each one after it
+TOKENS = ("ttft", "tpot")
 #: what a serving run has beyond the others
 KEYS = ("offered_per_s", "requests", "replicas")
 _REPLICAS = "replicas:"
@@ -35,7 +37,12 @@ def serving_numbers(record: RunRecord) -> dict[str, Any]:
         "offered_per_s": counters.get("offered_per_s"),
         "requests": {name: round(counters.get(f"requests_{name}", 0)) for name in ("sent", *OUTCOMES)},
         "replicas": replicas_over_time(record),
+        **{f"{name}_s": _statistics(record, name) for name in TOKENS if f"{name}_mean_s" in counters},
     }
+
+
+def _statistics(record: RunRecord, name: str) -> dict[str, float | None]:
+    return {part: record.counters.get(f"{name}_{part}_s") for part in LATENCIES}
 
 
 def replicas_over_time(record: RunRecord) -> dict[str, list[list[float]]]:

@@ -6,10 +6,11 @@ A closed loop has no times of its own: its clients are part of the world (`windt
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
-from windtunnel.engines.models.streams import ARRIVALS, generator
+from windtunnel.engines.models.streams import ARRIVALS, TOKENS, Factors, generator
 
 from windtunnel.errors import InputError
 from windtunnel.serving import ArrivalSpec
@@ -57,20 +58,47 @@ def _renewals(random: np.random.Generator, rate: float, cv: float, begin: float,
         last = float(times[-1])
 
 
+def token_lengths(spec: ArrivalSpec, seed: int) -> Iterator[tuple[int, int]]:
+    """Tokens of the prompt and of the answer of each request, in the order in which they are sent; at least one of each."""
+    lengths = spec.tokens
+    if lengths is None:
+        return
+    names = (lengths.prompt_column, lengths.output_column)
+    columns = [
+        repeat(mean) if name is None else _trace_column(spec, name)
+        for name, mean in zip(names, (lengths.prompt, lengths.output), strict=True)
+    ]
+    factors = [Factors("lognormal", lengths.cv if name is None else 0.0, seed, TOKENS, i).draw for i, name in enumerate(names)]
+    for prompt, output in zip(*columns, strict=False):
+        yield max(1, round(prompt * factors[0]())), max(1, round(output * factors[1]()))
+
+
 def trace_times(spec: ArrivalSpec) -> list[float]:
     """The column of a CSV or Parquet file: seconds since the start of the run, sorted, below the duration where there is one."""
+    return _trace_column(spec, spec.column or "")
+
+
+def _trace_column(spec: ArrivalSpec, name: str) -> list[float]:
+    """A column in the order of the times, of the rows within the duration."""
+    path = Path(spec.file or "")
+    times = _numbers(path, spec.column or "", "seconds since the start")
+    values = times if name == spec.column else _numbers(path, name, "numbers")
+    rows = sorted(zip(times, range(len(times)), values, strict=True))
+    return [value for time, _, value in rows if spec.duration_s is None or time < spec.duration_s]
+
+
+def _numbers(path: Path, name: str, what: str) -> list[float]:
     import pyarrow as pa
     import pyarrow.csv
     import pyarrow.parquet
 
-    path = Path(spec.file or "")
     try:
         table = pyarrow.parquet.read_table(path) if path.suffix == ".parquet" else pyarrow.csv.read_csv(path)
-        column = table[spec.column].cast(pa.float64()).to_pylist()
+        column: list[float] = table[name].cast(pa.float64()).to_pylist()
     except KeyError as error:
-        raise InputError(f"{path} has no column {spec.column!r}; columns: {', '.join(table.column_names)}") from error
+        raise InputError(f"{path} has no column {name!r}; columns: {', '.join(table.column_names)}") from error
     except (OSError, pa.ArrowException) as error:
         raise InputError(f"{path} cannot be read as a trace of times: {error}") from error
     if any(t is None or not 0 <= t < float("inf") for t in column):
-        raise InputError(f"column {spec.column!r} of {path} must hold seconds since the start, all 0 or more")
-    return sorted(t for t in column if spec.duration_s is None or t < spec.duration_s)
+        raise InputError(f"column {name!r} of {path} must hold {what}, all 0 or more")
+    return column

@@ -160,7 +160,8 @@ class ServingCosts:
 
     ``proxy_s``: CPU of the proxy, half before and half after the answer (0 and no proxy where nothing else is said).
     ``replica_s``: CPU of a replica around the handler. ``http_s``: more of it at the first deployment where that speaks HTTP
-    itself. ``call_s``: CPU of a caller for each call of another deployment. ``hop_s``: delay of each call between processes and
+    itself. ``call_s``: CPU of a caller for each call of another deployment (of
+    the proxy, where that makes the calls). ``hop_s``: delay of each call between processes and
     back that no event loop spends. ``contention`` (k): a process that holds n requests spends ``c × (1 + k × n)`` where one
     alone costs c. ``cv``: coefficient of variation of these CPU times.
     """
@@ -181,12 +182,16 @@ COST_NAMES = tuple(f.name for f in fields(ServingCosts))
 class ServingEntry:
     """A serving engine: ``proxies`` maps what stands before the replicas to the constants of that configuration.
 
-    The first one is the default; "none": requests reach the first deployment's replicas without a proxy.
+    The first one is the default; "none": requests reach the first deployment's replicas without a proxy. ``inside``: called
+    deployments are functions of the caller's process; ``central``: the proxy makes all calls. ``first`` numbers its replicas.
     """
 
     name: str
     choice: str
     proxies: Mapping[str, tuple[Constant, ...]]
+    inside: bool = False
+    central: bool = False
+    first: int = 0
     features: Mapping[str, str] = field(default_factory=dict)
 
     def costs(self, proxy: str) -> dict[str, float]:
@@ -223,12 +228,15 @@ ENTRIES: dict[str, ServingEntry] = {
         ServingEntry(
             name="serving",
             choice="least_loaded",
-            proxies={"none": ()},
+            central=True,
+            first=1,
+            proxies={"none": (), "host": ()},
             features={"overheads": "none of its own until they are set: what the scenario declares is all there is"},
         ),
         ServingEntry(
             name="fastapi",
             choice="random",
+            inside=True,
             proxies={
                 "none": (
                     Constant(name="http_s", value=0.19e-3, source=f"5,160 requests/s at concurrency 8: {_MEASURED}"),

@@ -11,7 +11,7 @@ from itertools import chain, repeat
 
 import numpy as np
 
-ARRIVALS, CHOICE, SERVICE, OVERHEAD, SAMPLE = 1, 2, 3, 4, 5
+ARRIVALS, CHOICE, SERVICE, OVERHEAD, SAMPLE, TOKENS = 1, 2, 3, 4, 5, 6
 _BLOCK = 4096
 
 

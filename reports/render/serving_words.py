@@ -32,6 +32,9 @@ def tables(service: Service) -> tuple[Words, ...]:
         assert service.objective_s is not None
         heads.insert(3, f"within {format_seconds(service.objective_s)} /s")
     found = [Words(service.title, (*heads, "note"), tuple(_point(p, goodput) for p in service.points), 2)]
+    streamed = tuple(_tokens(p) for p in service.points if p.tokens)
+    if streamed:
+        found.append(Words("Tokens: time to the first (TTFT), time of each after it (TPOT)", _TOKEN_HEADS, streamed, 2))
     parts = tuple(_times(service.points))
     if parts:
         found.append(Words("Where a request's time went (mean; slowest 1 %)", ("engine", "load", *PARTS, "requests"), parts, 2))
@@ -39,6 +42,14 @@ def tables(service: Service) -> tuple[Words, ...]:
         heads = ["engine", "load", "quantity", "real", "simulated", "error"]
         found.append(Words("Simulated against real", tuple(heads), tuple(_match(m) for m in service.matches), 3))
     return tuple(found)
+
+
+_TOKEN_HEADS = ("engine", "load", "TTFT p50", "TTFT p99", "TPOT p50", "TPOT p99", "tokens /s")
+
+
+def _tokens(point: Point) -> Line:
+    told = (point.tokens.get(f"{kind}_{level}_s") for kind in ("ttft", "tpot") for level in ("p50", "p99"))
+    return (name(point), point.load, *(format_seconds(v) for v in told), rate(point.tokens.get("tokens_per_s"))), point.clock
 
 
 def name(point: Point) -> str:

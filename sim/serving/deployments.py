@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 from simpy.core import Environment
 from windtunnel.engines.models.serving import RULES
-from windtunnel.engines.models.streams import CHOICE, OVERHEAD, SERVICE, Factors, Uniforms
+from windtunnel.engines.models.streams import CHOICE, OVERHEAD, Factors, Uniforms
 from windtunnel.sim.hardware.cpu import Timer
 from windtunnel.sim.serving.journal import Journal
 from windtunnel.sim.serving.loops import Machine
@@ -19,6 +19,7 @@ from windtunnel.sim.serving.replicas import Replica
 from windtunnel.sim.serving.requests import Call, Plan, Request
 from windtunnel.sim.serving.settings import Settings
 from windtunnel.sim.serving.site import Site
+from windtunnel.sim.serving.tokens import TokenReplica
 
 from windtunnel.serving import DeploymentSpec
 
@@ -39,6 +40,11 @@ class Deployment:
         self._env, self.spec, self.settings, self._site, self.journal = env, spec, settings, site, journal
         self._size, self._answer = size, answer
         self.plan: Plan | None = None
+        self.index = index
+        self._most_tokens = spec.tokens.kv_tokens if spec.tokens else None
+        self.inside: Sequence[
+            tuple[int, DeploymentSpec]
+        ] = ()  # deployments that run in the same process, as often as they are called
         self.most = spec.max_ongoing
         self.target = spec.replicas.minimum
         self.replicas: list[Replica] = []
@@ -52,7 +58,6 @@ class Deployment:
         self.queue: deque[tuple[Call, Machine | None, float]] = deque()
         self._rule = RULES[settings.choice]()
         self._draw = Uniforms(settings.seed, CHOICE, index).draw
-        self._service = Factors(settings.law, spec.cost.cv, settings.seed, SERVICE, index).draw
         self._overhead = Factors(settings.law, settings.costs.cv, settings.seed, OVERHEAD, index).draw
         resources, costs = spec.resources, settings.costs
         self.weight = 0.0 if resources.gpus else max(1.0, resources.cpus)
@@ -62,11 +67,14 @@ class Deployment:
 
     # -- costs ----------------------------------------------------------------------------------------------------------
 
-    def seconds(self, items: int) -> tuple[float, float]:
+    def seconds(self, items: int, replica: Replica) -> tuple[float, float]:
         """Of one execution: the handler's own, and the engine's around it before contention."""
         own = self._per_call_s + self._per_item_s * items
+        own = own and own * replica.factor()
+        for cost_s, factor in replica.inside:
+            own += cost_s * factor()
         overhead = self._replica_s * items
-        return own and own * self._service(), overhead and overhead * self._overhead()
+        return own, overhead and overhead * self._overhead()
 
     def call_seconds(self) -> float:
         """What sending a call costs the caller's process, before contention."""
@@ -80,6 +88,9 @@ class Deployment:
         self.area += self.ongoing * (now - self._changed_s)
         self._changed_s = now
         self.ongoing += 1
+        if self._most_tokens is not None and sum(call.request.tokens) - 1 > self._most_tokens:
+            self.fail(call, "rejected")
+            return
         if not self.queue and (replica := self._choose()) is not None:
             self._assign(replica, call, source, hops * self._hop_s)
             return
@@ -177,7 +188,7 @@ class Deployment:
             self._drain(victim)
 
     def _start(self, machine: Machine, warm: bool) -> Replica:
-        replica = Replica(self, machine, self._started)
+        replica = (TokenReplica if self.spec.tokens else Replica)(self, machine, self._started)
         self._started += 1
         self.replicas.append(replica)
         delay = machine.spec.startup_s if warm else self.spec.startup_s

@@ -13,6 +13,7 @@ from typing import Any
 from windtunnel.engines.api import Capabilities, Option, Outcome, resolve_options
 from windtunnel.engines.models.serving import COST_NAMES, ENTRIES, RULES, ServingCosts, ServingEntry
 from windtunnel.sim.prediction import told
+from windtunnel.sim.serving.constants import load_constants
 from windtunnel.sim.serving.loops import LOOPS
 from windtunnel.sim.serving.settings import Settings
 from windtunnel.sim.serving.world import ServingWorld
@@ -38,6 +39,7 @@ _OPTIONS = (
            choices=("every_node", "first_node")),
     Option(name="spans", default=None, doc="record spans; default those of the first requests and a sample of the others",
            choices=(None, True, False)),
+    Option(name="calibration", default=None, doc="a file of constants that were measured on a machine"),
     Option(name="overheads", default=None, doc="constants of the engine to replace, in seconds, by name: { proxy_s = 0.001 }"),
 )  # fmt: skip
 _FEATURES = {
@@ -63,7 +65,7 @@ class ServingSession:
         if (
             serving.arrivals.kind == "closed"
             and not engine_s
-            and not any(d.cost.per_call_s + d.cost.per_item_s for d in serving.deployments)
+            and not any(d.tokens or d.cost.per_call_s + d.cost.per_item_s for d in serving.deployments)
         ):
             raise InputError("closed arrivals need a think_time, or a deployment that takes some time: this loop would never end")
 
@@ -110,6 +112,9 @@ def _settings(entry: ServingEntry, options: Mapping[str, Any]) -> Settings:
     return Settings(
         costs=costs,
         proxied=costs.proxy_s > 0,
+        inside=entry.inside,
+        central=entry.central,
+        first=entry.first,
         proxies=options["proxies"],
         choice=options["choice"],
         discipline=options["discipline"],
@@ -139,7 +144,17 @@ def _costs(entry: ServingEntry, options: Mapping[str, Any]) -> ServingCosts:
             raise InputError(f"option overheads of engine {entry.name!r} names {name!r}{nearest(name, COST_NAMES)}")
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < float("inf"):
             raise InputError(f"option overheads of engine {entry.name!r}: {name} = {value!r} must be a number of 0 or more")
-    return ServingCosts(**{**entry.costs(options["proxy"]), **chosen})
+    return ServingCosts(**{**_measured(entry, options), **chosen})
+
+
+def _measured(entry: ServingEntry, options: Mapping[str, Any]) -> dict[str, float]:
+    """The constants of a calibration file where it has some of this engine and its proxy, else those that ship."""
+    path = options["calibration"]
+    if path is not None:
+        found = load_constants(Path(path)).get(f"{entry.name}:{options['proxy']}")
+        if found is not None:
+            return found
+    return entry.costs(options["proxy"])
 
 
 SimRayServeEngine = partial(SimServingEngine, ENTRIES["ray-serve"])

@@ -39,6 +39,7 @@ class Journal:
         self._left: list[float] = []  # requests that were not answered well
         self._outcomes = dict.fromkeys(OUTCOMES, 0)
         self.sent = self.traced = self.retries = 0
+        self._tokens = 0
         self._busy_cpu_s = self._busy_gpu_s = 0.0
 
     def came(self, now: float) -> bool:
@@ -81,6 +82,20 @@ class Journal:
         if begun_s < inside_s:
             span("serialize", name, begun_s, inside_s, partition=number, worker=worker)
         span("compute", name, inside_s, now, partition=number, worker=worker, rows=items)
+
+    def spent(self, call: Call, replica: Replica, came_s: float) -> None:
+        """A traced call has all its tokens: until its first chunk of the prompt it waited, which is part of its time to the first."""
+        name, number, now = call.deployment.spec.name, call.request.number, call.env.now
+        self.recorder.span("queue", name, call.queued_s, came_s, partition=number, worker=replica.number)
+        self.recorder.span("compute", name, came_s, now, partition=number, worker=replica.number, rows=call.request.tokens[1])
+
+    def told(self, request: Request, now: float) -> None:
+        """The last token of a request is there."""
+        first, output = request.first_s, request.tokens[1]
+        self.recorder.sample("ttft_s", first, first - request.intended_s)
+        if output > 1:
+            self.recorder.sample("tpot_s", now, (now - first) / (output - 1))
+        self._tokens += output
 
     def look(self, now: float, deployments: Sequence[Deployment]) -> None:
         """How many calls wait before each deployment, and how many are there at all."""
@@ -126,6 +141,14 @@ class Journal:
                 "latencies_left_out": len(latencies) - len(chosen),
             }
         )  # fmt: skip
+        if self._tokens:
+            self.recorder.counters["tokens_out"] = self._tokens
+            self.recorder.counters["tokens_per_s"] = self._tokens / end_s
+        for name in ("ttft", "tpot"):
+            values = np.array([v for n, _, v in self.recorder.samples if n == f"{name}_s"]) if self._tokens else ()
+            if len(values):
+                told = {k.replace("latency", name): v for k, v in statistics(np.asarray(values)).items()}
+                self.recorder.counters.update(told)
         if len(latencies):
             self.recorder.counters.update(statistics(latencies))
             self.recorder.counters["first_output_s"] = float(ends[0])

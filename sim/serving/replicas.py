@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from windtunnel.engines.models.streams import SERVICE, Factors
 from windtunnel.sim.hardware.cpu import Timer
 from windtunnel.sim.serving.loops import LOOPS, Loop, Machine
 from windtunnel.sim.serving.requests import Call, Walk
@@ -34,6 +35,8 @@ class Replica:
         "calls",
         "deployment",
         "draining",
+        "factor",
+        "inside",
         "loop",
         "machine",
         "number",
@@ -42,7 +45,16 @@ class Replica:
 
     def __init__(self, deployment: Deployment, machine: Machine, number: int) -> None:
         self.deployment, self.machine, self.number = deployment, machine, number
-        settings = deployment.settings
+        settings, cost = deployment.settings, deployment.spec.cost
+        # The same stream as that of the process with this number in the world of real processes.
+        self.factor = Factors(settings.law, cost.cv, SERVICE, settings.seed, deployment.index, number + settings.first).draw
+        self.inside = [
+            (
+                d.cost.per_call_s + d.cost.per_item_s,
+                Factors(settings.law, d.cost.cv, SERVICE, settings.seed, i, number + settings.first).draw,
+            )
+            for i, d in deployment.inside
+        ]
         self.loop: Loop = LOOPS[settings.discipline](machine, deployment.weight, settings.costs.contention)
         self.calls: dict[Call, None] = {}
         self.place = -1  # among those of its deployment that take calls
@@ -81,10 +93,11 @@ class Replica:
             deployment.full -= length == deployment.most
 
     def _arrive(self, call: Call) -> None:
+        """It is here."""
         if self.loop.dead:
             return
         if self._single:
-            own, overhead = self.deployment.seconds(1)
+            own, overhead = self.deployment.seconds(1, self)
             self.loop.run(own, overhead, self._executed, (call,))
             return
         batch = self.deployment.spec.batch
@@ -115,7 +128,7 @@ class Replica:
     def _execute(self, calls: list[Call]) -> None:
         self._executing = True
         self._gathered_s = self._rested_s
-        own, overhead = self.deployment.seconds(len(calls))
+        own, overhead = self.deployment.seconds(len(calls), self)
         self.loop.run(own, overhead, self._executed, calls)
 
     def _executed(self, calls: Sequence[Call]) -> None:
@@ -130,16 +143,22 @@ class Replica:
                 continue
             if call.request.traced:
                 deployment.journal.executed(call, self, gathered_s, len(calls))
-            if deployment.plan is None:
-                deployment.finish(call)
-            else:
-                Walk(call, deployment.plan).start()
+            self.ended(call)
+
+    def ended(self, call: Call) -> None:
+        """Its own work is done; then comes what it calls."""
+        plan = self.deployment.plan
+        if plan is None:
+            self.deployment.finish(call)
+        else:
+            Walk(call, plan).start()
 
     def send(self, deployment: Deployment, walk: Walk) -> None:
         """Call another deployment for a call that runs here; sending costs this process CPU."""
         cost = self.deployment.call_seconds()
         if cost:
-            self.loop.run(0.0, cost, self._sent, (deployment, walk))
+            caller = walk.call.request.proxy if self.deployment.settings.central else None
+            (caller or self.loop).run(0.0, cost, self._sent, (deployment, walk))
         else:
             self._sent((deployment, walk))
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 class Request:
     """What a client waits for. ``over`` once it was answered; its calls may still run then, for nobody."""
 
-    __slots__ = ("client", "intended_s", "number", "over", "proxy", "retries", "traced")
+    __slots__ = ("client", "first_s", "intended_s", "number", "over", "proxy", "retries", "tokens", "traced")
 
     def __init__(self, number: int, intended_s: float, client: Timer | None, retries: int, traced: bool) -> None:
         self.number = number
@@ -35,6 +35,8 @@ class Request:
         self.traced = traced
         self.over = False
         self.proxy: Loop | None = None
+        self.tokens = (0, 0)  # of its prompt and its answer
+        self.first_s = 0.0  # when its first token was there
 
 
 class Call(Timer):
@@ -44,7 +46,7 @@ class Call(Timer):
     It is its own event, since it is on one way at a time.
     """
 
-    __slots__ = ("deployment", "hop_s", "over", "queued_s", "replica", "request", "sent_s", "walk")
+    __slots__ = ("deployment", "done", "hop_s", "over", "queued_s", "replica", "request", "sent_s", "walk")
 
     def __init__(self, env: Environment, request: Request, deployment: Deployment, walk: Walk | None) -> None:
         self.env = env  # what the world's own loop needs of a Timer and no more: there are millions of these
@@ -53,6 +55,7 @@ class Call(Timer):
         self.walk = walk
         self.queued_s = env._now
         self.hop_s = 0.0
+        self.done = False  # all its tokens are there
         self.replica: Replica | None = None
         self.over = False
 

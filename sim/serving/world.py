@@ -7,11 +7,11 @@ Everything is a callback on one heap; no request is a process of its own.
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from heapq import heappop
 
 from simpy.core import Environment
-from windtunnel.engines.models.arrivals import arrival_times, trace_times
+from windtunnel.engines.models.arrivals import arrival_times, token_lengths, trace_times
 from windtunnel.engines.models.serving import rules_of
 from windtunnel.engines.models.streams import OVERHEAD, Factors
 from windtunnel.sim.faults import Faults, expanded
@@ -28,7 +28,7 @@ from windtunnel.sim.serving.site import Site
 from windtunnel.cluster import ClusterSpec
 from windtunnel.errors import InputError, RunFailed, RunTimeout
 from windtunnel.record import Recorder
-from windtunnel.serving import ServingSpec
+from windtunnel.serving import DeploymentSpec, ServingSpec, flatten
 
 PATIENCE_S = 86_400.0  # a run whose requests still wait so long after the last one was sent is given up
 LOOKS = 200  # how often queues are looked at within the window
@@ -50,6 +50,7 @@ class ServingWorld(Breakage):
         self._overhead = Factors(settings.law, settings.costs.cv, settings.seed, OVERHEAD, len(spec.deployments)).draw
         self.proxies = {}
         self.turns = []
+        self._lengths = token_lengths(spec.arrivals, settings.seed) if spec.arrivals.tokens else None
         self._name = spec.deployments[0].name
         self._times: Iterator[float] = iter(())
         self._outstanding = 0
@@ -73,8 +74,12 @@ class ServingWorld(Breakage):
             for i, spec in enumerate(self._spec.deployments)
         ]
         leaves = {d.spec.name: Leaf(d) for d in made}
+        if self._settings.inside:
+            made[0].inside = _called(self._spec.deployments, 0)
+            made = made[:1]
         for deployment in made:
-            deployment.plan = compose(deployment.spec.calls, leaves)
+            if not self._settings.inside:
+                deployment.plan = compose(deployment.spec.calls, leaves)
             deployment.reconcile(warm=True)
             if len(deployment.replicas) < deployment.target and not self._volatile:
                 raise InputError(_no_room(deployment))
@@ -192,6 +197,8 @@ class ServingWorld(Breakage):
         number = journal.sent
         request = Request(number, intended_s, client, settings.retries, journal.came(self.env._now))
         self._outstanding += 1
+        if self._lengths is not None:
+            request.tokens = next(self._lengths, (1, 1))
         if self._volatile:
             self.open[request] = None
         if settings.timeout_s is not None:
@@ -246,6 +253,15 @@ class ServingWorld(Breakage):
             self._again(request.client, outcome)
         if not self._outstanding:
             self._check()
+
+
+def _called(specs: Sequence[DeploymentSpec], index: int) -> list[tuple[int, DeploymentSpec]]:
+    """What a call of a deployment calls, and what that calls, in the order of execution in one process."""
+    places = {d.name: i for i, d in enumerate(specs)}
+    found = []
+    for name in flatten(specs[index].calls):
+        found += [(places[name], specs[places[name]]), *_called(specs, places[name])]
+    return found
 
 
 def _window(spec: ServingSpec) -> float:

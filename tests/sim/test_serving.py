@@ -195,6 +195,34 @@ def test_contention_slows_a_process_that_holds_many() -> None:
     assert ten == pytest.approx(100 / 2.0, rel=0.01)
 
 
+def test_fastapi_calls_deployments_inside_its_worker() -> None:
+    """1 + 10 + 30 + 30 + 5 ms in one process, one after another, and the second request waits for all of it."""
+    text = scenario('kind = "closed"\nconcurrency = 2\nduration = "1ms"', GRAPH)
+    none = {"http_s": 0.0, "hop_s": 0.0, "contention": 0.0}
+    assert shown(serve(text, "fastapi", overheads=none)) == [76, 152]
+
+
+def test_the_host_makes_the_calls_between_deployments() -> None:
+    """The proxy reads for 1 ms, sends the call of echo for 3 ms and answers for 1 ms; the ingress is free meanwhile."""
+    text = scenario(
+        'kind = "closed"\nconcurrency = 1\nduration = "1ms"', GRAPH.replace('[["left", ["right", "right"]], "last"]', '["last"]')
+    )
+    assert shown(serve(text, proxy="host", overheads={"proxy_s": 2e-3, "call_s": 3e-3})) == [1 + 1 + 3 + 5 + 1]
+
+
+def test_constants_of_a_machine_come_from_a_file(tmp_path: Path) -> None:
+    from windtunnel.sim.serving.constants import save_constants
+
+    file = tmp_path / "machine.json"
+    save_constants(file, {"fastapi:none": {"http_s": 0.02}}, {"machine": "test"})
+    text = scenario(UNIFORM.format(rate=1, seconds=3), one('per_call = "10ms"'))
+    assert shown(serve(text, "fastapi", calibration=str(file))) == [30] * 3
+    assert shown(serve(text, "serving", calibration=str(file))) == [10] * 3
+    file.write_text('{"serving": {"fastapi:none": {"http": 1}}}')
+    with pytest.raises(InputError, match="no constants of serving engines"):
+        serve(text, "fastapi", calibration=str(file))
+
+
 # -- replicas -----------------------------------------------------------------------------------------------------------
 
 

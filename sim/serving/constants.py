@@ -1,0 +1,114 @@
+"""Constants of serving engines that were measured on a machine: a small file of its own, and how to fit it to real records.
+
+The fit asks the simulated world itself: constants are moved until simulated latencies and throughputs of the measured scenarios lie
+as near to the real ones as they can, all runs of an engine at once (least squares of log ratios, Nelder and Mead's simplex). The
+module owns the file and the fit; it measures nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.optimize import minimize
+from windtunnel.engines.models.serving import COST_NAMES
+
+from windtunnel.cluster import ClusterSpec
+from windtunnel.errors import InputError, RunFailed, RunTimeout
+from windtunnel.record import Recorder
+from windtunnel.workload import BoundWorkload
+
+SCHEMA = 1
+#: what is fitted, with where the search begins; the others stay as they are
+FITTED: Mapping[str, Mapping[str, float]] = {
+    "serving": {"proxy_s": 0.4e-3, "call_s": 0.15e-3, "replica_s": 0.1e-3, "hop_s": 0.2e-3, "cv": 0.3},
+    "fastapi": {"http_s": 0.3e-3, "hop_s": 0.2e-3, "cv": 0.3},
+    "ray-serve": {"proxy_s": 2e-3, "replica_s": 1e-3, "hop_s": 1e-3, "contention": 1e-3, "cv": 0.5},
+}
+QUANTITIES = ("mean", "p50", "p99")
+SHARED = ("choice", "max_queued_requests", "retries", "request_timeout", "seed")  # options of both worlds
+ROUNDS = 160  # evaluations at most
+
+
+def load_constants(path: Path) -> dict[str, dict[str, float]]:
+    """By ``engine:proxy``. Raises InputError when the file is none of these."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{str(path)!r} cannot be read as a calibration: {error}") from error
+    found: Any = data.get("serving", {}) if isinstance(data, dict) else None
+    good = isinstance(found, dict) and all(
+        isinstance(v, dict) and all(k in COST_NAMES and isinstance(x, (int, float)) and x >= 0 for k, x in v.items())
+        for v in found.values()
+    )
+    if not good:
+        raise InputError(
+            f"{str(path)!r} holds no constants of serving engines; `python -m tests.fidelity.serving_holdout` writes some"
+        )
+    return {name: dict(v) for name, v in found.items()}
+
+
+def save_constants(path: Path, constants: Mapping[str, Mapping[str, float]], about: Mapping[str, Any]) -> None:
+    """Write the file: ``about`` says where and from what."""
+    document = {"schema": SCHEMA, "serving": constants, "about": about}
+    path.write_text(json.dumps(document, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """A real run: what was asked for, and the numbers that came out (seconds, and good answers a second as ``throughput``)."""
+
+    name: str
+    workload: BoundWorkload
+    cluster: ClusterSpec
+    options: Mapping[str, Any]
+    numbers: Mapping[str, float]
+
+
+def numbers_of(recorder: Recorder) -> dict[str, float]:
+    """Of a run in either world."""
+    counters = recorder.counters
+    return {**{q: counters[f"latency_{q}_s"] for q in QUANTITIES}, "throughput": counters["throughput_per_s"]}
+
+
+class Fit:
+    """All measured runs of one engine behind one proxy; ``engine`` is the simulated one."""
+
+    def __init__(self, engine: Any, name: str, proxy: str, runs: Sequence[Measured]) -> None:
+        self._engine, self._proxy, self._runs = engine, proxy, runs
+        self._begin = FITTED[name]
+
+    def constants(self) -> dict[str, float]:
+        """The best ones found."""
+        start = np.log(list(self._begin.values()))
+        simplex = np.vstack([start, *(start + 0.7 * row for row in np.eye(len(start)))])
+        options = {"maxfev": ROUNDS, "initial_simplex": simplex, "xatol": 0.01, "fatol": 1e-5}
+        found = minimize(self._loss, start, method="Nelder-Mead", options=options)
+        return {n: float(f"{v:.4g}") for n, v in zip(self._begin, np.exp(found.x).tolist(), strict=True)}
+
+    def simulated(self, run: Measured, constants: Mapping[str, float]) -> dict[str, float] | None:
+        """The same numbers with these constants; None where no request was answered well."""
+        kept = {k: v for k, v in run.options.items() if k in SHARED and v is not None}
+        options = {**kept, "proxy": self._proxy, "overheads": dict(constants), "spans": False}
+        recorder = Recorder()
+        try:
+            self._engine.open(run.cluster, options).run(run.workload, recorder, Path())
+        except (RunFailed, RunTimeout):
+            return None
+        return numbers_of(recorder)
+
+    def _loss(self, logs: np.ndarray) -> float:
+        if np.abs(logs).max() > 20:
+            return 1e3
+        constants = dict(zip(self._begin, np.exp(logs).tolist(), strict=True))
+        return float(np.mean([e for run in self._runs for e in self._squares(run, constants)]))
+
+    def _squares(self, run: Measured, constants: Mapping[str, float]) -> list[float]:
+        made = self.simulated(run, constants)
+        if made is None:
+            return [1.0]
+        return [min(abs(np.log(made[q] / run.numbers[q])), 1.0) ** 2 for q in made]
