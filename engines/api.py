@@ -6,7 +6,7 @@ An adapter imports its heavy library inside its methods, never at module level. 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -34,8 +34,8 @@ class Option:
 class Capabilities:
     """What an engine can do, each gap with one sentence: the source of the capability table in the docs.
 
-    ``gaps`` maps an operator kind, a format ("orc"), "declared" (operators declared by cost), "gpu" or "remote" (an address) to
-    the sentence why not.
+    ``gaps`` maps an operator kind, a format ("orc"), "declared" (operators declared by cost; "declared join": those of a kind),
+    "gpu" or "remote" (an address) to the sentence why not.
     ``features`` maps a feature ("backpressure", "spill", "actors", "retries", "processes") to how it is done.
     """
 
@@ -48,12 +48,14 @@ class Outcome:
     """What a run produced: a table, or a folder of Parquet files (a pipeline that ends in a sink), or a count (simulated).
 
     ``verified``: the run itself has compared every result with what it must be, as a load generator does with answers.
+    ``account``: counters that the engine tells of the run when it is asked, which takes time and is not timed.
     """
 
     table: pa.Table | None = None
     path: Path | None = None
     rows: int | None = None
     verified: bool = False
+    account: Callable[[], Mapping[str, float]] = dict
 
 
 class Session(Protocol):
@@ -105,7 +107,8 @@ def require(capabilities: Capabilities, engine: str, workload: BoundWorkload, ad
     """Raise Unsupported for the first declared gap that the workload meets: an operator's kind, a format, declared costs, an address."""
     gaps = capabilities.gaps
     for op in workload.pipeline.operators:
-        kinds = (op.kind, *(("declared",) if isinstance(op.kernel, Synthetic) else ()), *(("gpu",) if op.resources.gpus else ()))
+        declared = ("declared", f"declared {op.kind}") if isinstance(op.kernel, Synthetic) else ()
+        kinds = (op.kind, *declared, *(("gpu",) if op.resources.gpus else ()))
         for kind in kinds:
             if kind in gaps:
                 raise Unsupported(f"{engine} cannot run operator {op.name!r}: {gaps[kind]}")

@@ -6,20 +6,16 @@ in the same words. A stateful kernel is loaded once a process, and each load is 
 
 from __future__ import annotations
 
-import json
-import os
 import threading
-import time
-import uuid
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from windtunnel.engines import declared, notes
 from windtunnel.engines.failures import kernel_failure
 
-from windtunnel.plan import GroupMap, MapBatches, Operator
+from windtunnel.plan import GroupMap, MapBatches, Operator, Synthetic
 from windtunnel.workload import TableData, resolve
 
 BatchFunction = Callable[[pa.RecordBatch], Iterable[pa.RecordBatch]]
@@ -72,22 +68,18 @@ def bind(spec: MapBatches | GroupMap) -> Callable[..., Any]:
     return (lambda batch: function(batch, **params)) if params else function
 
 
-#: environment variable with the folder where the processes of an engine leave a note for every load
-LOADS_FOLDER = "WINDTUNNEL_LOADS"
-_actors: dict[MapBatches | GroupMap, Callable[..., Any]] = {}
+_actors: dict[MapBatches | GroupMap | Operator, Callable[..., Any]] = {}
 _loading = threading.Lock()
 
 
-def _actor(op: Operator, spec: MapBatches | GroupMap) -> Callable[..., Any]:
+def _actor(op: Operator, spec: MapBatches | GroupMap | Synthetic) -> Callable[..., Any]:
     """The stateful kernel of this process: loaded at its first use, then kept, whatever task or query asks for it."""
+    key = op if isinstance(spec, Synthetic) else spec
     with _loading:
-        if spec not in _actors:
-            start = time.perf_counter()
-            _actors[spec] = bind(spec)
-            if folder := os.environ.get(LOADS_FOLDER):
-                note = {"operator": op.name, "load_s": time.perf_counter() - start}
-                (Path(folder) / f"{uuid.uuid4().hex}.json").write_text(json.dumps(note), encoding="utf-8")
-        return _actors[spec]
+        if key not in _actors:
+            with notes.load(op.name):
+                _actors[key] = declared.kernel(op) if isinstance(spec, Synthetic) else bind(spec)
+        return _actors[key]
 
 
 def forget_actors() -> None:
@@ -111,12 +103,41 @@ def call(op: Operator, partition: int | None = None) -> BatchFunction:
     function, schema = _bound(op, spec, partition), arrow_schema(spec.schema)
 
     def apply(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
-        for part in sliced(_plain(batch), op.batch_rows):
-            with kernel_failure(op.name, partition):
-                outputs = [_cast(b, schema) for b in as_batches(function(part))]
-            yield from outputs
+        parts = list(sliced(_plain(batch), op.batch_rows))
+        yield from notes.kernel_calls(op.name, lambda: (out for part in parts for out in outputs(part)))
+
+    def outputs(part: pa.RecordBatch) -> list[pa.RecordBatch]:
+        with kernel_failure(op.name, partition):
+            return [_cast(b, schema) for b in as_batches(function(part))]
 
     return apply
+
+
+def call_declared(op: Operator, partition: int | None = None) -> BatchFunction:
+    """The kernel of an operator declared by cost: as `call`, and failures told in the same way."""
+    assert isinstance(op.kernel, Synthetic)
+    with kernel_failure(op.name, partition):
+        kernel = _actor(op, op.kernel) if op.state.kind == "actor" else declared.kernel(op)
+
+    def apply(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+        with kernel_failure(op.name, partition):
+            yield from notes.kernel_calls(op.name, lambda: kernel(batch))
+
+    return apply
+
+
+def through(
+    task: Iterable[Operator], batches: Iterator[pa.RecordBatch], partition: int | None = None
+) -> Iterator[pa.RecordBatch]:
+    """Batches through the declared operators of one task, each at its turn, so that the task holds the rows of few calls."""
+    for op in task:
+        batches = _flow(call_declared(op, partition), batches)
+    return batches
+
+
+def _flow(apply: BatchFunction, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    for batch in batches:
+        yield from apply(batch)
 
 
 def call_groups(op: Operator, partition: int | None = None) -> BatchFunction:
@@ -125,12 +146,11 @@ def call_groups(op: Operator, partition: int | None = None) -> BatchFunction:
     assert isinstance(spec, GroupMap)
     function, schema = _bound(op, spec, partition), arrow_schema(spec.schema)
 
-    def apply(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    def outputs(batch: pa.RecordBatch) -> list[pa.RecordBatch]:
         with kernel_failure(op.name, partition):
-            outputs = [_cast(b, schema) for b in as_batches(function(_plain(batch)))]
-        yield from outputs
+            return [_cast(b, schema) for b in as_batches(function(_plain(batch)))]
 
-    return apply
+    return lambda batch: notes.kernel_calls(op.name, lambda: outputs(batch))
 
 
 def _bound(op: Operator, spec: MapBatches | GroupMap, partition: int | None) -> Callable[..., Any]:

@@ -83,11 +83,12 @@ Phase = Kernel | PartialAggregate | FinalAggregate | TopN | SampleKeys | RangeBo
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """One phase of operator ``operator`` inside a task; ``table`` only with a scan."""
+    """One phase of operator ``operator`` inside a task; ``table`` only with a scan. ``memory_bytes``: declared working memory."""
 
     operator: str
     phase: Phase
     batch_rows: int = 0
+    memory_bytes: int = 0
     table: TableData | None = None
 
 
@@ -297,7 +298,8 @@ class _Planner:
             self.home[name] = len(self.drafts) - 1
 
     def _step(self, op: Operator, phase: Phase) -> Step:
-        return Step(operator=op.name, phase=phase, batch_rows=op.batch_rows)
+        memory = op.resources.memory_bytes if isinstance(phase, Synthetic) else 0
+        return Step(operator=op.name, phase=phase, batch_rows=op.batch_rows, memory_bytes=memory)
 
     def _last(self, name: str) -> int:
         return self.home[name]

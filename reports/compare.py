@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from windtunnel.reports import arms, stats
+from windtunnel.reports.decompose import Decomposition, between, decompositions
 from windtunnel.reports.differences import place, reasons_not_comparable, warnings
 from windtunnel.reports.fidelity import Fidelity, fidelity
 from windtunnel.reports.metrics import middle
@@ -22,7 +23,7 @@ from windtunnel.reports.timeline import Timeline, thinned, timeline
 from windtunnel.reports.verdicts import sentence
 
 from windtunnel.canonical import canonical_json
-from windtunnel.errors import InputError, NotComparable
+from windtunnel.errors import InputError, NotComparable, nearest
 from windtunnel.record import RunRecord
 from windtunnel.serving_document import is_serving
 
@@ -69,6 +70,7 @@ class Comparison:
     verdicts: tuple[str, ...]
     groups: tuple[Group, ...]
     effects: tuple[Effect, ...]
+    decompositions: tuple[Decomposition, ...]
     fidelity: Fidelity
     not_comparable: tuple[str, ...]
     warnings: tuple[str, ...]
@@ -79,8 +81,8 @@ class Comparison:
     services: tuple[Service, ...]
 
 
-def build(records: Iterable[RunRecord], *, strict: bool = False) -> Comparison:
-    """Compare records; warm-ups are left out.
+def build(records: Iterable[RunRecord], *, strict: bool = False, pair: tuple[str, str] | None = None) -> Comparison:
+    """Compare records; warm-ups are left out. ``pair``: two labels whose difference is taken apart, instead of each with the fastest.
 
     Raises InputError without a measured record, and with ``strict`` NotComparable when real runs come from different hosts or
     library versions, or when one label stands for different options (else the comparison says so).
@@ -92,6 +94,7 @@ def build(records: Iterable[RunRecord], *, strict: bool = False) -> Comparison:
     served = services([r for r in everything if is_serving(r)])
     parts = arms.by_group(measured)
     names = arms.titles(parts)
+    _check_pair(measured, pair)
     whole = arms.by_group(everything)
     differences = reasons_not_comparable(whole, arms.titles(whole))
     if strict and differences:
@@ -102,6 +105,7 @@ def build(records: Iterable[RunRecord], *, strict: bool = False) -> Comparison:
         verdicts=(*(g.verdict for g in groups), *(f"{s.title}: {s.verdict}" for s in served)),
         groups=groups,
         effects=tuple(sorted((e for g in groups for e in _effects(g)), key=lambda e: e.kind != "model")),
+        decompositions=tuple(d for g in groups for d in _decompositions(g, parts, names, pair)),
         fidelity=fidelity(measured),
         not_comparable=differences,
         warnings=(*(f"not comparable: {reason}" for reason in differences), *warnings(everything)),
@@ -111,6 +115,13 @@ def build(records: Iterable[RunRecord], *, strict: bool = False) -> Comparison:
         screens=tuple(s for s in (screen(names[key], part) for key, part in parts.items()) if s.strips),
         timelines=thinned([t for key, part in parts.items() for t in _timelines(names[key], part)]),
     )
+
+
+def _check_pair(records: Sequence[RunRecord], pair: tuple[str, str] | None) -> None:
+    known = {r.label for r in records if r.clock == "wall"}
+    for label in pair or ():
+        if label not in known:
+            raise InputError(f"no real run is labelled {label!r}{nearest(label, known)}")
 
 
 def _distinct(values: Iterable[dict[str, Any]]) -> tuple[dict[str, Any], ...]:
@@ -147,6 +158,16 @@ def _effects(group: Group) -> Iterator[Effect]:
         if base and found and row is not base:
             kind = "model" if row.engine in ("bulk", "streaming") else "engine"
             yield Effect(kind, group.title, row.label, base.label, found, group.noise, stats.verdict(found, group.noise))
+
+
+def _decompositions(
+    group: Group, parts: Mapping[arms.Key, Sequence[RunRecord]], names: Mapping[arms.Key, str], pair: tuple[str, str] | None
+) -> tuple[Decomposition, ...]:
+    records = [r for key, part in parts.items() if names[key] == group.title for r in part]
+    if pair is None:
+        return decompositions(group.title, records, group.noise)
+    found = between(group.title, records, *pair, group.noise)
+    return () if found is None else (found,)
 
 
 def _timelines(title: str, records: Sequence[RunRecord]) -> Iterator[Timeline]:

@@ -111,6 +111,7 @@ class _Cell:
     def _finished(self, repetition: int, outcome: Any, seconds: float, recorder: Recorder, window: tuple[float, float]) -> bool:
         """Check the output, outside the timed region, and report."""
         try:
+            recorder.counters |= outcome.account()
             rows, verified = self._check(outcome, recorder)
         except Exception as error:
             return self._failed(repetition, error, window[0], recorder, window[1])
@@ -144,6 +145,8 @@ class _Cell:
     ) -> bool:
         if self._spec.own_group and not isinstance(error, WindtunnelError):  # standard error is this cell's log
             traceback.print_exception(error)
+        if repetition < 0:  # a warm-up that fails is the end of the cell, and warm-ups are in no report
+            repetition = next((r for r in self._spec.repetitions if r >= 0), repetition)
         record = failure(self._record(repetition, recorder or Recorder()), *status_of(error))
         self._report(record, start, end or time.monotonic())
         return False

@@ -22,6 +22,7 @@ import pyarrow as pa
 
 from windtunnel.cellspec import CellSpec, base_record, failure
 from windtunnel.environment import capture
+from windtunnel.limit import by_group, by_watchdog, make_group
 from windtunnel.measure import MARKER, Sample, Sampler, kill_tree, remove_sessions
 from windtunnel.record import SAMPLE_SCHEMA, Recorder, RunRecord
 from windtunnel.store import Store
@@ -48,7 +49,12 @@ class Child:
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, encoding="utf-8",
                 start_new_session=True, env=_environment(spec),
             )  # fmt: skip
-        self._sampler = Sampler(self._process.pid, spec.marker)
+        limit = _limit_bytes(spec)
+        self._group = None if limit is None else make_group(limit)
+        if self._group is not None and not self._group.add(self._process.pid):
+            self._group.close()
+            self._group = None
+        self._sampler = Sampler(self._process.pid, spec.marker, limit_bytes=None if self._group else limit)
         self._sampler.start()
         threading.Thread(target=self._read, name="answers", daemon=True).start()
         self._tell()
@@ -75,11 +81,11 @@ class Child:
             finished.append(self._record(json.loads(line)))
             yield finished[-1]
         if (missing := self._missing(finished)) is not None:
-            yield self._cut_short(missing, time.monotonic() >= deadline)
+            yield self._limited(self._cut_short(missing, time.monotonic() >= deadline))
 
     def _next(self, deadline: float) -> str | None:
         """The next answer; None at the end, at the deadline, or when the child is gone but its pipe is held open by another."""
-        while time.monotonic() < deadline:
+        while time.monotonic() < deadline and self._sampler.exceeded is None:
             try:
                 return self._lines.get(timeout=min(0.2, max(0.0, deadline - time.monotonic())))
             except queue.Empty:
@@ -92,7 +98,7 @@ class Child:
         if record.clock == "virtual":
             return record
         start = float(answer["start_s"])
-        return attach(record, self._sampler.window(start, float(answer["end_s"])), start)
+        return self._limited(attach(record, self._sampler.window(start, float(answer["end_s"])), start))
 
     def _missing(self, finished: list[RunRecord]) -> int | None:
         """The first repetition without a record, unless the cell already said why it stopped."""
@@ -101,8 +107,22 @@ class Child:
         done = {r.repetition for r in finished}
         return next((r for r in self._spec.repetitions if r not in done), None)
 
+    def _limited(self, record: RunRecord) -> RunRecord:
+        """The record with who kept the memory limit; a run that passed it is out of memory, whatever its engine made of that."""
+        if (limit := _limit_bytes(self._spec)) is None:
+            return record
+        by = "watchdog" if self._group is None else "cgroup"
+        record = replace(record, environment={**record.environment, "memory_limited_by": by})
+        if record.status == "ok":
+            return record
+        if self._group is not None and self._group.killed:
+            return failure(record, "out_of_memory", by_group(limit))
+        if self._sampler.exceeded is not None:
+            return failure(record, "out_of_memory", by_watchdog(limit, self._sampler.exceeded.memory_bytes))
+        return record
+
     def _cut_short(self, repetition: int, timed_out: bool) -> RunRecord:
-        code = None if timed_out else self._process.wait()
+        code = None if timed_out or self._sampler.exceeded is not None else self._process.wait()
         record = base_record(self._spec, self._spec.workload.load(), repetition, capture())
         if timed_out:
             return failure(record, "timeout", f"the cell passed its time limit of {self._timeout:g} s and was ended")
@@ -118,10 +138,18 @@ class Child:
         kill_tree(self._process.pid if running else None, self._spec.marker, grace_s=CLOSE_S)
         self._process.wait()
         self._sampler.stop()
+        if self._group is not None:
+            self._group.close()
         remove_sessions(self._sampler.seen)
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
                 _close_quietly(pipe)
+
+
+def _limit_bytes(spec: CellSpec) -> int | None:
+    """What the processes of a real run here may use together; a running cluster elsewhere keeps its own limits."""
+    here = spec.clock == "wall" and spec.cluster.address is None
+    return spec.cluster.nodes[0].memory_limit_bytes if here else None
 
 
 def attach(record: RunRecord, samples: tuple[Sample, ...], start_s: float) -> RunRecord:

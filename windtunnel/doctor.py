@@ -97,4 +97,14 @@ def _memory() -> Check:
     text = f"{format_bytes(memory.available)} available of {format_bytes(memory.total)}"
     if limit is not None:
         text += f"; the control group grants {format_bytes(limit)}"
-    return Check(name="memory", status="ok", text=text)
+    return Check(name="memory", status="ok", text=f"{text}; limits of runs are kept by {_keeper()}")
+
+
+def _keeper() -> str:
+    from windtunnel.limit import make_group
+
+    group = make_group(2**30)
+    if group is None:
+        return "a watchdog (no control group can be made)"
+    group.close()
+    return "a control group"

@@ -25,6 +25,7 @@ SESSION_PREFIX = "windtunnel-"
 _PROC = Path("/proc")
 _HAS_PROC = (_PROC / "self" / "smaps_rollup").exists()
 _TICKS = os.sysconf("SC_CLK_TCK")
+_WATCH_S = 0.25  # longest pause of a sampler that watches a limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,10 +204,14 @@ def machine_cpu_seconds() -> float:
 
 
 class Sampler:
-    """Samples a process tree until stopped; pauses longer than ``interval_s`` where looking would take over 5 % of a core."""
+    """Samples a process tree until stopped; pauses longer than ``interval_s`` where looking would take over 5 % of a core.
 
-    def __init__(self, root: int, marker: str, interval_s: float = 0.1) -> None:
-        self._root, self._marker, self._interval = root, marker, interval_s
+    With ``limit_bytes`` it is a watchdog: a sample above it ends the tree and stays in ``exceeded``.
+    """
+
+    def __init__(self, root: int, marker: str, interval_s: float = 0.1, limit_bytes: int | None = None) -> None:
+        self._root, self._marker, self._interval, self._limit = root, marker, interval_s, limit_bytes
+        self.exceeded: Sample | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="sampler", daemon=True)
         self._samples: list[Sample] = []
@@ -242,7 +247,12 @@ class Sampler:
             now = (began, cpu_seconds(pids), machine_cpu_seconds())
             self._samples.append(_sample(before, now, memory_bytes(pids)))
             before = now
-            pause = max(self._interval - (time.monotonic() - began), min(1.0, 19 * (time.thread_time() - cost)))
+            if self._limit is not None and self._samples[-1].memory_bytes > self._limit:
+                self.exceeded = self.exceeded or self._samples[-1]
+                for pid in pids:
+                    _signal(pid, signal.SIGKILL)
+            longest = 1.0 if self._limit is None else _WATCH_S
+            pause = max(self._interval - (time.monotonic() - began), min(longest, 19 * (time.thread_time() - cost)))
             if self._stop.wait(pause):
                 return
 

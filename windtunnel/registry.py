@@ -137,6 +137,13 @@ def describe_engine(name: str) -> Any:
     return getattr(importlib.import_module(module), attribute)()
 
 
+def option_names(name: str) -> frozenset[str]:
+    """Options of an engine, whether or not its library is here; none of an engine that this version lacks."""
+    if name not in engine_names():
+        return frozenset()
+    return frozenset(option.name for option in describe_engine(name).options)
+
+
 def load_workload(name: str, **parameters: Any) -> Any:
     """The workload of that name; ``parameters`` (scale, partitions, seed ...) go to its function."""
     if name not in WORKLOADS:

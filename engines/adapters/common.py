@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import tempfile
@@ -13,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+from windtunnel.engines import notes
 from windtunnel.engines.api import Capabilities, Outcome, require
-from windtunnel.engines.arrow import LOADS_FOLDER, forget_actors
+from windtunnel.engines.arrow import forget_actors
 from windtunnel.engines.failures import unwrap
 from windtunnel.engines.placement import count_devices, placed
 
@@ -23,7 +23,8 @@ from windtunnel.plan import Aggregate, GroupMap, Operator, Pipeline, Sink
 from windtunnel.record import Recorder
 from windtunnel.workload import BoundWorkload
 
-DECLARED = "it runs no operators declared by cost; the embedded engines and the simulated ones do"
+DECLARED = "it runs no operators declared by cost; the embedded engines, Ray, Spark, Dask and the simulated ones do"
+DECLARED_JOIN = "joins declared by cost run on the embedded engines and simulated only; other declared operators run here"
 NO_JSON_DATES = "its JSON reader has no dates"
 
 
@@ -38,9 +39,9 @@ class ForeignSession:
         self._scratch = Path(tempfile.mkdtemp(prefix=f"wt-{name}-"))
         self._planned: BoundWorkload | None = None
         self._placed: BoundWorkload | None = None  # the same, with its devices
-        self._loads = self._scratch / "loads"
-        self._loads.mkdir()
-        os.environ[LOADS_FOLDER] = str(self._loads)  # the engine's processes inherit it; those of a running cluster do not
+        self._notes = self._scratch / "notes"
+        self._notes.mkdir()
+        os.environ[notes.FOLDER] = str(self._notes)  # the engine's processes inherit it; those of a running cluster do not
 
     def prepare(self, workload: BoundWorkload) -> None:
         """Untimed. Raises Unsupported for declared gaps."""
@@ -48,6 +49,7 @@ class ForeignSession:
         self._placed = placed(workload, self._cluster, self._scratch)
         self._plan(self._placed)
         self._planned = workload
+        notes.read(self._notes)  # of kernels that were called to prepare: they belong to no run
 
     def run(self, workload: BoundWorkload, recorder: Recorder, output: Path) -> Outcome:
         """Timed: one ``query`` span from start to end. Raises RunFailed."""
@@ -58,22 +60,25 @@ class ForeignSession:
             table = self._execute(self._placed, output)
             if table is not None:
                 rows(table.num_rows)
-        self._count_loads(recorder)
         count_devices(recorder, self._scratch)
-        return Outcome(path=output) if table is None else Outcome(table=table, rows=table.num_rows)
+        for name, value in notes.read(self._notes).items():
+            recorder.count(name, value)
+        return Outcome(
+            path=None if table is not None else output,
+            table=table,
+            rows=None if table is None else table.num_rows,
+            account=self._account,
+        )
 
-    def _count_loads(self, recorder: Recorder) -> None:
-        """Stateful kernels that processes of this machine loaded since the last run."""
-        for note in sorted(self._loads.glob("*.json")):
-            recorder.count("loads")
-            recorder.count("load_s", float(json.loads(note.read_text(encoding="utf-8"))["load_s"]))
-            note.unlink()
+    def _account(self) -> dict[str, float]:
+        """Counters that the engine keeps of its tasks: ``task_s`` (seconds that tasks ran), ``bridge_s``, ``spill_s`` and such."""
+        return {}
 
     def close(self) -> None:
         """Drop loaded models and the scratch folder; idempotent."""
         forget_actors()
-        if os.environ.get(LOADS_FOLDER) == str(self._loads):
-            del os.environ[LOADS_FOLDER]
+        if os.environ.get(notes.FOLDER) == str(self._notes):
+            del os.environ[notes.FOLDER]
         shutil.rmtree(self._scratch, ignore_errors=True)
 
     def _plan(self, workload: BoundWorkload) -> None: ...

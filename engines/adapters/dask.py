@@ -6,14 +6,18 @@ Relational operators are Dask's own; kernels run in ``map_partitions`` on Arrow 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-from windtunnel.engines.adapters.common import DECLARED, ForeignSession, output_is_files, sorted_limit
+from windtunnel.engines.adapters import dask_declared
+from windtunnel.engines.adapters.common import DECLARED_JOIN, ForeignSession, output_is_files, sorted_limit
+from windtunnel.engines.adapters.dask_declared import CPU, DEVICE
 from windtunnel.engines.api import Capabilities, Option, resolve_options
 from windtunnel.engines.arrow import arrow_schema, call, call_groups, file_format
+from windtunnel.engines.declared import is_declared
+from windtunnel.engines.notes import crossing
 
 from windtunnel.cluster import ClusterSpec
 from windtunnel.errors import InputError, RunFailed
@@ -43,6 +47,7 @@ class DaskSession(ForeignSession):
         self._local: Any = None
         if cluster.address is None:
             self._local = LocalCluster(**_local(cluster, options, self._scratch))
+            _add_devices(self._local, cluster)
         try:
             self._client = Client(self._local or cluster.address, timeout=parse_seconds(options["connect_timeout"]))
         except OSError as error:
@@ -50,9 +55,14 @@ class DaskSession(ForeignSession):
             raise RunFailed(
                 f"no Dask scheduler answers at {cluster.address}: {error}; start one, or leave the address out"
             ) from error
+        self._told: dict[str, float] = {}
         self._partitions = int(options["partitions"] or cluster.cpus)
+        if self._local is not None:
+            self._client.wait_for_workers(len(self._local.worker_spec))
 
     def _execute(self, workload: BoundWorkload, output: Path) -> pa.Table | None:
+        if is_declared(workload.pipeline):
+            return dask_declared.run(workload, self._client, self._partitions, self._cluster.gpus, self._scratch)
         frames: dict[str, dd.DataFrame] = {}
         for op in workload.pipeline.operators:
             if op.kind != "sink":
@@ -62,6 +72,16 @@ class DaskSession(ForeignSession):
             source.to_parquet(str(output), write_index=False, name_function=lambda i: f"part-{i:06d}.parquet")
             return None
         return pa.Table.from_pandas(frames[workload.pipeline.output.name].compute(), preserve_index=False)
+
+    def _account(self) -> dict[str, float]:
+        """What the scheduler and the workers counted since the last look."""
+        now = dict(self._client.run_on_scheduler(_durations))
+        for counts in self._client.run(_spills).values():
+            for name, value in counts.items():
+                now[name] = now.get(name, 0.0) + value
+        new = {name: value - self._told.get(name, 0.0) for name, value in now.items()}
+        self._told = now
+        return new
 
     def close(self) -> None:
         """End client, workers and scheduler."""
@@ -73,15 +93,44 @@ class DaskSession(ForeignSession):
         super().close()
 
 
+def _durations(dask_scheduler: Any) -> dict[str, float]:
+    """Tasks and their seconds, of all that a scheduler has seen."""
+    prefixes = list(dask_scheduler.task_prefixes.values())
+    actions = {"compute": "task_s", "transfer": "exchange_s", "deserialize": "scheduling_s"}
+    found = {told: sum(float(p.all_durations.get(action, 0.0)) for p in prefixes) for action, told in actions.items()}
+    return {**found, "tasks": float(sum(p.state_counts["memory"] for p in prefixes))}
+
+
+def _spills(dask_worker: Any) -> dict[str, float]:
+    """What a worker wrote to and read from its disk."""
+    found = {"spilled_bytes": 0.0, "spill_s": 0.0}
+    for key, value in dask_worker.digests_total.items():
+        if isinstance(key, tuple) and key[-2:] == ("disk-write", "bytes"):
+            found["spilled_bytes"] += value
+        if isinstance(key, tuple) and key[-2:] in (("disk-write", "seconds"), ("disk-read", "seconds")):
+            found["spill_s"] += value
+    return found
+
+
 def _local(cluster: ClusterSpec, options: Mapping[str, Any], scratch: Path) -> dict[str, Any]:
     processes = bool(options["processes"])
     workers = cluster.cpus if processes else 1
     common: dict[str, Any] = {
         "n_workers": workers, "threads_per_worker": max(1, cluster.cpus // workers), "processes": processes,
-        "memory_limit": cluster.memory_bytes // workers, "dashboard_address": None, "silence_logs": 50,
+        "memory_limit": cluster.memory_bytes // (workers + cluster.gpus), "dashboard_address": None, "silence_logs": 50,
         "local_directory": str(scratch),
     }  # fmt: skip
+    if cluster.gpus:
+        common["resources"] = {CPU: max(1, cluster.cpus // workers)}
     return {**common, "host": "127.0.0.1"} if processes else common
+
+
+def _add_devices(local: Any, cluster: ClusterSpec) -> None:
+    """A worker of one thread for each device: a device's task does not hold a CPU's place."""
+    if cluster.gpus:
+        plain = local.new_spec
+        local.new_spec = {**plain, "options": {**plain["options"], "nthreads": 1, "resources": {DEVICE: 1}}}
+        local.scale(len(local.worker_spec) + cluster.gpus)
 
 
 # -- operators --------------------------------------------------------------------------------------------------------
@@ -158,9 +207,15 @@ def _call_groups(data: pd.DataFrame, op: Operator) -> pd.DataFrame:
 
 
 def _through(data: pd.DataFrame, apply: Any, schema: pa.Schema) -> pd.DataFrame:
+    made: pd.DataFrame
+    (made,) = crossing(_converted(data, apply, schema))
+    return made
+
+
+def _converted(data: pd.DataFrame, apply: Any, schema: pa.Schema) -> Iterator[pd.DataFrame]:
     batches = pa.Table.from_pandas(data, preserve_index=False).combine_chunks().to_batches()
     outputs = [out for batch in batches for out in apply(batch)]
-    return _pandas(pa.Table.from_batches(outputs, schema=schema))
+    yield _pandas(pa.Table.from_batches(outputs, schema=schema))
 
 
 def _aggregate(kernel: Aggregate, source: dd.DataFrame, partitions: int) -> dd.DataFrame:
@@ -255,7 +310,7 @@ class DaskEngine:
         Option(name="connect_timeout", default="10s", doc="how long to wait for the scheduler of an address"),
     )
     capabilities = Capabilities(
-        gaps={"declared": DECLARED},
+        gaps={"declared join": DECLARED_JOIN},
         features={
             "processes": "one worker process a CPU slot; a lost one is restarted by its nanny and its tasks run again",
             "spill": "workers write pandas partitions to disk above a share of their memory limit",

@@ -12,16 +12,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-from windtunnel.engines.adapters import ray_cluster
-from windtunnel.engines.adapters.common import DECLARED, ForeignSession, output_columns, output_is_files, sorted_limit
+from windtunnel.engines.adapters import ray_cluster, ray_declared
+from windtunnel.engines.adapters.common import DECLARED_JOIN, ForeignSession, output_columns, output_is_files, sorted_limit
 from windtunnel.engines.api import Capabilities, Option, resolve_options
 from windtunnel.engines.arrow import arrow_schema, as_dataset, call, call_groups
+from windtunnel.engines.declared import is_declared
 from windtunnel.engines.local import kernels
+from windtunnel.engines.notes import crossing
 
 from windtunnel.cluster import ClusterSpec
 from windtunnel.errors import InputError, RunFailed
 from windtunnel.expr import Expr
 from windtunnel.plan import Aggregate, Filter, GroupMap, Join, Limit, MapBatches, Operator, Pipeline, Project, Scan, Sort
+from windtunnel.units import parse_bytes
 from windtunnel.workload import BoundWorkload, TableData
 
 if TYPE_CHECKING:
@@ -36,6 +39,8 @@ class RaySession(ForeignSession):
     def __init__(self, cluster: ClusterSpec, options: Mapping[str, Any]) -> None:
         super().__init__("ray", cluster, options, RayEngine.capabilities)
         self._partitions = int(options["partitions"] or cluster.cpus)
+        self._ran: Dataset | None = None
+        self._spilled = 0.0
         try:
             ray_cluster.start(cluster, options, self._scratch, tuned=options["tuning"] == "tuned")
             self._configure()
@@ -52,6 +57,11 @@ class RaySession(ForeignSession):
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
         context.execution_options.preserve_order = True
+        if (block := self._options["block"]) is not None:
+            context.target_max_block_size = parse_bytes(block)
+        if (share := self._options["op_reservation"]) is not None:
+            context.op_resource_reservation_enabled = share > 0
+            context.op_resource_reservation_ratio = float(share)
         if self._options["tuning"] == "tuned":
             context.min_parallelism = context.read_op_min_num_blocks = self._cluster.cpus
             context.default_hash_shuffle_parallelism = self._partitions
@@ -59,15 +69,34 @@ class RaySession(ForeignSession):
                 ray_cluster.warm(self._cluster.cpus, "ray.data", "windtunnel.engines.local.kernels")
 
     def _execute(self, workload: BoundWorkload, output: Path) -> pa.Table | None:
+        if is_declared(workload.pipeline):
+            self._ran = ray_declared.frames(workload, self._options, self._partitions)
+            return collected(self._ran, ("payload",))
         frames: dict[str, Dataset] = {}
         for op in workload.pipeline.operators:
             if op.kind != "sink":
                 frames[op.name] = self._frame(op, frames, workload)
         if output_is_files(workload):
-            frames[workload.pipeline.output.inputs[0]].write_parquet(str(output))
+            self._ran = frames[workload.pipeline.output.inputs[0]]
+            self._ran.write_parquet(str(output))
             return None
         name = workload.pipeline.output.name
-        return collected(frames[name], output_columns(workload, name))
+        self._ran = frames[name]
+        return collected(self._ran, output_columns(workload, name))
+
+    def _account(self) -> dict[str, float]:
+        """Ray Data's own statistics of the last execution; none where it keeps them to itself."""
+        from ray.data._internal.stats import DatasetStatsSummary
+
+        if self._ran is None:
+            return {}
+        try:
+            summary = self._ran.get_stats_summary()
+        except Exception:  # not part of Ray's stable interface
+            return {}
+        found = _told(list(DatasetStatsSummary._collect_dataset_stats_summaries(summary)))
+        before, self._spilled = self._spilled, float(summary.global_bytes_spilled)
+        return {**found, "spilled_bytes": self._spilled - before}
 
     def _frame(self, op: Operator, frames: Mapping[str, Dataset], workload: BoundWorkload) -> Dataset:
         """One operator on the data sets of its inputs."""
@@ -101,6 +130,20 @@ class RaySession(ForeignSession):
         """Leave the cluster, and end one that was started here."""
         ray_cluster.end(self._scratch)
         super().close()
+
+
+def _told(summaries: list[Any]) -> dict[str, float]:
+    """Tasks, their seconds, and those of what lies around their functions: blocks to batches and back."""
+    operators = [op for summary in summaries for op in summary.operators_stats if not op.is_sub_operator]
+
+    def total(name: str) -> float:
+        return float(sum(getattr(op, name).sum for op in operators if getattr(op, name) is not None))
+
+    return {
+        "tasks": float(sum(op.task_rows.count for op in operators if op.task_rows is not None)),
+        "task_s": total("wall_time"),
+        "around_kernels_s": total("input_prep_time") + total("output_build_time"),
+    }
 
 
 # -- operators --------------------------------------------------------------------------------------------------------
@@ -178,7 +221,7 @@ def _kernel(op: Operator, tuned_cpus: int | None, pools: int) -> dict[str, Any]:
 
 
 def _apply(table: pa.Table, op: Operator) -> Iterator[pa.Table]:
-    yield from _through(table, op, call(op))
+    yield from crossing(_through(table, op, call(op)))
 
 
 class Stateful:
@@ -189,7 +232,7 @@ class Stateful:
 
     def __call__(self, table: pa.Table) -> Iterator[pa.Table]:
         """Rows of a block through the kernel."""
-        yield from _through(table, self._op, self._apply)
+        yield from crossing(_through(table, self._op, self._apply))
 
 
 def _through(table: pa.Table, op: Operator, apply: Any) -> Iterator[pa.Table]:
@@ -209,7 +252,7 @@ def _groups(table: pa.Table, op: Operator) -> Iterator[pa.Table]:
     assert isinstance(kernel, GroupMap)
     if table.num_rows:
         table = table.sort_by([(c, "ascending") for c in (*kernel.keys, *kernel.order_by)])
-    yield from _through(table, op, call_groups(op))
+    yield from crossing(_through(table, op, call_groups(op)))
 
 
 def _aggregate(kernel: Aggregate, source: Dataset, partitions: int) -> Dataset:
@@ -283,9 +326,18 @@ class RayEngine:
         ),
         Option(name="partitions", default=None, doc="partitions after a shuffle when tuned; default the number of CPUs"),
         Option(name="object_store", default=None, doc="bytes of the object store; default 30 % of the memory, as Ray has it"),
+        Option(name="block", default=None, doc="largest bytes of a block; default 128 MiB, as Ray has it"),
+        Option(name="op_reservation", default=None, doc="share of the budget reserved for operators; default 0.5, as Ray has it"),
+        Option(name="num_cpus", default=None, doc="CPUs that Ray may give to tasks; default all"),
+        Option(name="fuse", default=False, doc="let Ray fuse operators declared by cost", choices=(True, False)),
+        Option(name="concurrency", default=None, doc="most tasks of a declared operator at once, by operator: { load = 4 }"),
+        Option(
+            name="materialize", default=False, choices=(True, False),
+            doc="materialise every declared operator's output before the next begins: the staged way",
+        ),
     )  # fmt: skip
     capabilities = Capabilities(
-        gaps={"declared": DECLARED},
+        gaps={"declared join": DECLARED_JOIN},
         features={
             "processes": "worker processes that Ray starts for tasks and actors; it retries tasks of lost ones",
             "spill": "blocks that do not fit in the object store go to disk",

@@ -54,7 +54,8 @@ def start(cluster: ClusterSpec, options: Mapping[str, Any], scratch: Path, *, tu
         raise InputError(f"Ray's sockets need a short path, and {scratch} is not: set TMPDIR to a folder such as /tmp")
     store = options["object_store"]
     ray.init(
-        address="local", num_cpus=cluster.cpus, num_gpus=cluster.gpus or None, include_dashboard=False, _temp_dir=str(scratch),
+        address="local", num_cpus=options.get("num_cpus") or cluster.cpus, num_gpus=cluster.gpus or None,
+        include_dashboard=False, _temp_dir=str(scratch),
         object_store_memory=parse_bytes(store) if store else int(cluster.memory_bytes * STORE_FRACTION),
         _node_ip_address="127.0.0.1", **quiet,
     )  # fmt: skip

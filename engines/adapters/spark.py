@@ -17,15 +17,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-from windtunnel.engines.adapters.common import DECLARED, ForeignSession, output_is_files
+from windtunnel.engines.adapters.common import DECLARED_JOIN, ForeignSession, output_is_files
 from windtunnel.engines.api import Capabilities, Option, resolve_options
 from windtunnel.engines.arrow import BatchFunction, call, call_groups, whole_groups
+from windtunnel.engines.declared import is_declared, rows_a_batch
+from windtunnel.engines.notes import crossing
 
 from windtunnel.cluster import ClusterSpec
 from windtunnel.errors import InputError, MissingEngine, RunFailed, Unsupported
 from windtunnel.expr import to_sql
 from windtunnel.java import LEAST_VERSION, WAY_OUT, Java, find_java, java_version
 from windtunnel.plan import Aggregate, Filter, GroupMap, Join, Limit, MapBatches, Measure, Operator, Project, Scan, Sort
+from windtunnel.units import parse_bytes
 from windtunnel.workload import BoundWorkload, TableData
 
 if TYPE_CHECKING:
@@ -40,6 +43,7 @@ class SparkRun(ForeignSession):
 
     def __init__(self, cluster: ClusterSpec, options: Mapping[str, Any]) -> None:
         super().__init__("spark", cluster, options, SparkEngine.capabilities)
+        self._last_stage = -1
         try:
             java = _java(self._scratch)
             self._spark = _session(cluster, options, java, self._scratch)
@@ -55,9 +59,16 @@ class SparkRun(ForeignSession):
             if op.kind in ("group_map", "flat_map") and bridge == "arrow_udf":
                 raise Unsupported(f"spark cannot run operator {op.name!r} over the bridge arrow_udf: it keeps the number of rows")
         rows = [op.batch_rows for op in workload.pipeline.operators if op.batch_rows and isinstance(op.kernel, MapBatches)]
-        self._spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", str(max(rows, default=ARROW_ROWS)))
+        most = rows_a_batch(workload, ARROW_ROWS) if is_declared(workload.pipeline) else max(rows, default=ARROW_ROWS)
+        self._spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", str(most))
 
     def _execute(self, workload: BoundWorkload, output: Path) -> pa.Table | None:
+        if is_declared(workload.pipeline):
+            from windtunnel.engines.adapters import spark_declared
+
+            declared = spark_declared.frames(workload, self._spark, self._options, self._cluster.gpus, self._scratch)
+            rows: pa.Table = declared.toArrow()
+            return rows
         frames: dict[str, DataFrame] = {}
         for op in workload.pipeline.operators:
             if op.kind != "sink":
@@ -67,6 +78,24 @@ class SparkRun(ForeignSession):
             return None
         table: pa.Table = frames[workload.pipeline.output.name].toArrow()
         return table
+
+    def _account(self) -> dict[str, float]:
+        """Sums over the stages since the last look, from the listener that also feeds Spark's own pages."""
+        context = self._spark.sparkContext
+        assert context._gateway is not None
+        empty = context._gateway.new_array(context._gateway.jvm.double, 0)
+        stages = context._jsc.sc().statusStore().stageList(None, False, False, empty, None)
+        new = [s for s in (stages.apply(i) for i in range(stages.size())) if s.stageId() > self._last_stage]
+        self._last_stage = max([self._last_stage, *(s.stageId() for s in new)])
+        return {
+            "tasks": float(sum(s.numCompleteTasks() for s in new)),
+            "task_s": sum(s.executorRunTime() for s in new) / 1e3,
+            "scheduling_s": sum(s.executorDeserializeTime() + s.resultSerializationTime() for s in new) / 1e3,
+            "gc_s": sum(s.jvmGcTime() for s in new) / 1e3,
+            "exchange_s": sum(s.shuffleWriteTime() / 1e9 + s.shuffleFetchWaitTime() / 1e3 for s in new),
+            "spilled_bytes": float(sum(s.diskBytesSpilled() for s in new)),
+            "bytes_shuffled": float(sum(s.shuffleWriteBytes() for s in new)),
+        }
 
     def close(self) -> None:
         """Stop the session and end the JVM."""
@@ -89,7 +118,7 @@ def _session(cluster: ClusterSpec, options: Mapping[str, Any], java: Path, scrat
         "spark.ui.showConsoleProgress": "false",
         "spark.driver.host": "127.0.0.1",
         "spark.driver.bindAddress": "127.0.0.1",
-        "spark.driver.memory": f"{max(1024, cluster.memory_bytes // 2**20 * 6 // 10)}m",
+        "spark.driver.memory": f"{_heap_bytes(cluster, options) // 2**20}m",
         "spark.local.dir": str(scratch),
         "spark.sql.warehouse.dir": str(scratch / "warehouse"),
         "spark.sql.shuffle.partitions": str(options["partitions"] or cluster.cpus),
@@ -106,6 +135,11 @@ def _session(cluster: ClusterSpec, options: Mapping[str, Any], java: Path, scrat
     for key, value in settings.items():
         builder = builder.config(key, value)
     return builder.getOrCreate()
+
+
+def _heap_bytes(cluster: ClusterSpec, options: Mapping[str, Any]) -> int:
+    asked = options["executor_memory"]
+    return parse_bytes(asked) if asked is not None else max(2**30, cluster.memory_bytes * 6 // 10)
 
 
 def _java(scratch: Path) -> Path:
@@ -260,6 +294,9 @@ class ArrowBridge:
 
     def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """One partition."""
+        yield from crossing(self._outputs(batches))
+
+    def _outputs(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         apply, whole = self._kernel()
         for batch in whole_groups(batches, whole) if whole else batches:
             yield from apply(batch)
@@ -281,8 +318,7 @@ class PandasBridge(ArrowBridge):
     def __call__(self, frames: Iterator[Any]) -> Iterator[Any]:
         """One partition."""
         batches = (b for f in frames for b in pa.Table.from_pandas(f, preserve_index=False).combine_chunks().to_batches())
-        for out in super().__call__(batches):
-            yield out.to_pandas()
+        yield from crossing(out.to_pandas() for out in self._outputs(batches))
 
 
 class RowBridge(ArrowBridge):
@@ -294,8 +330,8 @@ class RowBridge(ArrowBridge):
 
     def __call__(self, rows: Iterator[Any]) -> Iterator[Any]:
         """One partition; rows are gathered into batches of the size that an Arrow bridge would make."""
-        for out in super().__call__(self._batches(rows)):
-            yield from zip(*(column.to_pylist() for column in out.columns), strict=True)
+        outputs = self._outputs(self._batches(rows))
+        yield from crossing(row for out in outputs for row in zip(*(column.to_pylist() for column in out.columns), strict=True))
 
     def _batches(self, rows: Iterator[Any]) -> Iterator[pa.RecordBatch]:
         from itertools import islice
@@ -333,12 +369,18 @@ class SparkEngine:
             name="bridge", default="arrow", doc="how kernels get their rows", choices=("arrow", "pandas", "arrow_udf", "rows")
         ),
         Option(name="partitions", default=None, doc="shuffle partitions; default the number of CPUs"),
+        Option(
+            name="shuffle_partitions",
+            default=None,
+            doc="tasks after an exchange of declared operators; default as many as before",
+        ),
+        Option(name="executor_memory", default=None, doc="heap of the JVM; default 60 % of the memory"),
         Option(name="adaptive", default=True, doc="adaptive query execution", choices=(True, False)),
         Option(name="java_options", default="", doc="further options of the JVM"),
         Option(name="conf", default={}, doc="further Spark settings, a table of key and value"),
     )
     capabilities = Capabilities(
-        gaps={"declared": DECLARED},
+        gaps={"declared join": DECLARED_JOIN},
         features={
             "processes": "a JVM with one task thread a CPU slot, and one Python worker process for each that runs kernels",
             "spill": "sorts, aggregates and shuffles write to a temporary folder above the execution memory",

@@ -6,7 +6,6 @@ worker is one slot. The module knows nothing of blocks, workers or scheduling.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -15,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from windtunnel.engines import physical
 from windtunnel.engines.arrow import arrow_schema, as_batches, bind, empty_batch, file_format, sliced
+from windtunnel.engines.declared import Declared, generated
 
 from windtunnel.errors import InputError
 from windtunnel.expr import Expr, Scalar, fold
@@ -30,10 +30,8 @@ from windtunnel.plan import (
     Sort,
     Synthetic,
 )
-from windtunnel.workload import TableData
 
 SCAN_BATCH_ROWS = 131_072
-_TIMER_SLACK_S = 0.0003  # sleeps end up to this late on a virtual machine
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "add": pc.add, "subtract": pc.subtract, "multiply": pc.multiply,
     "divide": lambda a, b: pc.divide(pc.cast(a, pa.float64()), b),
@@ -64,7 +62,7 @@ def scan(step: physical.Step, partition: int) -> Iterator[pa.RecordBatch]:
     table, spec = step.table, step.phase
     assert table is not None and isinstance(spec, Scan)
     if table.format == "generated":
-        yield from _generate(table, partition, step.batch_rows)
+        yield generated(table, partition)
         return
     import pyarrow.dataset as ds
 
@@ -97,18 +95,6 @@ _SCAN_FUNCTIONS: dict[str, Callable[..., Any]] = {
     "length": lambda a: pc.utf8_length(a).cast(pa.int64()),
     "cast_float": lambda a: a.cast(pa.float64()), "cast_int": lambda a: a.cast(pa.int64()), "is_null": lambda a: a.is_null(),
 }  # fmt: skip
-
-
-def _generate(table: TableData, partition: int, batch_rows: int) -> Iterator[pa.RecordBatch]:
-    rows = table.partition_rows[partition]
-    width = max(1, table.bytes // max(1, table.rows))
-    yield payload_batch(rows, width)
-
-
-def payload_batch(rows: int, width: int) -> pa.RecordBatch:
-    """``rows`` rows of ``width`` zero bytes."""
-    values = pa.FixedSizeBinaryArray.from_buffers(pa.binary(width), rows, [None, pa.py_buffer(bytes(rows * width))])
-    return pa.RecordBatch.from_arrays([values], names=["payload"])
 
 
 # -- phases -----------------------------------------------------------------------------------------------------------
@@ -270,59 +256,6 @@ class _Limit(Phase):
         return ()
 
 
-class _Synthetic(Phase):
-    """Takes its declared time a call, and emits rows of its declared width; fractional rows carry over between calls.
-
-    ``cv`` is not drawn here: a real run of a declared cost is exact.
-    """
-
-    def __init__(self, spec: Synthetic, batch_rows: int) -> None:
-        super().__init__()
-        self._spec, self._batch_rows, self._carry = spec, batch_rows, 0.0
-        self._payload: pa.RecordBatch | None = None
-
-    def push(self, batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
-        size = self._batch_rows or max(1, batch.num_rows)
-        for start in range(0, batch.num_rows, size):
-            part = batch.slice(start, size)
-            self._work(part.num_rows, part.nbytes)
-            rows = part.num_rows * self._spec.rows_out + self._carry
-            self._carry = rows - int(rows + 1e-9)
-            yield self._output(int(rows + 1e-9), part)
-
-    def _work(self, rows: int, size: int) -> None:
-        cost = self._spec.cost
-        occupy(cost.per_batch_s + cost.per_row_s * rows + cost.per_byte_s * size, spin=self._spec.fixed_work == "spin")
-
-    def _output(self, rows: int, part: pa.RecordBatch) -> pa.RecordBatch:
-        width = self._spec.row_bytes_out
-        if width is None:
-            width = part.schema.field(0).type.byte_width
-        if self._payload is None or self._payload.num_rows < rows:
-            self._payload = payload_batch(rows, max(1, width))
-        return self._payload.slice(0, rows)
-
-    def finish(self) -> Iterable[pa.RecordBatch]:
-        return ()
-
-
-def occupy(seconds: float, *, spin: bool) -> None:
-    """Take ``seconds``: sleeping (its last fraction of a millisecond spun, so that it ends on time), or burning CPU time.
-
-    CPU time, not wall time: a spinning task slows down where CPUs are oversubscribed.
-    """
-    if spin:
-        end = time.thread_time() + seconds
-        while time.thread_time() < end:
-            sum(range(200))
-        return
-    end = time.perf_counter() + seconds
-    if seconds > _TIMER_SLACK_S:
-        time.sleep(seconds - _TIMER_SLACK_S)
-    while time.perf_counter() < end:
-        pass
-
-
 # -- building ---------------------------------------------------------------------------------------------------------
 
 
@@ -336,7 +269,7 @@ def build(step: physical.Step, sides: list[pa.Table], actor: Callable[..., Any] 
     if isinstance(phase, MapBatches):
         return _PerBatch(actor or bind(phase), step.batch_rows)
     if isinstance(phase, Synthetic):
-        return _Synthetic(phase, step.batch_rows)
+        return _PerBatch(actor or Declared(phase, batch_rows=step.batch_rows, memory_bytes=step.memory_bytes))
     if isinstance(phase, physical.PartialAggregate):
         return _PartialAggregate(phase.spec)
     if isinstance(phase, Limit):

@@ -12,12 +12,16 @@ SpanRow = tuple[str, str, float, float, int, int]  # kind, operator, start, end 
 
 @dataclass(slots=True)
 class JobMessage:
-    """The programs of all stages and where output goes; ``actor_load_s`` is negative for stateless stages."""
+    """The programs of all stages and where output goes; ``actor_load_s`` is negative for stateless stages.
+
+    ``actor_bytes``: declared state that an actor holds in this machine's memory.
+    """
 
     programs: tuple[physical.Program, ...]
     block_bytes: int
     output: str
     actor_load_s: tuple[float, ...]
+    actor_bytes: tuple[int, ...] = ()
 
 
 @dataclass(slots=True)

@@ -24,6 +24,7 @@ os.environ.setdefault("POLARS_MAX_THREADS", "1")
 import pyarrow as pa
 from windtunnel.engines import physical
 from windtunnel.engines.arrow import bind, empty_batch
+from windtunnel.engines.declared import held
 from windtunnel.engines.failures import describe
 from windtunnel.engines.local import kernels
 from windtunnel.engines.local.messages import EndMessage, JobMessage, LoadMessage, Reply, SpanRow, TaskMessage
@@ -42,6 +43,7 @@ class Worker:
         self._pipe, self._writer, self._number = pipe, writer, number
         self._job: JobMessage | None = None
         self._actors: dict[str, Any] = {}
+        self._state = b""  # declared state of an actor
         self._sides: dict[tuple[str, ...], pa.Table] = {}
         self._sending = threading.Lock()
         self._delivery = ThreadPoolExecutor(max_workers=1)
@@ -74,7 +76,7 @@ class Worker:
             elif isinstance(message, LoadMessage):
                 self._load(message.stage)
             elif isinstance(message, EndMessage):
-                self._job, self._actors, self._sides = None, {}, {}
+                self._job, self._actors, self._sides, self._state = None, {}, {}, b""
 
     def _send(self, reply: Reply) -> None:
         data = pickle.dumps(reply, protocol=5)
@@ -87,6 +89,7 @@ class Worker:
         start = time.perf_counter()
         step: physical.Step | None = None
         try:
+            self._state = held(self._job.actor_bytes[stage])
             for step in self._job.programs[stage].steps:
                 if isinstance(step.phase, MapBatches):
                     self._actors[step.operator] = bind(step.phase)

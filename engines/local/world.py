@@ -138,8 +138,9 @@ class LocalWorld:
         """Run a job to its end; paths of the result's blocks in order. Raises RunFailed."""
         self._reset(job, recorder)
         message = JobMessage(
-            tuple(physical.program(s) for s in job.stages), block_bytes, str(output), tuple(_load_s(s) for s in job.stages)
-        )
+            tuple(physical.program(s) for s in job.stages), block_bytes, str(output), tuple(_load_s(s) for s in job.stages),
+            tuple(0 if s.resources.gpus else s.state.memory_bytes for s in job.stages),
+        )  # fmt: skip
         self._job_message = pickle.dumps(message, protocol=5)
         self._tick_s = model.tick_s
         try:

@@ -10,6 +10,7 @@ from html import escape
 from math import floor, log10
 
 from windtunnel.reports.compare import Effect
+from windtunnel.reports.decompose import Decomposition
 from windtunnel.reports.metrics import Curve
 from windtunnel.reports.rows import Row
 from windtunnel.reports.timeline import Bar, Lane, Timeline
@@ -225,6 +226,45 @@ def _effect(effect: Effect, y: float, right: float, place: Callable[[float], flo
     else:
         parts.append(f'<circle cx="{x:.1f}" cy="{y:g}" r="6" class="median real"/>')
     return "".join(parts)
+
+
+# -- parts of a difference --------------------------------------------------------------------------------------------
+
+
+def waterfall(found: Decomposition) -> str:
+    """From the faster arm's seconds to the slower one's, a step a part."""
+    levels = [found.faster_s]
+    for part in found.parts:
+        levels.append(levels[-1] + part.seconds)
+    low, high = min(0.0, *levels), max(*levels, found.slower_s) * 1.02
+    count = len(found.parts) + 2
+    left, right, bottom = 200.0, WIDTH - 110.0, 8.0 + count * _STEP
+
+    def place(value: float) -> float:
+        return left + (value - low) / (high - low or 1.0) * (right - left)
+
+    body = axis(high, place(0.0), right, 4, bottom)
+    body += _step(found.faster, 0.0, found.faster_s, 0, "total", place)
+    for number, part in enumerate(found.parts):
+        kind = "unknown" if part.key == "unexplained" else "more" if part.seconds > 0 else "less"
+        body += _step(part.name, levels[number], levels[number + 1], number + 1, kind, place)
+    body += _step(found.slower, 0.0, found.slower_s, count - 1, "total", place)
+    return svg(bottom + 22, f"why {found.slower} takes longer than {found.faster}", body)
+
+
+_STEP = 22
+
+
+def _step(name: str, start: float, end: float, number: int, kind: str, place: Callable[[float], float]) -> str:
+    y, (low, high) = 8.0 + number * _STEP, sorted((place(start), place(end)))
+    amount = format_seconds(end) if kind == "total" else f"{'+' if end >= start else '−'}{format_seconds(abs(end - start))}"
+    parts = [text(190, y + 14, short(name, 30), "name", "end")]
+    parts.append(
+        f'<rect x="{low:.1f}" y="{y + 3:g}" width="{max(high - low, 1.0):.1f}" height="{_STEP - 6}" class="fall {kind}"/>'
+    )
+    if kind != "total":
+        parts.append(f'<line x1="{place(end):.1f}" y1="{y + 3:g}" x2="{place(end):.1f}" y2="{y + _STEP + 3:g}" class="grid"/>')
+    return "".join([*parts, text(high + 6, y + 14, amount, "value")])
 
 
 # -- simulated against real -------------------------------------------------------------------------------------------

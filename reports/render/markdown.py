@@ -20,6 +20,10 @@ def render(comparison: Comparison) -> str:
         rows = ((e.kind, e.workload, e.label, words.ratio_interval(e.ratio), e.verdict) for e in comparison.effects)
         parts += ["", "## Model effect and engine effect", "", "Makespan against bulk, everything else equal.", ""]
         parts += _table(("effect", "workload", "engine", "ratio", "shows"), rows)
+    for found in comparison.decompositions:
+        cells = ((p.name, words.signed(p.seconds), words.part_note(p)) for p in found.parts)
+        parts += ["", f"## {_plain(f'Why {found.slower} takes longer than {found.faster}: {found.title}')}", ""]
+        parts += [_plain(words.sentence(words.decomposition_title(found))), "", *_table(("part", "seconds", "known"), cells)]
     if comparison.fidelity.points or comparison.fidelity.unmeasured:
         parts += ["", "## Simulated against real", "", words.fidelity_sentence(comparison.fidelity)]
     for service in comparison.services:

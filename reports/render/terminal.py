@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 from windtunnel.reports.compare import Comparison, Effect, Group
+from windtunnel.reports.decompose import Decomposition
 from windtunnel.reports.render import serving_words, words
 from windtunnel.reports.rows import Row
 from windtunnel.reports.services import Service
+
+from windtunnel.units import format_seconds
 
 PLAIN_WIDTH = 160  # where nobody says how wide the output may be
 _RIGHT = ("makespan", "95% interval", "runs", "against", "peak memory", "spilled", "start")
@@ -33,6 +37,7 @@ def print_comparison(comparison: Comparison, console: Console | None = None) -> 
     if comparison.effects:
         out.print()
         out.print(_effects(comparison.effects))
+    _print_parts(comparison.decompositions, out)
     if comparison.fidelity.points or comparison.fidelity.unmeasured:
         out.print()
         out.print(Text("Simulated against real", style="bold"))
@@ -73,6 +78,40 @@ def _style(row: Row) -> str:
     if row.status != "ok":
         return "red"
     return "dim" if row.aa or row.clock == "virtual" else ""
+
+
+def _print_parts(found: Sequence[Decomposition], out: Console) -> None:
+    """One difference in full, several as a table a group with a column a part."""
+    for title in dict.fromkeys(d.title for d in found):
+        group = [d for d in found if d.title == title]
+        out.print()
+        if len(group) == 1:
+            out.print(_parts(group[0]))
+            out.print(Text(words.sentence(words.decomposition_title(group[0])), style="dim"))
+            continue
+        table = Table(
+            title=Text(f"Why slower: {title}", style="bold"), title_justify="left", header_style="bold", box=None, pad_edge=False
+        )
+        shown = [words.part_cells(d) for d in group]
+        for number, head in enumerate(words.PART_HEADS):
+            if number < 3 or any(cells[number] != "0" for cells in shown):
+                table.add_column(Text(head), justify="left" if number < 2 else "right", overflow="fold")
+        for cells in shown:
+            table.add_row(*(Text(c) for n, c in enumerate(cells) if n < 3 or any(other[n] != "0" for other in shown)))
+        out.print(table)
+        out.print(Text(words.PARTS_HINT, style="dim"))
+
+
+def _parts(found: Decomposition) -> Table:
+    title = Text(f"Why {found.slower} takes longer than {found.faster}: {found.title}", style="bold")
+    table = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
+    for head in ("part", "seconds", "known"):
+        table.add_column(Text(head), justify="right" if head == "seconds" else "left")
+    table.add_row(Text(found.faster), Text(format_seconds(found.faster_s)), Text("start-up and run"))
+    for part in found.parts:
+        table.add_row(Text(f"  {part.name}"), Text(words.signed(part.seconds)), Text(words.part_note(part)))
+    table.add_row(Text(found.slower), Text(format_seconds(found.slower_s)), Text("start-up and run"))
+    return table
 
 
 def _effects(effects: tuple[Effect, ...]) -> Table:

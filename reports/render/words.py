@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from windtunnel.reports.compare import Group
+from windtunnel.reports.decompose import NAMES, Decomposition, Part
 from windtunnel.reports.fidelity import Fidelity
 from windtunnel.reports.rows import Row
 from windtunnel.reports.screen import Strip
@@ -157,6 +158,59 @@ def bottleneck_cells(strip: Strip) -> tuple[str, ...]:
         ", ".join(lost) or "–",
         ", ".join(f"{resource(name)} {_share(share)}" for name, share in strip.busiest[:4]) or "–",
     )
+
+
+PART_HEADS = ("slower", "than", "by", *(name for key, name in NAMES.items() if key != "idle"), "idle slots", "measured")
+_BASIS = {"lower bound": "≥ ", "upper bound": "≤ ", "one side": "~ "}
+
+
+def part_cells(found: Decomposition) -> tuple[str, ...]:
+    """A row of the table of parts, in the order of `PART_HEADS`."""
+    parts = {p.key: p for p in found.parts}
+    keys = (*(key for key in NAMES if key != "idle"), "idle")
+    seconds = (_part_seconds(parts.get(key)) for key in keys)
+    return (found.slower, found.faster, signed(found.difference_s), *seconds, f"{found.share('measured'):.0%}")
+
+
+def _part_seconds(part: Part | None) -> str:
+    return "0" if part is None else _BASIS.get(part.basis, "") + signed(part.seconds)
+
+
+def signed(seconds: float) -> str:
+    """ "+1.2 s" """
+    return f"{'−' if seconds < 0 else '+'}{format_seconds(abs(seconds))}"
+
+
+def part_note(part: Part) -> str:
+    """How a part is known."""
+    known = {
+        "measured": "measured", "lower bound": "at least: the near side of the bridge",
+        "upper bound": "at most: operators, the far side of the bridge, scheduling",
+        "one side": "told by one of the two only", "rest": "waits that nobody tells of",
+    }[part.basis]  # fmt: skip
+    return known + (", within the noise" if part.within_noise else "")
+
+
+def decomposition_title(found: Decomposition) -> str:
+    """What is taken apart, in a sentence."""
+    if found.models is None:
+        model = "the embedded pair was not measured beside them, so that the model's part is in the others"
+    elif found.models[0] == found.models[1]:
+        model = f"both work as {found.models[0]} does: the model makes no difference"
+    else:
+        model = f"{found.slower} works as {found.models[0]} does, {found.faster} as {found.models[1]}"
+    slots = "devices" if found.resource == "gpus" else "CPUs"
+    return (
+        f"{found.slower} takes {format_seconds(found.difference_s)} longer than {found.faster}, start-up included, by the time of the "
+        f"{slots}; of the parts {found.share('measured'):.0%} are measured, "
+        f"{found.share('lower bound', 'upper bound', 'one side'):.0%} bounded, {found.share('rest'):.0%} unexplained; {model}"
+    )
+
+
+PARTS_HINT = (
+    "Seconds a slot, of the middle run of each; they add up to the difference. "
+    "≥ lower bound, ≤ upper bound, ~ told by one side only."
+)  # fmt: skip
 
 
 def fact(name: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.conformance.harness import ETL, REAL, answer, marks
+from tests.conformance.harness import ETL, REAL, answer, answer_of, marks
 from windtunnel.cluster import ClusterSpec
 from windtunnel.errors import RunFailed, Unsupported
 from windtunnel.plan import MapBatches, Pipeline
@@ -99,8 +99,18 @@ def test_declared_costs_run_or_are_a_declared_gap(session: Any, data_root: Path,
         with pytest.raises(Unsupported, match="declared by cost"):
             session.prepare(bound)
         return
+    answer = answer_of(run(session, bound, tmp_path))
+    assert answer.num_rows == 40 and answer.schema.names == ["payload"]
+    assert {len(value) for value in answer["payload"].to_pylist()} == {64}
+
+
+def run(session: Any, bound: Any, output: Path) -> Any:
+    """Prepare and run; a stateful operator is loaded by somebody."""
+    recorder = Recorder()
     session.prepare(bound)
-    assert session.run(bound, Recorder(), tmp_path).rows == 40
+    outcome = session.run(bound, recorder, output)
+    assert recorder.counters["loads"] >= 1
+    return outcome
 
 
 DECLARED = """
@@ -121,7 +131,21 @@ batch_rows = 1
 cost = { per_batch = "1ms" }
 fixed_work = "sleep"
 rows_out = 2.0
+row_bytes_out = "32B"
+[[operators]]
+name = "exchange"
+kind = "aggregate"
+cost = { per_row = "10us" }
 row_bytes_out = "64B"
+[[operators]]
+name = "model"
+kind = "map"
+batch_rows = 4
+cost = { per_batch = "1ms" }
+fixed_work = "sleep"
+state = { kind = "actor", load = "20ms", memory = "1MB" }
+concurrency = 1
+resources = { cpus = 0.5 }
 [[engines]]
 name = "bulk"
 """

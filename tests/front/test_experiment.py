@@ -21,6 +21,7 @@ from windtunnel.cluster import ClusterSpec
 from windtunnel.errors import InputError
 from windtunnel.experiment import Experiment
 from windtunnel.measure import marked
+from windtunnel.record import RunRecord
 from windtunnel.scenario_tables import EngineChoice
 from windtunnel.store import Store
 
@@ -240,3 +241,19 @@ def test_a_half_written_run_does_not_count(tmp_path: Path) -> None:
     store.append(record("bulk", 2.0))
     (tmp_path / "runs" / ".writing-abc").write_text('{"schema": 1')
     assert len(store.records()) == 1
+
+
+def test_a_failing_warm_up_is_a_failed_run_and_not_hidden(data_root: Path, tmp_path: Path) -> None:
+    """The cell ends there; reports leave warm-ups out, so its failure stands for the first measured run."""
+    from windtunnel.cell import run_cell
+    from windtunnel.cellspec import CellSpec, cell_digest
+
+    choice = WorkloadChoice(name="tpch_q6", parameters={"scale": 0.01})
+    engine = EngineChoice(name="bulk", label="bulk", options={"store_bytes": "1B", "spill_dir": "/proc/nowhere"})
+    spec = CellSpec(
+        experiment="x", workload=choice, engine=engine, cluster=SMALL, repetitions=(0, 1), round=0, seed=7, data_root=str(data_root),
+        store_root="", cell=cell_digest("x", choice.load(), engine, SMALL, {}), scratch=str(tmp_path),
+    )  # fmt: skip
+    records: list[RunRecord] = []
+    run_cell(spec, lambda record, start, end: records.append(record))
+    assert [(r.repetition, r.warmup, r.status) for r in records] == [(0, False, "failed")]

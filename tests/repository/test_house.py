@@ -28,8 +28,8 @@ HIDDEN = {"sim": ("windtunnel.engines.adapters", "windtunnel.engines.local")}
 
 #: heavy library → the only files that import it
 HEAVY = {
-    "pyspark": "engines/adapters/spark.py", "dask": "engines/adapters/dask.py",
-    "distributed": ("engines/adapters/dask.py", "windtunnel/pool.py"),
+    "pyspark": "engines/adapters/spark", "dask": "engines/adapters/dask",
+    "distributed": ("engines/adapters/dask", "windtunnel/pool.py"),
     "daft": "engines/adapters/daft.py", "pyflink": "engines/adapters/flink.py", "ray": "engines/adapters/ray",
     "simpy": "sim/",
 }  # fmt: skip

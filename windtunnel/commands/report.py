@@ -19,13 +19,23 @@ if TYPE_CHECKING:
 @click.option("--html", type=click.Path(path_type=Path), help="Write one self-contained HTML file.")
 @click.option("--markdown", is_flag=True, help="Print Markdown instead of a table.")
 @click.option("--trace", type=click.Path(path_type=Path), help="Write the runs as a Chrome trace, for Perfetto.")
+@click.option(
+    "--between", nargs=2, metavar="A B", help="Take the difference of these two engines apart, not each with the fastest."
+)
 @json_option
-def report(folders: tuple[Path, ...], html: Path | None, markdown: bool, trace: Path | None, as_json: bool) -> int:
+def report(
+    folders: tuple[Path, ...],
+    html: Path | None,
+    markdown: bool,
+    trace: Path | None,
+    between: tuple[str, str] | None,
+    as_json: bool,
+) -> int:
     """Compare the records in the results folders DIR."""
     records = read_folders(folders)
     from windtunnel.reports.compare import build
 
-    comparison = build(records)
+    comparison = build(records, pair=between)
     if html is not None:
         write_html(comparison, html)
     if trace is not None:

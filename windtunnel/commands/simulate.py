@@ -92,12 +92,23 @@ def _engines(scenario: Scenario, simulated: bool, calibration: Path | None) -> t
     from dataclasses import replace
 
     if not simulated and scenario.serving is None:
-        return scenario.engines
+        return tuple(in_world(e, e.name, f"sim:{e.name}") for e in scenario.engines)
     if not simulated:  # the same arrivals in both worlds
         return tuple(replace(e, options={"seed": scenario.seed, **e.options}) for e in scenario.engines)
     extra = {} if calibration is None else {"calibration": str(calibration)}
     aliases = _SERVES if scenario.serving is not None else {}
-    return tuple(replace(e, name=f"sim:{aliases.get(e.name, e.name)}", options={**extra, **e.options}) for e in scenario.engines)
+    made = (in_world(e, f"sim:{aliases.get(e.name, e.name)}", e.name) for e in scenario.engines)
+    return tuple(replace(e, options={**extra, **e.options}) for e in made)
+
+
+def in_world(choice: EngineChoice, name: str, other: str) -> EngineChoice:
+    """The engine as ``name``, without the options that only its counterpart ``other`` knows: one file serves both worlds."""
+    from dataclasses import replace
+
+    from windtunnel.registry import option_names
+
+    elsewhere = option_names(other) - option_names(name)
+    return replace(choice, name=name, options={k: v for k, v in choice.options.items() if k not in elsewhere})
 
 
 #: engines of the format whose serving part has a name of its own
