@@ -72,9 +72,10 @@ def choices(records: Sequence[RunRecord]) -> tuple[WorkloadChoice, ...]:
     """What the records ran, once each."""
     found: dict[tuple[Any, ...], WorkloadChoice] = {}
     for record in records:
-        name, scale, workers, partitions, _ = cell_of(record)
-        found[name, scale, workers, partitions] = WorkloadChoice(
-            name=name, parameters={"scale": scale, "partitions": partitions}, cluster=ClusterSpec.here(cpus=workers)
+        name, scale, workers, partitions, batch, _ = cell_of(record)
+        parameters = {"scale": scale, "partitions": partitions} | ({"batch_rows": batch} if batch else {})
+        found[name, scale, workers, partitions, batch] = WorkloadChoice(
+            name=name, parameters=parameters, cluster=ClusterSpec.here(cpus=workers)
         )
     return tuple(found.values())
 

@@ -1,9 +1,10 @@
 """How far the simulated world is off on this machine: calibrate on half of a grid, predict the other half, compare.
 
-The grid is scale × workers × partitions, its halves alternate like the squares of a checkerboard: every predicted point has
-calibrated neighbours and none is fitted. Every cell is visited in ``rounds`` sessions, far apart in time. Runs that a busy
-neighbour disturbed are left out, and the fastest session stands for the cell, in both halves alike: noise only slows down.
-``python -m windtunnel.sim.holdout`` prints the table. The module judges; it fits nothing.
+The grid is scale × workers × partitions (× rows a call, for workloads that take them); its halves alternate like the squares of a
+checkerboard: every predicted point has calibrated neighbours and none is fitted. Every cell is visited in ``rounds`` sessions, far
+apart in time. Runs that a busy neighbour disturbed are left out, and the fastest session stands for the cell, in both halves alike.
+``python -m windtunnel.sim.holdout`` prints the table. The module judges; it fits nothing. Costs of operators come from the
+embedded engines alone, those of other engines from their whole runs (`windtunnel.sim.foreign`).
 """
 
 from __future__ import annotations
@@ -13,13 +14,15 @@ import json
 import math
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import combinations, product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from windtunnel.sim.calibrate import calibrate
+from windtunnel.sim.costs import Calibration
+from windtunnel.sim.foreign import foreign_cost
 from windtunnel.sim.quiet import QUIET_CORES, fastest_session, foreign_cores, is_quiet, median_makespan, quiet, sessions
 
 from windtunnel.cellspec import WorkloadChoice, default_data_root
@@ -29,16 +32,23 @@ from windtunnel.record import RunRecord
 from windtunnel.scenario_tables import EngineChoice
 from windtunnel.store import Store
 
-ENGINES = ("bulk", "streaming")
+ENGINES = ("bulk", "streaming")  # always measured: their spans are what operators cost
 SEEDS = 5  # simulated runs of a point
-Cell = tuple[str, float, int, int, str]  # workload, scale, workers, partitions, engine
+BATCHED = {"images": 16}  # workloads that take rows a call as a parameter, and what they take without it
+Cell = tuple[str, float, int, int, int, str]  # workload, scale, workers, partitions, rows a call (0: its own), engine
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grid:
-    """What is measured: every combination, ``rounds`` sessions of ``repetitions`` runs each."""
+    """What is measured: every combination, ``rounds`` sessions of ``repetitions`` runs each.
+
+    ``batches``: rows a call of workloads that take them (``images``), 0 for those of the workload itself. ``engines``: beside the
+    embedded pair.
+    """
 
     workloads: tuple[str, ...]
+    engines: tuple[str, ...] = ()
+    batches: tuple[int, ...] = (0,)
     scales: tuple[float, ...] = (0.05, 0.1, 0.2, 0.4)
     workers: tuple[int, ...] = (1, 2)
     partitions: tuple[int, ...] = (2, 4, 8)
@@ -48,13 +58,12 @@ class Grid:
     def halves(self) -> tuple[tuple[WorkloadChoice, ...], tuple[WorkloadChoice, ...]]:
         """(to calibrate on, to predict): the black and the white squares."""
         halves: tuple[list[WorkloadChoice], list[WorkloadChoice]] = ([], [])
-        places = product(enumerate(self.scales), enumerate(self.workers), enumerate(self.partitions))
-        for (i, scale), (j, workers), (k, partitions) in places:
+        places = product(enumerate(self.scales), enumerate(self.workers), enumerate(self.partitions), enumerate(self.batches))
+        for (i, scale), (j, workers), (k, partitions), (m, batch) in places:
             for name in self.workloads:
-                choice = WorkloadChoice(
-                    name=name, parameters={"scale": scale, "partitions": partitions}, cluster=ClusterSpec.here(cpus=workers)
-                )
-                halves[(i + j + k) % 2].append(choice)
+                parameters = {"scale": scale, "partitions": partitions} | ({"batch_rows": batch} if batch else {})
+                choice = WorkloadChoice(name=name, parameters=parameters, cluster=ClusterSpec.here(cpus=workers))
+                halves[(i + j + k + m) % 2].append(choice)
         return tuple(halves[0]), tuple(halves[1])
 
 
@@ -69,6 +78,7 @@ class Point:
     scale: float
     workers: int
     partitions: int
+    batch_rows: int
     engine: str
     measured_s: float
     simulated_s: float
@@ -105,8 +115,9 @@ def measure(
 ) -> tuple[RunRecord, ...]:
     """Run what the store does not hold yet. Rounds are interleaved over all cells."""
     choices = [c for half in grid.halves() for c in half]
-    wanted = {cell_of_choice(c, e) for c in choices for e in ENGINES}
-    experiment = _experiment(choices, ENGINES, data_root, repetitions=grid.repetitions, rounds=grid.rounds)
+    engines = tuple(dict.fromkeys((*ENGINES, *grid.engines)))
+    wanted = {cell_of_choice(c, e) for c in choices for e in engines}
+    experiment = _experiment(choices, engines, data_root, repetitions=grid.repetitions, rounds=grid.rounds)
     experiment.run(store, resume=True, progress=progress)
     found = store.records(experiment=experiment.name, warmup=False)
     return tuple(r for r in found if cell_of(r) in wanted and r.status == "ok")
@@ -130,23 +141,39 @@ def cell_of(record: RunRecord) -> Cell:
     """Where in the grid a record lies; a simulated one lies where its engine does."""
     workers = sum(n["count"] * n["cpus"] for n in record.cluster_spec["nodes"])
     partitions = int(record.workload_spec["dataset"]["partitions"])
-    return record.workload, record.scale, workers, partitions, record.engine.removeprefix("sim:")
+    return record.workload, record.scale, workers, partitions, _batch_rows(record), record.engine.removeprefix("sim:")
+
+
+def _batch_rows(record: RunRecord) -> int:
+    """Rows a call of a workload that lets them be chosen; 0 for all others."""
+    if record.workload not in BATCHED:
+        return 0
+    return max((int(op.get("batch_rows", 0)) for op in record.workload_spec["pipeline"]["operators"]), default=0)
 
 
 def cell_of_choice(choice: WorkloadChoice, engine: str) -> Cell:
     """Where in the grid a choice lies."""
     assert choice.cluster is not None
-    return choice.name, choice.parameters["scale"], choice.cluster.cpus, choice.parameters["partitions"], engine
+    given = choice.parameters
+    batch = int(given.get("batch_rows", BATCHED.get(choice.name, 0)))
+    return choice.name, given["scale"], choice.cluster.cpus, given["partitions"], batch, engine
 
 
 # -- predicting -------------------------------------------------------------------------------------------------------
 
 
-def predict(choices: Sequence[WorkloadChoice], calibration: Path, store: Store, data_root: Path) -> tuple[RunRecord, ...]:
+def predict(
+    choices: Sequence[WorkloadChoice],
+    calibration: Path,
+    store: Store,
+    data_root: Path,
+    engines: Sequence[str] = ENGINES,
+    **options: Any,
+) -> tuple[RunRecord, ...]:
     """The simulated runs of these choices."""
-    names = [f"sim:{n}" for n in ENGINES]
-    options = {"calibration": str(calibration)}
-    experiment = _experiment(choices, names, data_root, repetitions=SEEDS, options=options)
+    names = [f"sim:{n}" for n in engines]
+    chosen = {"calibration": str(calibration), **options}
+    experiment = _experiment(choices, names, data_root, repetitions=SEEDS, options=chosen)
     return tuple(r for r in experiment.run(store, resume=True) if r.status == "ok")
 
 
@@ -156,14 +183,33 @@ def holdout(
     """Measure, calibrate on one half, predict the other, judge."""
     fitted, predicted = grid.halves()
     measured = measure(grid, store, data_root, progress)
-    known = {cell_of_choice(c, e) for c in fitted for e in ENGINES}
-    calibration = calibrate(
-        [r for r in measured if cell_of(r) in known], provenance={"date": date}, workloads={c.name: c.load() for c in fitted}
-    )
+    engines = tuple(dict.fromkeys((*ENGINES, *grid.engines)))
+    known = {cell_of_choice(c, e) for c in fitted for e in engines}
+    seen = [r for r in measured if cell_of(r) in known]
+    calibration = calibrate(seen, provenance={"date": date}, workloads={c.name: c.load() for c in fitted})
+    path = _saved(calibration, store)
+    foreign = [e for e in engines if e not in ENGINES]
+    if foreign:
+        at = Store(store.root / "simulated" / f"{calibration.digest()}-fit")
+        plain = predict(fitted, path, at, data_root, foreign, overheads={"startup_s": 0.0})
+        costs = tuple(foreign_cost(e, _pairs(seen, plain, e), calibration) for e in foreign)
+        calibration = replace(calibration, engines=(*calibration.engines, *costs))
+        path = _saved(calibration, store)
+    simulated = predict(predicted, path, Store(store.root / "simulated" / calibration.digest()), data_root, engines)
+    return judge(measured, simulated)
+
+
+def _saved(calibration: Calibration, store: Store) -> Path:
     path = store.root / "calibrations" / f"{calibration.digest()}.json"
     calibration.save(path)
-    simulated = predict(predicted, path, Store(store.root / "simulated" / calibration.digest()), data_root)
-    return judge(measured, simulated)
+    return path
+
+
+def _pairs(measured: Sequence[RunRecord], simulated: Sequence[RunRecord], engine: str) -> list[tuple[float, float]]:
+    """(simulated, measured) seconds of an engine's cells."""
+    real, made = _by_cell(measured), _by_cell(simulated)
+    cells = sorted(c for c in made if c in real and c[-1] == engine)
+    return [(median_makespan(made[c]), median_makespan(fastest_session(quiet(real[c], cell_of)))) for c in cells]
 
 
 # -- judging ----------------------------------------------------------------------------------------------------------
@@ -194,9 +240,10 @@ def _by_cell(records: Iterable[RunRecord]) -> dict[Cell, list[RunRecord]]:
 def _point(cell: Cell, real: Sequence[RunRecord], simulated: Sequence[RunRecord]) -> Point:
     chosen = fastest_session(quiet(real, cell_of))
     took, made = median_makespan(chosen), median_makespan(simulated)
-    workload, scale, workers, partitions, engine = cell
+    workload, scale, workers, partitions, batch, engine = cell
     return Point(
-        workload=workload, scale=scale, workers=workers, partitions=partitions, engine=engine, measured_s=took, simulated_s=made,
+        workload=workload, scale=scale, workers=workers, partitions=partitions, batch_rows=batch, engine=engine,
+        measured_s=took, simulated_s=made,
         error=made / took - 1, noise=_noise(chosen), quiet=sum(map(is_quiet, real)), runs=len(real), sessions=len(sessions(real)),
         foreign_cores=float(np.mean([foreign_cores(r) for r in chosen])),
     )  # fmt: skip
@@ -222,7 +269,7 @@ def _orders(points: Sequence[Point], floor: float) -> tuple[int, int]:
     """(places where the order is the same, places where the engines differ by more than the noise)."""
     places: dict[tuple[Any, ...], list[Point]] = {}
     for point in points:
-        places.setdefault((point.workload, point.scale, point.workers, point.partitions), []).append(point)
+        places.setdefault((point.workload, point.scale, point.workers, point.partitions, point.batch_rows), []).append(point)
     same = shown = 0
     for members in places.values():
         for a, b in combinations(members, 2):
@@ -240,6 +287,7 @@ def table(outcome: Outcome) -> str:
     lines = [f"{'point':48} {'engine':10} {'measured':>9} {'simulated':>9} {'error':>7} {'noise':>6} quiet"]
     for point in (*outcome.points, *outcome.disturbed):
         name = f"{point.workload} at {point.scale:g}, {point.workers} workers, {point.partitions} partitions"
+        name += f", {point.batch_rows} a call" if point.batch_rows else ""
         lines.append(
             f"{name:48} {point.engine:10} {point.measured_s * 1e3:7.0f}ms {point.simulated_s * 1e3:7.0f}ms {point.error:+7.1%} "
             f"{point.noise:6.1%} {point.quiet}/{point.runs}"
@@ -265,13 +313,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--scales", type=_numbers(float), default=(0.05, 0.1, 0.2, 0.4))
     parser.add_argument("--workers", type=_numbers(int), default=(1, 2))
     parser.add_argument("--partitions", type=_numbers(int), default=(2, 4, 8))
+    parser.add_argument("--engines", type=_numbers(str), default=(), help="beside bulk and streaming")
+    parser.add_argument("--batches", type=_numbers(int), default=(0,), help="rows a call")
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--results", type=Path, required=True, help="folder of the records; finished ones are not run again")
     parser.add_argument("--out", type=Path, help="JSON file")
     parser.add_argument("--date", default="", help="provenance of the calibration")
     given = parser.parse_args(arguments)
-    names = ("workloads", "scales", "workers", "partitions", "repetitions", "rounds")
+    names = ("workloads", "engines", "scales", "workers", "partitions", "batches", "repetitions", "rounds")
     grid = Grid(**{n: getattr(given, n) for n in names})
     outcome = holdout(grid, Store(given.results), default_data_root(), date=given.date)
     if given.out is not None:

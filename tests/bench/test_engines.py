@@ -117,6 +117,41 @@ def test_overhead_of_a_block(benchmark: Any, tmp_path: Path) -> None:
     benchmark.extra_info["ms_a_block"] = round(statistics.median(runs), 3)
 
 
+# -- an engine beside a hand-written loop -----------------------------------------------------------------------------
+
+
+def test_images_beside_a_loop(benchmark: Any, data_root: Path, tmp_path: Path) -> None:
+    """`images` on `streaming` and in the loop, in turn: the loop's kernels alone over two CPUs are the bound, streaming's share of it."""
+    pytest.importorskip("onnxruntime", reason="needs windtunnel[inference]")
+    bound = load_workload("images", scale=0.1).bind(data_root)
+    sessions = {name: load_engine(name).open(CLUSTER, {}) for name in ("loop", "streaming")}
+    shares: list[float] = []
+    loops: list[float] = []
+
+    def pair() -> None:
+        seconds, kernels = {}, 0.0
+        for name, session in sessions.items():
+            recorder = Recorder()
+            output = tmp_path / f"{name}-{len(shares)}"
+            output.mkdir()
+            start = time.perf_counter()
+            session.run(bound, recorder, output)
+            seconds[name] = time.perf_counter() - start
+            kernels = recorder.counters.get("kernel_s", kernels)
+        shares.append(kernels / CLUSTER.cpus / seconds["streaming"])
+        loops.append(seconds["streaming"] / seconds["loop"])
+
+    try:
+        for session in sessions.values():
+            session.prepare(bound)
+        benchmark.pedantic(pair, rounds=3, warmup_rounds=1)
+    finally:
+        for session in sessions.values():
+            session.close()
+    benchmark.extra_info["of_optimum"] = round(statistics.median(shares[1:]), 3)
+    benchmark.extra_info["over_the_loop"] = round(statistics.median(loops[1:]), 3)
+
+
 # -- the harness beside a bare script ---------------------------------------------------------------------------------
 
 Q1 = (

@@ -11,6 +11,10 @@ from windtunnel.commands.common import json_option, print_json, progress, result
 
 @click.command()
 @click.option("-w", "--workload", "workloads", multiple=True, required=True, help="Workload of the catalogue; may be repeated.")
+@click.option("-e", "--engine", "engines", multiple=True, help="Engine beside bulk and streaming, such as ray; may be repeated.")
+@click.option(
+    "--batch", "batches", type=click.IntRange(min=1), multiple=True, help="Rows a call, of workloads that take them (images)."
+)
 @click.option("--scale", "scales", type=float, multiple=True, default=(0.1, 0.2, 0.4), show_default=True)
 @click.option("--cpus", type=click.IntRange(min=1), multiple=True, default=(1, 2), show_default=True, help="Workers.")
 @click.option("--partitions", type=click.IntRange(min=1), multiple=True, default=(2, 4, 8), show_default=True)
@@ -26,6 +30,8 @@ from windtunnel.commands.common import json_option, print_json, progress, result
 @json_option
 def holdout(
     workloads: tuple[str, ...],
+    engines: tuple[str, ...],
+    batches: tuple[int, ...],
     scales: tuple[float, ...],
     cpus: tuple[int, ...],
     partitions: tuple[int, ...],
@@ -41,7 +47,11 @@ def holdout(
     from windtunnel.store import Store
 
     names = tuple(dict.fromkeys(workloads))
-    grid = Grid(workloads=names, scales=scales, workers=cpus, partitions=partitions, repetitions=repetitions, rounds=rounds)
+    check_holdout(names, engines, batches)
+    grid = Grid(
+        workloads=names, engines=engines, batches=batches or (0,), scales=scales, workers=cpus, partitions=partitions,
+        repetitions=repetitions, rounds=rounds,
+    )  # fmt: skip
     store = Store(results_folder(results, "holdout"))
     with progress() as show:
         found = hold_out(grid, store, default_data_root(), date=today(), progress=show)
@@ -53,3 +63,18 @@ def holdout(
         click.echo(table(found))
     say(f"records: {store.root}")
     return 0
+
+
+def check_holdout(workloads: tuple[str, ...], engines: tuple[str, ...], batches: tuple[int, ...]) -> None:
+    """Told before anything runs: what cannot be simulated here, or takes no rows a call."""
+    from windtunnel.errors import InputError, nearest
+    from windtunnel.registry import engine_names
+    from windtunnel.sim.holdout import BATCHED
+
+    names = engine_names()
+    able = [n for n in names if f"sim:{n}" in names]
+    for name in engines:
+        if name not in able:
+            raise InputError(f"engine {name!r} cannot be both measured and simulated{nearest(name, able)}")
+    if batches and (other := [w for w in workloads if w not in BATCHED]):
+        raise InputError(f"--batch is for {', '.join(BATCHED)}; workload {other[0]!r} takes no rows a call")
