@@ -117,7 +117,7 @@ def _local(cluster: ClusterSpec, options: Mapping[str, Any], scratch: Path) -> d
     workers = cluster.cpus if processes else 1
     common: dict[str, Any] = {
         "n_workers": workers, "threads_per_worker": max(1, cluster.cpus // workers), "processes": processes,
-        "memory_limit": cluster.memory_bytes // (workers + cluster.gpus), "dashboard_address": None, "silence_logs": 50,
+        "memory_limit": cluster.memory_bytes // (workers + cluster.gpus if processes else 1), "dashboard_address": None, "silence_logs": 50,
         "local_directory": str(scratch),
     }  # fmt: skip
     if cluster.gpus:
