@@ -49,7 +49,7 @@ WORLD_OPTIONS = (
 )
 #: settings beyond these options that a model may offer under a name of its own
 _ONE_FILE = 1 << 62  # a task's output goes to one file, however large
-_TRAITS = {"replication": int, "pause": float, "terminate": float}  # that a model may offer as options
+_TRAITS = {"replication": int, "concatenate": int, "pause": float, "terminate": float}  # that a model may offer as options
 _COST_SETTINGS = ("worker_memory_bytes", "compression")
 _FEATURES = {
     "simulated": "the model's decisions are its own; hardware, serialization and variance follow a calibration or declared costs",

@@ -347,13 +347,29 @@ class Execution(Place):
             node.disk.write(on_disk, self._fetched, run)
             node.disk.read(on_disk, self._fetched, run)
             node.disk.used -= on_disk
+        if 1 < run.stage.spec.output_partitions <= run.stage.traits.concatenate:
+            self._concatenate(run, node, on_disk)
         if run.stage.index == len(self._stages) - 1:
             for copy in range(1, min(run.stage.traits.replication, len(self._machines))):
                 run.pending += 1
                 target = (node.index + copy) % len(self._machines)
-                self._network.transfer(node.index, target, on_disk, self._fetched, run)
+                self._network.transfer(node.index, target, on_disk, self._replicated, (run, self._machines[target], on_disk))
         run.waiting = run.pending > begun
         return run.waiting
+
+    def _replicated(self, copy: tuple[TaskRun, Node, int]) -> None:
+        """A copy of output is on another node, whose disk takes it."""
+        run, node, size = copy
+        node.disk.write(size, self._fetched, run)
+
+    def _concatenate(self, run: TaskRun, node: Node, size: int) -> None:
+        """A file a partition is written, and read from the page cache into the one file that stays."""
+        number = -2 - run.launch.task
+        self.journal.recorder.count("bytes_concatenated", size)
+        if not node.pages.write(number, (size,), self._fetched, run):
+            run.pending += 1
+        node.pages.forget(number)
+        node.disk.used -= size
 
     def _write_file(self, run: TaskRun, pieces: Sequence[tuple[int, int, int]], last: bool) -> bool:
         """Write the blocks of an emission into one file, a part each. True when that is done at once; else the task goes on when

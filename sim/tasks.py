@@ -204,7 +204,10 @@ class StageRun:
     ) -> None:
         self.spec, self.law, self.cost, self.traits = spec, law, cost, traits
         self.python = any(s.python for s in law.steps)
-        self.restart_s = cost.device_restart_s if spec.resources.gpus > 0 and spec.state.kind == "stateless" else 0.0
+        stateless = spec.state.kind == "stateless"
+        self.restart_s = cost.device_restart_s if spec.resources.gpus > 0 and stateless else 0.0
+        if stateless:  # what a task loads for itself
+            self.restart_s += spec.state.load_s
         self.index, self.name, self.operators = spec.index, spec.name, spec.operators
         self.block_bytes = block_bytes
         self.memory_bytes = spec.resources.memory_bytes

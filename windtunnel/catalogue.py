@@ -140,9 +140,10 @@ def _device(table: Table) -> DeviceSpec:
 
 
 def _disk(table: Table) -> DiskSpec:
-    inner, usual = table.table("disk", ("read", "write", "capacity")), DiskSpec()
+    inner, usual = table.table("disk", ("read", "write", "capacity", "total")), DiskSpec()
     return DiskSpec(
         read_bytes_per_s=inner.rate("read", usual.read_bytes_per_s),
         write_bytes_per_s=inner.rate("write", usual.write_bytes_per_s),
         capacity_bytes=inner.bytes("capacity", usual.capacity_bytes),
+        total_bytes_per_s=inner.rate("total", usual.total_bytes_per_s),
     )

@@ -31,11 +31,12 @@ class DeviceSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DiskSpec:
-    """Local disk: bandwidth apart for read and write, bytes of capacity."""
+    """Local disk: bandwidth apart for read and write, bytes of capacity. ``total_bytes_per_s``: both together (0: no such limit)."""
 
     read_bytes_per_s: float = 500e6
     write_bytes_per_s: float = 400e6
     capacity_bytes: int = 300 * 10**9
+    total_bytes_per_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,8 @@ What the model knows, with its source (Ray 2.44 unless said otherwise; "the pape
 * The executor's loop waits for all running tasks at once, for 0.1 s at most, reads all that happened, then sends tasks
   (``process_completed_tasks``, ``ray.wait(num_returns=len(tasks), timeout=0.1)``, Ray 2.10 to 2.60): `windtunnel.sim.rounds`.
 * Among operators that may run, the one farthest downstream goes first. Actors take two tasks at most
-  (``max_tasks_in_flight_per_actor`` = 2 × max concurrency); a pool grows by one actor a decision while all are busy.
+  (``max_tasks_in_flight_per_actor`` = 2 × max concurrency) and of them those first whose input is on their node
+  (``actor_locality_enabled``; the world fetches one ahead); a pool grows by one actor a decision while all are busy.
 * A task that needs a device runs in a fresh worker process: ``max_calls`` is 1 for tasks with GPUs (docs of ``ray.remote``).
 * Blocks lost with a node are computed again from their lineage (``max_retries`` = 3 of a task, and its inputs recursively).
 
@@ -28,11 +29,12 @@ from typing import Any
 from windtunnel.engines.api import Option
 from windtunnel.engines.models.entry import ModelEntry
 from windtunnel.engines.models.ledger import Task
+from windtunnel.engines.models.slots import Worker
 from windtunnel.engines.models.streaming import Streaming
 from windtunnel.engines.models.traits import Constant, Traits
 from windtunnel.engines.models.views import Offered
 
-from windtunnel.model import Action, Block, Job, View
+from windtunnel.model import Action, Block, Job, Stage, View
 from windtunnel.units import parse_bytes
 
 TRAITS = Traits(
@@ -79,9 +81,11 @@ class Ray(Streaming):
         materialize: bool = False,
         block: int | str = "128MiB",
         executor: str = "data",
+        tasks_in_flight: int = 2,
     ) -> None:
         held_back = backpressure and not materialize and executor == "data"
         super().__init__(backpressure=held_back, autoscale=autoscale, ahead=False)
+        self._in_flight = tasks_in_flight
         self._fraction = budget_fraction
         self._reservation = op_reservation
         self._policy = budget_policy
@@ -96,6 +100,7 @@ class Ray(Streaming):
         count = len(job.stages)
         self._held = [0] * count  # bytes that a stage's blocks take until their readers are done
         self._ended = [0] * count  # tasks
+        self._kept: list[list[Action]] = [[] for _ in range(count)]  # releases of materialised inputs, by their reader
         self._budget = view.store_limit_bytes * self._fraction
         self._reserved = self._budget * self._reservation / count
         self._limit = [min((self._caps[o] for o in s.operators if o in self._caps), default=1 << 60) for s in job.stages]
@@ -104,6 +109,25 @@ class Ray(Streaming):
     def _sides_complete(self, index: int) -> bool:
         inputs_done = not self._materialize or all(self._complete[i.stage] for i in self._job.stages[index].inputs)
         return inputs_done and super()._sides_complete(index)
+
+    # -- actors ------------------------------------------------------------------------------------------------------
+
+    def _launch_task(self, index: int, worker: Worker) -> Action:
+        if index in self._ledger.actors:
+            self._bring_near(index, worker.node)
+        return super()._launch_task(index, worker)
+
+    def _bring_near(self, index: int, node: int) -> None:
+        """Of the tasks that a pool has in flight, an actor gets one whose input is on its node, if there is one."""
+        ready, blocks = self._ready[index], self._ledger.blocks
+        window = min(len(ready), self._in_flight * len(self._ledger.actors[index]))
+        for position in range(window):
+            task = ready[position]
+            if task.blocks and blocks[task.blocks[0]].node == node:
+                if position:
+                    del ready[position]
+                    ready.appendleft(task)
+                return
 
     # -- budgets -----------------------------------------------------------------------------------------------------
 
@@ -117,7 +141,16 @@ class Ray(Streaming):
             block = self._ledger.blocks[block_id]
             if self._ledger.readers[block_id] == 1:
                 self._held[block.stage] -= block.bytes
-        return super()._task_done(task)
+        actions = super()._task_done(task)
+        if not self._materialize:
+            return actions
+        self._kept[task.stage] += actions
+        return []
+
+    def _on_complete(self, stage: Stage) -> list[Action]:
+        """A materialised input stays until all of its readers' outputs are there."""
+        kept, self._kept[stage.index] = self._kept[stage.index], []
+        return kept + super()._on_complete(stage)
 
     def _average_block(self, index: int) -> float:
         made = self._emitted_blocks[index]
@@ -213,6 +246,10 @@ ENTRY = ModelEntry(
         Option(
             name="materialize", default=False, choices=(True, False),
             doc="materialise every operator's output before the next begins (Dataset.materialize): the staged way",
+        ),
+        Option(
+            name="tasks_in_flight", default=2,
+            doc="tasks that an actor has in flight, 2 x its max_concurrency: it takes those first whose input is on its node",
         ),
         Option(name="concurrency", default=None, doc="most tasks of an operator that run at once, by operator: { load = 4 }"),
     ),

@@ -10,6 +10,8 @@ What the model knows, with its source (Spark 4.0 docs, configuration.html and rd
 * Shuffle output is written to local files through the page cache and read while the reduce task works.
   What exceeds a task's share of execution memory (``memory_fraction`` 0.6 of the heap over its cores) is spilled and merged:
   written and read once more.
+* A shuffle into at most ``spark.shuffle.sort.bypassMergeThreshold`` (200) partitions writes a file each, then puts them together
+  (BypassMergeSortShuffleWriter). An operator's state is loaded once a Python worker, which is used again; ``reload``: by every task.
 * Rows of Python operators are pickled to a Python worker and back; while a partition is written, the worker holds its rows and
   their pickle, and the JVM the bytes (``_reserialize`` in RDD.repartition batches rows by ten; pyspark/rdd.py).
 * Adaptive execution joins small shuffle partitions up to 64 MiB (``spark.sql.adaptive.advisoryPartitionSizeInBytes``).
@@ -57,6 +59,7 @@ TRAITS = Traits(
     outputs="disk",
     overlap=True,
     page_cache=True,
+    concatenate=200,
     constants=(
         Constant(name="startup_s", value=4.0, source="application and executors: cold start of a local session on two CPUs"),
         Constant(name="launch_s", value=1.5e-3, source="task serialization and dispatch in the driver"),
@@ -217,7 +220,7 @@ class Spark(Bulk):
 def plan(job: Job, chosen: Mapping[str, Any], cluster: ClusterSpec) -> Job:
     """Stage boundaries without a shuffle become shuffles, as a change of resources asks for in Spark."""
     partitions = chosen["shuffle_partitions"]
-    stages = list(job.stages)
+    stages = [_reloading(s) if chosen.get("reload") else s for s in job.stages]
     for stage in job.stages:
         for position, given in enumerate(stage.inputs):
             source = stages[given.stage]
@@ -230,6 +233,13 @@ def plan(job: Job, chosen: Mapping[str, Any], cluster: ClusterSpec) -> Job:
             inputs[position] = StageInput(stage=given.stage, mode="partition")
             stages[stage.index] = replace(stages[stage.index], inputs=tuple(inputs), partitions=count)
     return replace(job, stages=tuple(stages))
+
+
+def _reloading(stage: Stage) -> Stage:
+    """A stage whose tasks load its state, each for itself."""
+    return (
+        replace(stage, state=replace(stage.state, kind="stateless"), concurrency=None) if stage.state.kind == "actor" else stage
+    )
 
 
 def costs(chosen: Mapping[str, Any]) -> dict[str, Any]:
@@ -255,7 +265,21 @@ ENTRY = ModelEntry(
     world={
         "partitions": Option(name="shuffle_partitions", default=None, doc="tasks after a shuffle; default as many as before it"),
         "compression": Option(name="compression", default=1.0, doc="size of shuffle files over the size of their rows (lz4)"),
+        "replication": Option(name="replication", default=1, doc="copies of the job's output in a distributed file system"),
+        "concatenate": Option(
+            name="bypass_merge_threshold",
+            default=200,
+            doc="most partitions for which a map task writes a file each and then puts them together; 0: never",
+        ),
     },
+    plan_options=(
+        Option(
+            name="reload",
+            default=False,
+            choices=(True, False),
+            doc="every task loads a stateful operator's state (mapPartitions, iterator UDF), not once a worker process",
+        ),
+    ),
     options=(
         Option(name="executors", default=None, doc="executors of the application; default as many as fit"),
         Option(name="executor_cores", default=None, doc="cores of an executor; default all of its node"),

@@ -36,6 +36,7 @@ class Traits:
     ``pause``, ``terminate``: shares of a node's usable memory above which no further task begins there, and above which its worker
     is killed, which takes the results that it keeps with it (0: never; then a node that runs out of memory ends the run).
     ``replication``: copies of the final output, all but the first over the network.
+    ``concatenate``: a shuffle to at most so many partitions writes a file each first, and then puts them together.
     """
 
     constants: tuple[Constant, ...] = ()
@@ -48,6 +49,7 @@ class Traits:
     pause: float = 0.0
     terminate: float = 0.0
     replication: int = 1
+    concatenate: int = 0
 
     def overheads(self) -> Overheads:
         """The constants by name."""

@@ -1,4 +1,8 @@
-"""A node's disk: bandwidth shared equally by its users, apart for reading and writing. Owns no file and no placement."""
+"""A node's disk: bandwidth shared equally by its users, apart for reading and writing. Owns no file and no placement.
+
+A volume may have a limit for both together too, as block storage has (Amazon EBS: throughput of a volume and of an instance counts
+reads and writes): then all users share its time, and a read or write alone is as fast as the volume reads or writes.
+"""
 
 from __future__ import annotations
 
@@ -15,23 +19,31 @@ from windtunnel.units import format_bytes
 class Disk:
     """Reads and writes in bytes; ``used`` bytes lie on it, ``peak`` at most so far."""
 
-    __slots__ = ("_capacity", "_reads", "_writes", "peak", "read_bytes", "used", "written_bytes")
+    __slots__ = ("_capacity", "_env", "_reads", "_rows", "_units", "_writes", "peak", "read_bytes", "used", "written_bytes")
 
     def __init__(self, env: Environment, spec: DiskSpec) -> None:
-        self._reads = Shared(env, divided(spec.read_bytes_per_s))
-        self._writes = Shared(env, divided(spec.write_bytes_per_s))
+        self._env = env
+        total = spec.total_bytes_per_s
+        self._reads = Shared(env, divided(total or spec.read_bytes_per_s))
+        self._writes = self._reads if total else Shared(env, divided(spec.write_bytes_per_s))
+        #: bytes of the common limit that a byte read or written takes
+        self._units = (max(total / spec.read_bytes_per_s, 1.0), max(total / spec.write_bytes_per_s, 1.0))
+        self._rows: tuple[list[float], int, int] | None = None
         self._capacity = spec.capacity_bytes
         self.used = self.peak = self.read_bytes = self.written_bytes = 0
 
     def watch(self, log: list[float], read_row: int, write_row: int) -> None:
-        """From now on, append the bytes that are read and written to a `Meter`'s log."""
-        self._reads.watch(log, read_row)
-        self._writes.watch(log, write_row)
+        """From now on, append the bytes that are read and written to a `Meter`'s log; what shares a limit fills both rows."""
+        if self._reads is self._writes:
+            self._rows = (log, read_row, write_row)
+        else:
+            self._reads.watch(log, read_row)
+            self._writes.watch(log, write_row)
 
     def read(self, size: int, done: Done, arg: Any) -> None:
         """Read ``size`` bytes, then ``done(arg)``."""
         self.read_bytes += size
-        self._reads.add(float(size), 1.0, done, arg)
+        self._reads.add(size * self._units[0], 1.0, self._noted(size, done), arg)
 
     def write(self, size: int, done: Done, arg: Any) -> None:
         """Write ``size`` bytes, then ``done(arg)``; raises OutOfMemory when they do not fit."""
@@ -42,7 +54,19 @@ class Disk:
             raise OutOfMemory(
                 f"the disk is full: {format_bytes(self.used)} of blocks on a disk of {format_bytes(self._capacity)}"
             )
-        self._writes.add(float(size), 1.0, done, arg)
+        self._writes.add(size * self._units[1], 1.0, self._noted(size, done), arg)
+
+    def _noted(self, size: int, done: Done) -> Done:
+        if self._rows is None:
+            return done
+        (log, *rows), begin = self._rows, self._env.now
+
+        def ended(arg: Any) -> None:
+            for row in rows:
+                log.extend((row, begin, self._env.now, float(size)))  # type: ignore[arg-type]
+            done(arg)
+
+        return ended
 
 
 def divided(bytes_per_s: float) -> Any:

@@ -160,3 +160,42 @@ def test_mapreduce_merges_what_its_sort_buffer_cannot_hold() -> None:
 def test_an_unknown_option_is_refused(engine: str) -> None:
     with pytest.raises(InputError, match="colour"):
         simulate(engine, [LOAD], colour="red")
+
+
+def test_ray_keeps_what_was_materialised_until_the_next_is() -> None:
+    """Four rows of 1 MB: with all inputs kept, eight blocks are in the store at the end of the second stage."""
+    copy = {**LOAD, "name": "copy"}
+    assert simulate("ray", [LOAD, copy], materialize=True)["peak_store_bytes"] == 8e6
+    assert simulate("ray", [LOAD, copy])["peak_store_bytes"] < 8e6
+
+
+def test_ray_actors_take_what_is_on_their_node_first() -> None:
+    two = {"count": 2, "cpus": 2}
+    far = simulate("ray", [LOAD, {**INFER, "state": {"kind": "actor"}, "concurrency": [2, 2]}], rows=16, node=two, materialize=True,
+                   tasks_in_flight=1)  # fmt: skip
+    near = simulate("ray", [LOAD, {**INFER, "state": {"kind": "actor"}, "concurrency": [2, 2]}], rows=16, node=two, materialize=True,
+                    tasks_in_flight=8)  # fmt: skip
+    assert near.get("bytes_network", 0) <= far.get("bytes_network", 0)
+
+
+def test_plain_ray_tasks_are_awaited_one_by_one() -> None:
+    """No rounds: a task that ends beside a longer one is followed at once."""
+    from windtunnel.engines.models.ray import CORE
+
+    assert next(c.value for c in CORE if c.name == "round_s") == 0.0
+    assert seconds("ray", [LOAD], executor="core") == pytest.approx(2.0, abs=NEAR)
+
+
+def test_spark_puts_few_partitions_together_from_a_file_each() -> None:
+    """Two maps of 1 MB into two partitions are written twice, through the page cache; into more than the threshold, once."""
+    infer = {**INFER, "resources": {"cpus": 1, "gpus": 1}}
+    assert simulate("spark", [LOAD, infer], shuffle_partitions=2)["bytes_concatenated"] == 4e6
+    assert "bytes_concatenated" not in simulate("spark", [LOAD, infer], shuffle_partitions=2, bypass_merge_threshold=1)
+
+
+def test_spark_may_load_a_model_in_every_task() -> None:
+    """Four tasks on one device: a load of 3 s once, or by each of them."""
+    model = {**INFER, "state": {"kind": "actor", "load": "3s"}, "concurrency": [1, 1]}
+    once = seconds("spark", [LOAD, model], shuffle_partitions=4)
+    assert seconds("spark", [LOAD, model], shuffle_partitions=4, reload=True) == pytest.approx(2 + 4 * 4, abs=0.2)
+    assert once < 12

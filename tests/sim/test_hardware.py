@@ -213,3 +213,15 @@ def test_devices() -> None:
     check_device_memory(spec, 60, 40, "infer")
     with pytest.raises(OutOfMemory, match="operator 'infer' needs 101 B of device memory"):
         check_device_memory(spec, 61, 40, "infer")
+
+
+def test_reads_and_writes_share_a_volume_with_one_limit() -> None:
+    """100 bytes each way at 100 a second: one second apart, two together."""
+    ended: dict[str, float] = {}
+    for total, expected in ((0.0, 1.0), (100.0, 2.0)):
+        env = Environment()
+        disk = Disk(env, DiskSpec(read_bytes_per_s=100.0, write_bytes_per_s=100.0, total_bytes_per_s=total))
+        disk.read(100, lambda name: ended.__setitem__(name, env.now), "read")
+        disk.write(100, lambda name: ended.__setitem__(name, env.now), "write")
+        env.run()
+        assert ended == {"read": pytest.approx(expected), "write": pytest.approx(expected)}
