@@ -29,7 +29,6 @@ from typing import Any
 from windtunnel.engines.api import Option
 from windtunnel.engines.models.entry import ModelEntry
 from windtunnel.engines.models.ledger import Task
-from windtunnel.engines.models.slots import Worker
 from windtunnel.engines.models.streaming import Streaming
 from windtunnel.engines.models.traits import Constant, Traits
 from windtunnel.engines.models.views import Offered
@@ -65,6 +64,7 @@ class Ray(Streaming):
     """The model; see the module for the rules and their sources."""
 
     actors_yield = False
+    chooses = True
 
     def __init__(
         self,
@@ -111,11 +111,6 @@ class Ray(Streaming):
         return inputs_done and super()._sides_complete(index)
 
     # -- actors ------------------------------------------------------------------------------------------------------
-
-    def _launch_task(self, index: int, worker: Worker) -> Action:
-        if index in self._ledger.actors:
-            self._bring_near(index, worker.node)
-        return super()._launch_task(index, worker)
 
     def _bring_near(self, index: int, node: int) -> None:
         """Of the tasks that a pool has in flight, an actor gets one whose input is on its node, if there is one."""

@@ -59,6 +59,7 @@ class Streaming:
     """
 
     tick_s = 0.0
+    chooses = False  # whether an actor may be given another task than the first
     actors_yield = True  # their CPUs, while they wait for a task
 
     def __init__(
@@ -323,6 +324,7 @@ class Streaming:
         ready, ledger = self._ready[index], self._ledger
         plenty = 2 * len(ledger.workers) if self._ahead else math.inf
         sides, at, held = self._sides(index), len(actions), False
+        choosy = self.chooses and index in ledger.actors
         while ready:
             if not self._admits(index):
                 held = True
@@ -332,11 +334,16 @@ class Streaming:
                 if index in ledger.actors:
                     actions += self._grow(index)
                 break
+            if choosy:
+                self._bring_near(index, worker.node)
             self._running[index] += 1
             actions.append(ledger.launch(ready.popleft(), worker, sides))
         if held != self._held_back[index]:
             self._held_back[index] = held
             actions.insert(at, Note("blocked", index, held))
+
+    def _bring_near(self, index: int, node: int) -> None:
+        """Bring the task that an actor on a node shall get to the front of its queue."""
 
     def _launch_one_anyway(self) -> list[Action]:
         if (waiting := next((i for i in self._order if self._ready[i]), None)) is not None:
