@@ -63,7 +63,7 @@ class Disk:
 
         def ended(arg: Any) -> None:
             for row in rows:
-                log.extend((row, begin, self._env.now, float(size)))  # type: ignore[arg-type]
+                log.extend((row, begin, self._env.now, float(size)))
             done(arg)
 
         return ended
