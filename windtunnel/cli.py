@@ -19,6 +19,7 @@ from windtunnel.commands.completion import completion
 from windtunnel.commands.demo import demo
 from windtunnel.commands.holdout import holdout
 from windtunnel.commands.listing import doctor, engines, instances, workloads
+from windtunnel.commands.load import load
 from windtunnel.commands.plan import plan
 from windtunnel.commands.report import report
 from windtunnel.commands.run import run
@@ -31,6 +32,7 @@ _COMMANDS = (
     demo,
     run,
     simulate,
+    load,
     plan,
     validate,
     claims,

@@ -154,6 +154,30 @@ class Scaling:
         return self._scaler.decide((area - past[0][1]) / (now_s - past[0][0]), running, target)
 
 
+class Pace:
+    """How long a new call would wait: calls ahead of it times the mean time between answers while all replicas were busy.
+
+    The mean forgets: each answer weighs a twentieth. Nothing is expected before the second answer.
+    """
+
+    _WEIGHT = 0.05
+
+    def __init__(self) -> None:
+        self._last_s: float | None = None
+        self._gap_s = 0.0
+
+    def answered(self, now_s: float, busy: bool) -> None:
+        """An answer came; ``busy``: every replica still has something to do, so the time until the next one counts."""
+        if self._last_s is not None:
+            gap = now_s - self._last_s
+            self._gap_s += (gap - self._gap_s) * (self._WEIGHT if self._gap_s else 1.0)
+        self._last_s = now_s if busy else None
+
+    def wait_s(self, ahead: int) -> float:
+        """The expected wait behind so many calls."""
+        return ahead * self._gap_s
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServingCosts:
     """What a serving engine itself costs a request; the user's code comes on top.

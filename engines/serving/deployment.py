@@ -14,12 +14,13 @@ from collections.abc import Callable, Coroutine
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from windtunnel.engines.models.serving import INTERVAL_S, RULES, Scaling, rules_of
+from windtunnel.engines.models.serving import INTERVAL_S, RULES, Pace, Scaling, rules_of
 from windtunnel.engines.models.streams import CHOICE, Uniforms
 from windtunnel.engines.serving.workers import Job, Visit, Worker
 
 from windtunnel.serving import DeploymentSpec
 
+IN_TIME = 0.8  # a call is let in when this share of the time that it has left covers the wait that is expected
 RESTART_S = 0.2  # before a replica that ended while it started is started again
 
 
@@ -56,6 +57,7 @@ class Deployment:
         self._index, self._changed = index, changed
         self._choose = RULES[rules.choice]()
         self._draw = Uniforms(rules.seed, CHOICE, index)
+        self._pace = Pace()
         self._starting: list[Worker] = []
         self._lives: set[asyncio.Task] = set()
         self._started = 0
@@ -175,6 +177,7 @@ class Deployment:
         Raises Overloaded, ReplicaDied, HandlerFailed, and TimeoutError when a replica skipped it after its deadline.
         """
         self._refuse_overflow()
+        self._refuse_late(deadline_s)
         job = Job(body, deadline_s, asyncio.get_running_loop().create_future(), self.rules.retries, part)
         self._count(1)
         self.queue.append(job)
@@ -205,6 +208,13 @@ class Deployment:
             self.counts["rejected"] += 1
             raise Overloaded(f"{len(self.queue)} requests wait for {self.spec.name!r}; at most {self.rules.queue_limit} may")
 
+    def _refuse_late(self, deadline_s: float) -> None:
+        """Refuse what could not be answered in time, before it takes the time of others."""
+        wait_s = self._pace.wait_s(self.ongoing)
+        if wait_s and wait_s > IN_TIME * (deadline_s - time.monotonic()):
+            self.counts["rejected"] += 1
+            raise Overloaded(f"the wait for {self.spec.name!r} is about {wait_s:.1f} s, too long for the request's deadline")
+
     def _room(self) -> list[int]:
         most = self.spec.max_ongoing
         return [i for i, w in enumerate(self.replicas) if w.ongoing < most]
@@ -223,6 +233,7 @@ class Deployment:
         """A place is free again."""
         worker.ongoing -= 1
         self._count(-1)
+        self._pace.answered(self._since_s, self.ongoing >= max(1, len(self.replicas)))
         if worker.leaving and not worker.ongoing:
             self._keep(worker.stop())
         self.pump()

@@ -19,7 +19,7 @@ from dataclasses import asdict
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -33,9 +33,13 @@ import windtunnel
 from windtunnel.cluster import ClusterSpec
 from windtunnel.errors import InputError, InvalidMeasurement, RunFailed, Unsupported, WrongResult
 from windtunnel.record import Recorder
-from windtunnel.serving import ServingSpec
+from windtunnel.serving import ArrivalSpec, ServingSpec
 from windtunnel.units import parse_bytes, parse_seconds
 from windtunnel.workload import BoundWorkload
+
+if TYPE_CHECKING:
+    from windtunnel.engines.serving.client import Sent
+    from windtunnel.engines.serving.load import Loop
 
 START_S = {"serving": 60.0, "fastapi": 60.0, "ray-serve": 180.0}
 _MODULES = {"serving": "host", "fastapi": "baseline", "ray-serve": "ray_host"}
@@ -68,7 +72,7 @@ class ServingSession:
         self._name, self._options, self._cluster = name, options, cluster
         self._timeout_s = parse_seconds(options.get("request_timeout", "30s"))
         self._max_body = parse_bytes(options.get("max_body", "16MiB"))
-        self._lag_s = parse_seconds(options["send_lag"])
+        self.lag_s = parse_seconds(options["send_lag"])
         self.processes: list[subprocess.Popen] = []
         self._socket: socket.socket | None = None
         self._port = 0
@@ -133,38 +137,29 @@ class ServingSession:
 
     def run(self, workload: BoundWorkload, recorder: Recorder, output: Path) -> Outcome:
         """Send the scenario's requests. Raises InvalidMeasurement when the generator lagged, RunFailed when no answer was good."""
-        from windtunnel.engines.serving.client import Target
-        from windtunnel.engines.serving.load import Loop, generate, processes_for
+        from windtunnel.engines.serving.load import Loop
 
         serving = workload.workload.serving
         assert serving is not None
         spec = serving.arrivals
-        if spec.request_bytes > self._max_body:
-            raise InputError(f"requests of {spec.request_bytes} bytes are above max_body = {self._max_body}")
-        target = Target(
-            url=self.url, body_bytes=spec.request_bytes, answer_bytes=spec.response_bytes or spec.request_bytes,
-            samples=self._samples, timeout_s=self._timeout_s + 10.0,
-        )  # fmt: skip
-        one = self._generator_per_s
         if spec.kind == "closed":
             assert spec.concurrency is not None and spec.duration_s is not None
-            loop, count = Loop(clients=spec.concurrency, duration_s=spec.duration_s, think_s=spec.think_time_s), 1
+            loop = Loop(clients=spec.concurrency, duration_s=spec.duration_s, think_s=spec.think_time_s)
         else:
             loop = Loop(times=tuple(arrival_times(spec, self._options["seed"])))
-            rate = len(loop.times) / max(spec.duration_s or (loop.times[-1] if loop.times else 1.0), 1e-9)
-            count = processes_for(rate, one)
         begun = time.monotonic()
-        sent = generate(target, loop, count)
-        recorder.counters.update(generator_ceiling_per_s=one * count, generator_processes=float(count))
+        sent = self.ask(spec, loop)
+        count = self._generators(loop)
+        recorder.counters.update(generator_ceiling_per_s=self._generator_per_s * count, generator_processes=float(count))
         write(recorder, sent, serving, spec.duration_s)
         for told_s, counts in map(json.loads, self._said):
             for name, count in counts.items():
                 recorder.sample(f"replicas:{name}", max(told_s - begun, 0.0), count)
         lag = recorder.counters.get("send_lag_p99_s", 0.0)
-        if lag > self._lag_s:
+        if lag > self.lag_s:
             raise InvalidMeasurement(
                 f"the load generator sent 1 % of the requests {lag * 1e3:.1f} ms late or more, above "
-                f"send_lag = {self._lag_s * 1e3:g} ms; lower the rate or use a quieter machine"
+                f"send_lag = {self.lag_s * 1e3:g} ms; lower the rate or use a quieter machine"
             )
         wrong = sum(r.outcome == "wrong" for r in sent)
         if wrong:
@@ -173,6 +168,27 @@ class ServingSession:
         if not good:
             raise RunFailed(f"none of {len(sent)} requests was answered well")
         return Outcome(table=pa.table({"done_s": [r.done_s for r in good]}), rows=len(good), verified=True)
+
+    def ask(self, spec: ArrivalSpec, loop: Loop) -> list[Sent]:
+        """Carry out a load with requests of these bytes. Raises InputError for those that are too long."""
+        from windtunnel.engines.serving.client import Target
+        from windtunnel.engines.serving.load import generate
+
+        if spec.request_bytes > self._max_body:
+            raise InputError(f"requests of {spec.request_bytes} bytes are above max_body = {self._max_body}")
+        target = Target(
+            url=self.url, body_bytes=spec.request_bytes, answer_bytes=spec.response_bytes or spec.request_bytes,
+            samples=self._samples, timeout_s=self._timeout_s + 10.0,
+        )  # fmt: skip
+        return generate(target, loop, self._generators(loop))
+
+    def _generators(self, loop: Loop) -> int:
+        """Processes that hold the schedule."""
+        from windtunnel.engines.serving.load import processes_for
+
+        if not loop.times:
+            return 1
+        return processes_for(len(loop.times) / max(loop.times[-1], 0.1), self._generator_per_s)
 
     def close(self) -> None:
         """Drain and end the servers; idempotent."""

@@ -34,19 +34,23 @@ _NUMBER_BITS = 40  # of the numbers of one process's requests
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loop:
-    """What to send: at ``times`` (open), or by ``clients`` with pauses for ``duration_s`` (closed)."""
+    """What to send: at ``times`` (open), or by ``clients`` with pauses for ``duration_s`` (closed).
+
+    ``together``: the clients send as a group, and again when all of them are answered.
+    """
 
     times: tuple[float, ...] = ()
     clients: int = 0
     duration_s: float = 0.0
     think_s: float = 0.0
+    together: bool = False
 
     def parts(self, count: int) -> list[Loop]:
         """The same load for so many processes."""
         if not self.clients:
             return [Loop(times=self.times[i::count]) for i in range(count)]
-        shares = [len(range(i, self.clients, count)) for i in range(count)]
-        return [Loop(clients=n, duration_s=self.duration_s, think_s=self.think_s) for n in shares if n]
+        shares = [len(range(i, self.clients, count)) for i in range(count)] if not self.together else [self.clients]
+        return [replace(self, clients=n) for n in shares if n]
 
 
 async def open_loop(target: Target, times: Sequence[float], start: float | None = None, first: int = 0) -> list[Sent]:
@@ -74,22 +78,20 @@ async def open_loop(target: Target, times: Sequence[float], start: float | None 
     return _relative(requests, start)
 
 
-async def closed_loop(
-    target: Target, clients: int, duration_s: float, think_s: float, start: float | None = None, first: int = 0
-) -> list[Sent]:
-    """Each client sends, waits for the answer, thinks, and sends again, until the duration is over."""
+async def closed_loop(target: Target, load: Loop, start: float | None = None, first: int = 0) -> list[Sent]:
+    """Each client sends, waits for the answer (or for that of the last one of all), thinks, and sends again, until the duration is over."""
     requests: list[Sent] = []
     async with _client(target, start, first) as client:
         start = client.start
         await asyncio.sleep(max(start - time.monotonic(), 0.0))
         loop = asyncio.get_running_loop()
-        busy = clients
+        busy, back = load.clients, 0
         over = asyncio.Event()
 
         def ask() -> None:
             nonlocal busy
             now = time.monotonic() - start
-            if now < duration_s:
+            if now < load.duration_s:
                 request = Sent(now)
                 requests.append(request)
                 client.send(request, answered)
@@ -98,13 +100,19 @@ async def closed_loop(
             if not busy:
                 over.set()
 
-        def answered(request: Sent) -> None:
-            if think_s > 0:
-                loop.call_later(think_s, ask)
-            else:
-                loop.call_soon(ask)
+        def answered(_request: Sent) -> None:
+            nonlocal back
+            back += 1
+            if load.together and back < load.clients:
+                return
+            for _ in range(load.clients if load.together else 1):
+                if load.think_s > 0:
+                    loop.call_later(load.think_s, ask)
+                else:
+                    loop.call_soon(ask)
+            back = 0
 
-        for _ in range(clients):
+        for _ in range(load.clients):
             ask()
         await over.wait()
     return _relative(requests, start)
@@ -163,7 +171,7 @@ def processes_for(rate_per_s: float, one_per_s: float) -> int:
 
 async def _carry_out(target: Target, loop: Loop, start: float, first: int = 0) -> list[Sent]:
     if loop.clients:
-        return await closed_loop(target, loop.clients, loop.duration_s, loop.think_s, start, first)
+        return await closed_loop(target, loop, start, first)
     return await open_loop(target, loop.times, start, first)
 
 

@@ -75,7 +75,7 @@ def test_every_request_has_an_outcome(answer: bytes, close: bool, outcome: str) 
 def test_nobody_listens_and_every_request_is_told_so() -> None:
     target = Target(url="http://127.0.0.1:9/", timeout_s=0.5)
     assert [r.outcome for r in asyncio.run(open_loop(target, [0.0, 0.01]))] == ["failed"] * 2
-    assert asyncio.run(closed_loop(target, 1, 0.02, 0.01))
+    assert asyncio.run(closed_loop(target, Loop(clients=1, duration_s=0.02, think_s=0.01)))
 
 
 def test_several_processes_share_a_schedule() -> None:

@@ -1,0 +1,111 @@
+"""Serving hosts against each other for real: ceilings in a closed loop, then both at half the weaker one's ceiling in an open loop.
+
+`python -m tests.bench.serving_hosts echo fastapi` (or `ray-serve:python`, `ray-serve:haproxy`; or `model` for EfficientNet on
+photographs). The embedded host and the other are started, measured and ended in turn, so that neither runs beside the other; every
+answer is compared with what it must be.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from windtunnel.engines.serving.client import Sent, Target
+from windtunnel.engines.serving.engine import EmbeddedServingEngine, FastApiEngine, RayServeEngine
+from windtunnel.engines.serving.load import Loop, generate
+
+from windtunnel.cluster import ClusterSpec
+from windtunnel.scenario import parse_scenario
+
+ENGINES: dict[str, Any] = {"serving": EmbeddedServingEngine, "fastapi": FastApiEngine, "ray-serve": RayServeEngine}
+SCENARIO = """
+schema = 1
+name = "hosts"
+[[cluster.nodes]]
+name = "here"
+count = 1
+cpus = 2
+memory = "4GiB"
+[arrivals]
+kind = "uniform"
+rate_per_s = 1
+duration = "1s"
+request_bytes = "{size}B"
+[[engines]]
+name = "serving"
+[[deployments]]
+name = "one"
+replicas = {replicas}
+cost = {{ per_call = "0s" }}
+"""
+CLIENTS = (1, 4, 8, 16, 32)
+PROBE_S = 2.0
+#: what is served: options, replicas, bytes of a request
+SERVED: dict[str, tuple[dict[str, Any], int, int]] = {
+    "echo": ({}, 1, 100), "echo2": ({}, 2, 100), "model": ({"work": "windtunnel.workloads.inference.serve:Labels"}, 2, 0),
+}  # fmt: skip
+
+
+@contextmanager
+def started(name: str, served: str, **more: Any) -> Iterator[Any]:
+    """A session whose server runs, warmed up."""
+    engine, _, proxy = name.partition(":")
+    options, replicas, size = SERVED[served]
+    session = ENGINES[engine]().open(ClusterSpec.here(), {**options, **({"proxy": proxy} if proxy else {}), **more})
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            session.prepare(parse_scenario(SCENARIO.format(replicas=replicas, size=size)).workload.bind(Path(folder)))
+        ask(session, served, Loop(clients=4, duration_s=1.0))
+        yield session
+    finally:
+        session.close()
+
+
+def ask(session: Any, served: str, loop: Loop) -> list[Sent]:
+    """All requests of a load."""
+    size = SERVED[served][2]
+    target = Target(url=session.url, body_bytes=size, answer_bytes=size, samples=session._samples, trace=False, timeout_s=30.0)
+    return generate(target, loop)
+
+
+def ceiling(session: Any, served: str) -> float:
+    """The most requests/s, over numbers of clients."""
+    return max(
+        sum(r.outcome == "ok" for r in ask(session, served, Loop(clients=n, duration_s=PROBE_S))) / PROBE_S for n in CLIENTS
+    )
+
+
+def at(session: Any, served: str, rate: float, seconds: float) -> dict[str, float]:
+    """Latencies in an open loop of Poisson arrivals, in ms, and the generator's own lateness."""
+    times = np.cumsum(np.random.default_rng(7).exponential(1 / rate, int(rate * seconds)))
+    sent = ask(session, served, Loop(times=tuple(times.tolist())))
+    assert all(r.outcome == "ok" for r in sent), "an answer is missing or wrong"
+    p50, p99, p999 = np.percentile([r.done_s - r.intended_s for r in sent], [50, 99, 99.9]) * 1e3
+    lag = np.percentile([r.sent_s - r.intended_s for r in sent], 99) * 1e3
+    return {"p50_ms": p50, "p99_ms": p99, "p999_ms": p999, "lag_p99_ms": lag, "requests": len(sent)}
+
+
+def main(served: str, other: str, seconds: float = 8.0) -> None:
+    """Ceilings, then both at half the weaker one's, the embedded host before and after the other."""
+    found: dict[str, Any] = {"served": served}
+    with started("serving", served) as session:
+        found["serving"] = {"ceiling_per_s": ceiling(session, served)}
+    with started(other, served) as session:
+        found[other] = {"ceiling_per_s": ceiling(session, served)}
+        found["rate_per_s"] = rate = 0.5 * min(found[n]["ceiling_per_s"] for n in ("serving", other))
+        found[other] |= at(session, served, rate, seconds)
+    with started("serving", served) as session:
+        found["serving"] |= at(session, served, rate, seconds)
+    print(
+        json.dumps({k: {n: round(v, 3) for n, v in m.items()} if isinstance(m, dict) else m for k, m in found.items()}, indent=1)
+    )
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:3])

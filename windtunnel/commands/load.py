@@ -1,0 +1,142 @@
+"""``windtunnel load``: ask the services of a scenario for real in one of MLPerf's four ways, and say how they did."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from windtunnel.commands.common import check_engines, json_option, print_json, say
+
+if TYPE_CHECKING:
+    from windtunnel.scenario import Scenario
+
+WAYS = ("single-stream", "multi-stream", "server", "offline")
+_MS = 1e3
+
+
+@click.command()
+@click.argument("scenario", type=click.Path(path_type=Path))
+@click.option("--as", "way", type=click.Choice(WAYS), default="server", show_default=True, help="How to ask.")
+@click.option("-e", "--engine", "label", help="Name or label of one of the scenario's engines.  [default: the first]")
+@click.option("--seconds", type=click.FloatRange(min=0.1), default=10.0, show_default=True, help="Length of each load.")
+@click.option("--p99", help="Bound on the 99th percentile.  [default: that of the scenario's objective]")
+@click.option("--rate", type=click.FloatRange(min=0.1), help="server: the rate to begin with.  [default: that of the arrivals]")
+@json_option
+def load(scenario: Path, way: str, label: str | None, seconds: float, p99: str | None, rate: float | None, as_json: bool) -> int:
+    """Ask the services of a SCENARIO for real: one at a time, in groups, at the highest rate that meets a p99, or all at once."""
+    from windtunnel.scenario import load_scenario
+
+    read = load_scenario(scenario)
+    found = _asked(read, way, label, seconds, _bound_s(read, way, p99), rate)
+    if as_json:
+        print_json({"schema": 1, "scenario": read.name, "way": way, **found})
+    else:
+        say(_sentence(found))
+        for probe in found.get("probes", ()):
+            click.echo(
+                f"{probe['rate_per_s']:10.1f} /s  p99 {probe['p99_s'] * _MS:8.2f} ms  {'meets' if probe['meets'] else 'fails'}"
+            )
+    return 0
+
+
+def _bound_s(scenario: Scenario, way: str, asked: str | None) -> float | None:
+    from windtunnel.errors import InputError
+    from windtunnel.units import parse_seconds
+
+    if asked is not None:
+        return parse_seconds(asked)
+    bound = scenario.objective.p99_s if scenario.objective else None
+    if way == "server" and bound is None:
+        raise InputError("--as server needs a bound: --p99 50ms, or [objective] p99 in the scenario")
+    return bound
+
+
+def _asked(
+    scenario: Scenario, way: str, label: str | None, seconds: float, bound_s: float | None, rate: float | None
+) -> dict[str, Any]:
+    import tempfile
+
+    from windtunnel.cluster import ClusterSpec
+    from windtunnel.engines.serving.load import Loop
+    from windtunnel.errors import InputError, closest
+    from windtunnel.registry import load_engine
+
+    serving = scenario.workload.serving
+    if serving is None:
+        raise InputError(f"scenario {scenario.name!r} has no [arrivals] and [[deployments]]: there is nobody to ask")
+    names = {choice.label: choice for choice in scenario.engines}
+    choice = names.get(label) if label else scenario.engines[0]
+    if choice is None:
+        raise InputError(f"the scenario has no engine {label!r}; its engines: {', '.join(names)}{closest(label or '', names)}")
+    check_engines((choice,))
+    session = load_engine(choice.name).open(ClusterSpec.here(), choice.options)
+    if not hasattr(session, "ask"):
+        raise InputError(f"engine {choice.name!r} is no server that could be asked")
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            session.prepare(scenario.workload.bind(Path(folder)))
+        session.ask(serving.arrivals, Loop(clients=4, duration_s=min(1.0, seconds)))  # warm-up
+        found: dict[str, Any] = {"engine": choice.name, "label": choice.label, "seconds": seconds}
+        return found | _measured(partial(session.ask, serving.arrivals), scenario, way, seconds, bound_s, rate, session.lag_s)
+    finally:
+        session.close()
+
+
+def _measured(
+    ask: Any, scenario: Scenario, way: str, seconds: float, bound_s: float | None, rate: float | None, lag_s: float
+) -> dict[str, Any]:
+    from windtunnel.engines.serving import modes
+
+    if way == "offline":
+        return {"answered_per_s": modes.offline(ask, seconds)}
+    if way == "single-stream":
+        return _percentile(modes.single_stream(ask, seconds), 0.90)
+    if way == "multi-stream":
+        return {"group": modes.GROUP} | _percentile(modes.multi_stream(ask, seconds), 0.99)
+    assert bound_s is not None and scenario.serving is not None
+    first = rate or scenario.serving.arrivals.rate_per_s or 10.0
+    probes = modes.server(ask, partial(_meets, bound_s), seconds, lag_s, scenario.seed, first)
+    best = modes.highest(probes)
+    return {"p99_bound_s": bound_s, "rate_per_s": best.rate_per_s if best else None, "probes": [asdict(p) for p in probes]}
+
+
+def _percentile(latencies: Any, level: float) -> dict[str, Any]:
+    from windtunnel.errors import RunFailed
+    from windtunnel.reports.confidence import quantile
+
+    if not len(latencies):
+        raise RunFailed("no request was answered well")
+    found = quantile([latencies], level)
+    return {"percentile": level * 100, "value_s": found.value, "low_s": found.low, "high_s": found.high, "count": len(latencies)}
+
+
+def _meets(bound_s: float, latencies: Any) -> bool:
+    """Whether the percentile meets the bound for sure: the upper end of its interval does."""
+    from windtunnel.reports.confidence import quantile
+
+    if not len(latencies):
+        return False
+    found = quantile([latencies], 0.99)
+    return found.high is not None and found.high <= bound_s
+
+
+def _sentence(found: dict[str, Any]) -> str:
+    """What was found, in words."""
+    who = f"{found['label']}, {found['seconds']:g} s"
+    if "answered_per_s" in found:
+        return f"{who}: {found['answered_per_s']:.1f} answers/s when there is always more to do"
+    if "value_s" in found:
+        what = f"groups of {found['group']}" if "group" in found else "one request at a time"
+        ends = [f"{v * _MS:.2f}" if v is not None else "?" for v in (found["low_s"], found["high_s"])]
+        return (
+            f"{who}, {what}: {found['percentile']:g}th percentile {found['value_s'] * _MS:.2f} ms "
+            f"(95 %: {ends[0]} to {ends[1]}) of {found['count']}"
+        )
+    bound = f"a 99th percentile of {found['p99_bound_s'] * _MS:g} ms"
+    if found["rate_per_s"] is None:
+        return f"{who}: no rate met {bound}"
+    return f"{who}: {found['rate_per_s']:.1f} requests/s is the highest rate found that meets {bound}"
