@@ -15,27 +15,28 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from windtunnel.engines.adapters.common import DECLARED, ForeignSession, output_columns, output_is_files, sorted_limit
+from windtunnel.engines.adapters.common import DECLARED, ForeignSession, output_columns, output_is_files
+from windtunnel.engines.adapters.flink_kernels import PACKED, GroupKernel, PackKernel, RowKernel, unpack
+from windtunnel.engines.adapters.flink_sql import quoted, scan, select
 from windtunnel.engines.api import Capabilities, Option, resolve_options
-from windtunnel.engines.arrow import arrow_schema, as_dataset, call, call_groups
+from windtunnel.engines.arrow import arrow_schema, as_dataset
 from windtunnel.engines.foreign.session import HostedSession
 
 from windtunnel.cluster import ClusterSpec
-from windtunnel.errors import InputError, MissingEngine, RunFailed
-from windtunnel.expr import SQL, Expr, Scalar, fold, sql_literal
+from windtunnel.errors import MissingEngine, RunFailed
 from windtunnel.interpreters import interpreter
 from windtunnel.java import WAY_OUT, find_java
-from windtunnel.plan import Aggregate, Filter, GroupMap, Join, Limit, MapBatches, Measure, Operator, Project, Scan, Sort
+from windtunnel.plan import GroupMap, MapBatches, Operator, Scan
 from windtunnel.workload import BoundWorkload, TableData
 
 ARROW_ROWS = 10_000  # Flink's own default of rows an Arrow batch
 _BUCKETS_A_CPU = 4
-_BUCKET, _PACKED = "__bucket", "__packed"
+_BUCKET = "__bucket"
 _SQL_TYPES = {
     "string": "STRING", "int64": "BIGINT", "int32": "INT", "double": "DOUBLE", "float": "FLOAT", "bool": "BOOLEAN",
     "binary": "BYTES", "list<float>": "ARRAY<FLOAT>", "date32[day]": "DATE", "timestamp[us]": "TIMESTAMP(6)",
@@ -58,9 +59,11 @@ class FlinkSession(ForeignSession):
     def _start(self) -> None:
         """A JVM with the cluster's memory, whose logs and files lie in the scratch folder."""
         heap = max(512, self._cluster.memory_bytes // 2**20 * 5 // 10)
+        (quiet := self._scratch / "log4j.properties").write_text("rootLogger.level = ERROR\n", encoding="utf-8")
         os.environ.update(
-            PYFLINK_PYTHON=sys.executable, FLINK_LOG_DIR=str(self._scratch), JDK_JAVA_OPTIONS=f"-Xmx{heap}m -XX:-UsePerfData"
-        )
+            PYFLINK_PYTHON=sys.executable, FLINK_LOG_DIR=str(self._scratch), LOG4J_PROPERTIES=str(quiet),
+            JDK_JAVA_OPTIONS=f"-Xmx{heap}m -XX:-UsePerfData",
+        )  # fmt: skip
         from pyflink.java_gateway import get_gateway
 
         get_gateway()
@@ -173,7 +176,7 @@ class Query:
         columns = ", ".join(f"`{n}` {_SQL_TYPES[t]}" for n, t in table.schema)
         options = f"'connector' = 'filesystem', 'path' = 'file://{folder}', 'format' = 'json'"
         self._flink.execute_sql(f"CREATE TEMPORARY TABLE `{op.name}__files` ({columns}) WITH ({options})")
-        return self._flink.sql_query(_scan(kernel, f"{op.name}__files"))
+        return self._flink.sql_query(scan(kernel, f"{op.name}__files"))
 
     def _arrow(self, op: Operator, kernel: Scan, table: TableData) -> Any:
         """Flink's Arrow source over what Arrow reads of the files; the predicate is Flink's."""
@@ -194,7 +197,7 @@ class Query:
         descriptor = utilities.createArrowTableSourceDesc(kind, str(path))
         source = Table(getattr(self._flink._j_tenv, "from")(descriptor), self._flink)
         self._flink.create_temporary_view(f"`{op.name}__files`", source)
-        return self._flink.sql_query(_scan(kernel, f"{op.name}__files"))
+        return self._flink.sql_query(scan(kernel, f"{op.name}__files"))
 
     # -- kernels -------------------------------------------------------------------------------------------------------
 
@@ -210,9 +213,9 @@ class Query:
         from pyflink.table.udf import udf
 
         source = self._tables[op.inputs[0]]
-        packed = DataTypes.ROW([DataTypes.FIELD(_PACKED, DataTypes.BYTES())])
+        packed = DataTypes.ROW([DataTypes.FIELD(PACKED, DataTypes.BYTES())])
         function = udf(PackKernel(op, _fields(source)), result_type=packed, func_type="pandas")
-        return self._unpacked(source.map(function).alias(_PACKED), kernel.schema)
+        return self._unpacked(source.map(function).alias(PACKED), kernel.schema)
 
     def _group_map(self, op: Operator, kernel: GroupMap) -> Any:
         from pyflink.table import DataTypes
@@ -220,12 +223,12 @@ class Query:
         from pyflink.table.udf import udaf
 
         columns = output_columns(self._workload, op.inputs[0])
-        text = " || '|' || ".join(f"CAST({_name(k)} AS STRING)" for k in kernel.keys)
+        text = " || '|' || ".join(f"CAST({quoted(k)} AS STRING)" for k in kernel.keys)
         bucket = f"MOD(ABS(HASH_CODE({text})), {_BUCKETS_A_CPU * self._cpus})"
-        source = self._flink.sql_query(f"SELECT *, {bucket} AS `{_BUCKET}` FROM {_name(op.inputs[0])}")
+        source = self._flink.sql_query(f"SELECT *, {bucket} AS `{_BUCKET}` FROM {quoted(op.inputs[0])}")
         fields = _fields(self._tables[op.inputs[0]])
         function = udaf(GroupKernel(op, fields), result_type=DataTypes.BYTES(), func_type="pandas")
-        packed = source.group_by(col(_BUCKET)).select(function(*(col(c) for c in columns)).alias(_PACKED))
+        packed = source.group_by(col(_BUCKET)).select(function(*(col(c) for c in columns)).alias(PACKED))
         return self._unpacked(packed, kernel.schema)
 
     def _unpacked(self, packed: Any, fields: tuple[tuple[str, str], ...]) -> Any:
@@ -274,151 +277,6 @@ def _row_type(fields: tuple[tuple[str, str], ...]) -> Any:
     from pyflink.table.types import RowField, RowType, from_arrow_type
 
     return RowType([RowField(f.name, from_arrow_type(f.type, True)) for f in arrow_schema(fields)])
-
-
-# -- in Flink's Python workers ----------------------------------------------------------------------------------------
-
-
-class RowKernel:
-    """A kernel that keeps the number of rows: a pandas frame in, a pandas frame out. It is bound where it runs."""
-
-    def __init__(self, op: Operator, fields: list[tuple[str, str]]) -> None:
-        self.op, self.fields = op, fields
-        self._apply: Any = None
-        self.__name__ = op.name
-
-    def answer(self, columns: list[Any]) -> pa.Table:
-        """The kernel's rows for columns of pandas series."""
-        assert isinstance(self.op.kernel, (MapBatches, GroupMap))
-        if self._apply is None:
-            self._apply = call(self.op) if isinstance(self.op.kernel, MapBatches) else call_groups(self.op)
-        schema = arrow_schema(self.fields)
-        arrays = [pa.array(c, type=f.type, from_pandas=True) for c, f in zip(columns, schema, strict=True)]
-        table = self.ordered(pa.Table.from_arrays(arrays, schema=schema)).combine_chunks()
-        outputs = [out for batch in table.to_batches() for out in self._apply(batch)]
-        return pa.Table.from_batches(outputs, schema=arrow_schema(self.op.kernel.schema))
-
-    def ordered(self, table: pa.Table) -> pa.Table:
-        """The input as the kernel wants it."""
-        return table
-
-    def __call__(self, frame: Any) -> Any:
-        """One batch. Raises ValueError when the kernel changes the number of rows."""
-        found = self.answer([column for _, column in frame.items()])
-        if found.num_rows != len(frame):
-            raise ValueError(f"{self.op.name}: a map must return {len(frame)} rows, not {found.num_rows}; declare a flat_map")
-        return found.to_pandas()
-
-
-class PackKernel(RowKernel):
-    """A kernel that may change the number of rows: its answer as Arrow bytes in the first row of the batch."""
-
-    def __call__(self, frame: Any) -> Any:
-        """One batch."""
-        import pandas as pd
-
-        packed = _packed(self.answer([column for _, column in frame.items()]))
-        return pd.DataFrame({_PACKED: [packed, *[None] * (len(frame) - 1)]})
-
-
-class GroupKernel(RowKernel):
-    """A kernel over whole groups, as an aggregate whose value is its answer as Arrow bytes."""
-
-    def ordered(self, table: pa.Table) -> pa.Table:
-        """By keys and what the operator asks for."""
-        assert isinstance(self.op.kernel, GroupMap)
-        return table.sort_by([(c, "ascending") for c in (*self.op.kernel.keys, *self.op.kernel.order_by)])
-
-    def __call__(self, *columns: Any) -> bytes:
-        """All rows of a bucket."""
-        return _packed(self.answer(list(columns)))
-
-
-def _packed(table: pa.Table) -> bytes:
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table)
-    packed: bytes = sink.getvalue().to_pybytes()
-    return packed
-
-
-def unpack(row: Any) -> Iterator[tuple[Any, ...]]:
-    """Rows of packed bytes."""
-    if row[0] is not None:
-        for batch in pa.ipc.open_stream(row[0]):
-            yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
-
-
-# -- SQL --------------------------------------------------------------------------------------------------------------
-
-_FUNCTIONS = {**SQL, "length": lambda a: f"CAST(CHAR_LENGTH({a}) AS BIGINT)"}
-
-
-def _literal(value: Scalar) -> str:
-    """Numbers with a point are decimals in Flink, and small integers 32 bits wide."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return sql_literal(value)
-    return f"CAST({value} AS BIGINT)" if isinstance(value, int) else f"CAST({value!r} AS DOUBLE)"
-
-
-def expression(expr: Expr) -> str:
-    """An expression in Flink's SQL."""
-    return fold(expr, _name, _literal, _FUNCTIONS)
-
-
-def _scan(kernel: Scan, source: str) -> str:
-    where = "" if kernel.predicate is None else f" WHERE {expression(kernel.predicate)}"
-    return f"SELECT {', '.join(map(_name, kernel.columns))} FROM {_name(source)}{where}"
-
-
-def select(op: Operator, workload: BoundWorkload) -> str:
-    """One relational operator as a SELECT over its inputs' names."""
-    kernel, source = op.kernel, _name(op.inputs[0])
-    if isinstance(kernel, Filter):
-        return f"SELECT * FROM {source} WHERE {expression(kernel.predicate)}"
-    if isinstance(kernel, Project):
-        return f"SELECT {', '.join(f'{expression(e)} AS {_name(n)}' for n, e in kernel.columns)} FROM {source}"
-    if isinstance(kernel, Aggregate):
-        columns = [*map(_name, kernel.keys), *map(_measure, kernel.measures)]
-        group = f" GROUP BY {', '.join(map(_name, kernel.keys))}" if kernel.keys else ""
-        return f"SELECT {', '.join(columns)} FROM {source}{group}"
-    if isinstance(kernel, Join):
-        return _join(kernel, op, workload)
-    if isinstance(kernel, Sort):
-        return f"SELECT * FROM {source} ORDER BY {_order(kernel)}"
-    if isinstance(kernel, Limit):
-        sort = sorted_limit(workload.pipeline, op)
-        if sort is not None and isinstance(sort.kernel, Sort):
-            return f"SELECT * FROM {_name(sort.inputs[0])} ORDER BY {_order(sort.kernel)} LIMIT {kernel.count}"
-        return f"SELECT * FROM {source} LIMIT {kernel.count}"
-    raise InputError(f"flink has no SQL for operator {op.name!r} of kind {op.kind!r}")
-
-
-def _join(kernel: Join, op: Operator, workload: BoundWorkload) -> str:
-    left, right = op.inputs
-    on = " AND ".join(f"l.{_name(a)} = r.{_name(b)}" for a, b in zip(kernel.left_keys, kernel.right_keys, strict=True))
-    if kernel.how == "semi":
-        return f"SELECT l.* FROM {_name(left)} l WHERE EXISTS (SELECT 1 FROM {_name(right)} r WHERE {on})"
-    columns = [f"l.{_name(c)}" for c in output_columns(workload, left)]
-    columns += [f"r.{_name(c)}" for c in output_columns(workload, right) if c not in kernel.right_keys]
-    hint = "/*+ BROADCAST(r) */ " if kernel.broadcast else ""
-    return f"SELECT {hint}{', '.join(columns)} FROM {_name(left)} l JOIN {_name(right)} r ON {on}"
-
-
-def _order(kernel: Sort) -> str:
-    return ", ".join(f"{_name(k.column)} {'DESC' if k.descending else 'ASC'}" for k in kernel.keys)
-
-
-def _measure(m: Measure) -> str:
-    """An average of integers is an integer in Flink, so it is asked for as a double."""
-    if m.column is None:
-        return f"COUNT(*) AS {_name(m.name)}"
-    column = f"CAST({_name(m.column)} AS DOUBLE)" if m.function == "mean" else _name(m.column)
-    return f"{'AVG' if m.function == 'mean' else m.function.upper()}({column}) AS {_name(m.name)}"
-
-
-def _name(name: str) -> str:
-    return "`" + name.replace("`", "``") + "`"
 
 
 class FlinkEngine:

@@ -12,7 +12,7 @@ import pytest
 from tests.conformance.harness import ETL, REAL, answer, answer_of, marks
 from windtunnel.cluster import ClusterSpec
 from windtunnel.errors import RunFailed, Unsupported
-from windtunnel.plan import MapBatches, Pipeline
+from windtunnel.plan import Aggregate, MapBatches, Measure, Operator, Pipeline
 from windtunnel.record import Recorder
 from windtunnel.registry import load_engine, load_workload
 from windtunnel.scenario import parse_scenario
@@ -80,6 +80,28 @@ def test_a_session_survives_a_failure(session: Any, data_root: Path, tmp_path: P
         session.run(bound, Recorder(), tmp_path)
     (tmp_path / "again").mkdir()
     answer(session, load_workload("flights_udf", scale=0.002), data_root, tmp_path / "again")
+
+
+def test_a_kernel_may_change_the_number_of_rows(session: Any, data_root: Path, tmp_path: Path) -> None:
+    """Rows that vanish and rows that become two, counted by an aggregate behind them."""
+    import numpy as np
+    import pyarrow.parquet as pq
+
+    workload = load_workload("flights_udf", scale=0.002)
+    kernel = MapBatches(function="tests.conformance.kernels:repeat", schema=(("distance", "int64"), ("kind", "string")))
+    count = (Measure(name="n", function="count"), Measure(name="miles", function="sum", column="distance"))
+    operators = (
+        workload.pipeline["scan"],
+        Operator(name="repeat", kind="flat_map", kernel=kernel, inputs=("scan",), batch_rows=1000, language="python"),
+        Operator(name="count", kind="aggregate", kernel=Aggregate(keys=("kind",), measures=count), inputs=("repeat",)),
+    )
+    bound = replace(workload, pipeline=Pipeline(operators), oracle=None).bind(data_root)
+    session.prepare(bound)
+    table = answer_of(session.run(bound, Recorder(), tmp_path))
+    distance = np.concatenate([pq.read_table(p)["distance"].to_numpy() for p in bound.table("flights").paths])
+    expected = {f"d{k}": (k * int((distance % 3 == k).sum()), k * int(distance[distance % 3 == k].sum())) for k in (1, 2)}
+    found = zip(table["kind"].to_pylist(), table["n"].to_pylist(), table["miles"].to_pylist(), strict=True)
+    assert {kind: (n, miles) for kind, n, miles in found} == expected
 
 
 def _with_kernel(function: str) -> Workload:

@@ -104,7 +104,7 @@ def attempt(session: Any, bound: BoundWorkload, output: Path) -> str:
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("name", [pytest.param(name, marks=marks(name)) for name in WORKERS])
 def test_a_worker_killed_at_a_random_time(name: str, two_cpus: ClusterSpec, data_root: Path, tmp_path: Path) -> None:
-    bound = load_workload("flights_udf", scale=0.1, partitions=8).bind(data_root)
+    bound = load_workload("flights_udf", scale=0.05, partitions=8).bind(data_root)
     draw, endings, kills = random.Random(name), Counter[str](), 0
     session = load_engine(name).open(two_cpus, {})
     try:
