@@ -266,6 +266,8 @@ class DaftEngine:
         features={
             "threads": "one pool of threads inside one process; it takes no memory limit",
             "actors": "class UDFs in processes, one a CPU or as many as the plan says; a killed one fails the query",
+            "state": "the run fails: the process of a class UDF is not replaced",
+            "devices": "it counts none here: kernels claim a device themselves and take turns on it",
             "backpressure": "operators are streams with bounded queues between them",
             "kernels": "batch UDFs on Arrow arrays, through a pipe and shared memory",
             "orc": "read by Arrow before the query starts",

@@ -315,6 +315,7 @@ class DaskEngine:
             "processes": "one worker process a CPU slot; a lost one is restarted by its nanny and its tasks run again",
             "spill": "workers write pandas partitions to disk above a share of their memory limit",
             "retries": "results lost with a worker are computed again from their lineage",
+            "state": "loaded again: a nanny restarts the worker, whose tasks run again (a lost Dask actor is never rebuilt: none is used)",
             "devices": "data frames carry no resources: kernels in any worker claim a device themselves and take turns on it",
             "kernels": "map_partitions, pandas to Arrow and back without copies where types allow",
             "remote": "tcp://host:port of a running scheduler whose workers see the same files",

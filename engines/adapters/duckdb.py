@@ -208,6 +208,7 @@ class DuckDBEngine:
     capabilities = Capabilities(
         gaps={"declared": DECLARED, "remote": "DuckDB is a library inside one process"},
         features={
+            "state": "dies with the engine: kernels run in its one process",
             "devices": "kernels run in its one process, which claims a device itself",
             "threads": "morsel-driven parallelism inside one process",
             "spill": "blocking operators write to a temporary folder above the memory limit",

@@ -290,6 +290,8 @@ class FlinkEngine:
             "processes": "one JVM with a task slot a CPU, and Python workers for its tasks; in an interpreter of its own",
             "spill": "sorts, joins and aggregates write to a temporary folder beyond the managed memory",
             "retries": "none: a batch job on the mini-cluster fails with its first lost worker",
+            "state": "the run fails: a batch job on the mini-cluster ends with its first lost worker",
+            "devices": "none of its own on the mini-cluster: kernels claim a device themselves and take turns on it",
             "bridge": "kernels cross from the JVM to Python as Arrow and become pandas series, by Beam over loopback",
             "parquet": "read by Arrow in the client and handed to Flink's Arrow source, as CSV and ORC are; JSON by Flink",
             "remote": "host:port of a cluster's REST endpoint whose workers have the same environment, files and package",

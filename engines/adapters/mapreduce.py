@@ -195,6 +195,7 @@ class MapReduceEngine:
             "spill": "map output is sorted in a buffer and spilled to disk, then merged, whatever its size",
             "retries": "none: the local runner fails the job with its first failed task, a lost worker's too",
             "actors": "stateful operators load once a worker process and are kept for the session",
+            "state": "the run fails: the local runner repeats no task",
             "kernels": "blocks of Arrow bytes through a pipe; Hadoop's records are blocks, not rows",
         },
     )

@@ -157,6 +157,7 @@ class PolarsEngine:
     capabilities = Capabilities(
         gaps={"declared": DECLARED, "remote": "Polars is a library inside one process"},
         features={
+            "state": "dies with the engine: kernels run in its one process",
             "devices": "kernels run in its one process, which claims a device itself",
             "threads": "one pool of threads inside one process; it takes no memory limit",
             "kernels": "map_batches, on one thread",

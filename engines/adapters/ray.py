@@ -343,6 +343,7 @@ class RayEngine:
             "spill": "blocks that do not fit in the object store go to disk",
             "retries": "lost blocks are computed again from their lineage",
             "kernels": "map_batches on Arrow tables that lie in shared memory",
+            "state": "loaded again: Ray restarts the pool's actor, which loads anew, and repeats its calls",
             "devices": "num_gpus and custom resources of tasks and of pool actors",
             "remote": "host:port or ray://host:port of a running cluster whose workers see the same files and packages",
         },

@@ -240,6 +240,7 @@ class RayCoreEngine:
             "retries": "Ray repeats tasks of a lost worker three times, restarts a lost actor and repeats its call",
             "actors": "a pool a stateful operator, loaded once and kept for the session",
             "kernels": "the embedded engines' phases on Arrow tables that lie in shared memory",
+            "state": "loaded again: Ray restarts the pool's actor, which loads anew, and repeats its call",
             "devices": "num_gpus and custom resources of tasks and of pool actors",
             "remote": "host:port or ray://host:port of a running cluster whose workers see the same files and packages",
         },

@@ -385,6 +385,7 @@ class SparkEngine:
             "processes": "a JVM with one task thread a CPU slot, and one Python worker process for each that runs kernels",
             "spill": "sorts, aggregates and shuffles write to a temporary folder above the execution memory",
             "retries": "a lost task is repeated; lost shuffle output repeats its stage (local mode repeats nothing)",
+            "state": "the run fails: local mode gives a task one attempt (a master repeats it, and the new Python worker loads anew)",
             "devices": "none of its own in local mode, which has no task resources: kernels claim a device themselves and take turns on it",
             "bridge": "kernels cross from the JVM to Python by Arrow, pandas, Arrow UDF or pickled rows",
             "remote": "spark://host:port of a standalone master whose workers see the same files and this package",

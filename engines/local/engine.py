@@ -40,6 +40,7 @@ _FEATURES = {
     "spill": "blocks beyond the shared-memory budget are written to disk",
     "retries": "a lost worker's tasks are repeated; blocks that already arrived are not emitted again",
     "actors": "stateful operators load once a worker",
+    "state": "loaded again: the process that held it is replaced, loads anew and repeats the task it had",
     "devices": "an actor holds its share of a device while it lives, a task of a stateless operator while it runs",
 }
 
