@@ -1,3 +1,46 @@
-"""windtunnel: compare distributed execution models on identical workloads, for real and simulated."""
+"""windtunnel: compare distributed execution models on identical workloads, for real and simulated.
+
+The public interface is small: three verbs and what they take and give. Nothing heavy is imported before it is used.
+
+>>> import windtunnel
+>>> records = windtunnel.simulate("job.toml")                                        # doctest: +SKIP
+>>> records = windtunnel.run(["tpch_q5"], ["streaming", "duckdb"], scale=0.05)       # doctest: +SKIP
+>>> print(*windtunnel.compare(records).verdicts, sep="\\n")                           # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from windtunnel.commands.api import compare, run, simulate
+    from windtunnel.document import run_document
+    from windtunnel.errors import WindtunnelError
+    from windtunnel.experiment import Experiment
+    from windtunnel.record import RunRecord
+    from windtunnel.registry import load_engine, load_workload
+    from windtunnel.scenario import load_scenario
+    from windtunnel.store import Store
 
 __version__ = "0.1.0"
+__all__ = (
+    "Experiment", "RunRecord", "Store", "WindtunnelError", "compare", "load_engine", "load_scenario", "load_workload", "run",
+    "run_document", "simulate",
+)  # fmt: skip
+_HOMES = {
+    "compare": "commands.api", "run": "commands.api", "simulate": "commands.api", "run_document": "document",
+    "WindtunnelError": "errors", "Experiment": "experiment", "RunRecord": "record", "load_engine": "registry",
+    "load_workload": "registry", "load_scenario": "scenario", "Store": "store",
+}  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'windtunnel' has no attribute {name!r}; its public names: {', '.join(__all__)}")
+    from importlib import import_module
+
+    return getattr(import_module(f"windtunnel.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,4 +1,4 @@
-"""Simulations side by side: on this machine's cores, or on a Dask cluster by its address. What comes back does not depend on where."""
+"""Simulations side by side: on this machine's cores, or on a Dask or Ray cluster. What comes back does not depend on where."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import signal
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from typing import TypeVar
@@ -22,7 +22,7 @@ B = TypeVar("B")
 def each(
     do: Callable[[A], B], items: Sequence[A], *, jobs: int = 1, address: str | None = None
 ) -> Generator[tuple[A, B], None, None]:
-    """Every item with its result, as they end. ``do`` is a function of a module; ``address``: of a Dask scheduler.
+    """Every item with its result, as they end. ``do`` is a function of a module; ``address``: of a Dask scheduler or Ray cluster.
 
     With ``jobs`` above 1 processes are started after the first seconds; leaving the iterator early stops them. Raises RunFailed
     when one dies.
@@ -33,7 +33,7 @@ def each(
         yield item, do(item)
     if not todo:
         return
-    with _dask(address) if address is not None else processes(min(jobs, len(todo))) as pool:
+    with _cluster(address) if address is not None else processes(min(jobs, len(todo))) as pool:
         futures = {pool.submit(do, item): item for item in todo}
         try:
             for future in as_completed(futures):
@@ -65,6 +65,37 @@ def processes(count: int) -> Iterator[Executor]:
 def _quiet() -> None:
     """Ctrl-C reaches the whole process group: children end without a word, the parent says what there is to say."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def _cluster(address: str) -> contextlib.AbstractContextManager[Executor]:
+    return _ray(address) if address.startswith("ray:") else _dask(address)
+
+
+class _RayExecutor(Executor):
+    """Ray tasks of one CPU as futures."""
+
+    def submit(self, do: Callable[..., B], /, *args: object, **kwargs: object) -> Future[B]:
+        import ray
+
+        found: Future[B] = ray.remote(num_cpus=1)(do).remote(*args, **kwargs).future()
+        return found
+
+
+@contextlib.contextmanager
+def _ray(address: str) -> Iterator[Executor]:
+    """``ray://host:port`` goes through Ray's client (ray[client]), ``ray:host:port`` joins the cluster itself."""
+    try:
+        import ray
+    except ImportError as error:
+        raise MissingEngine("a Ray cluster needs the ray extra; run: pip install 'windtunnel[ray]'") from error
+    try:
+        ray.init(address if address.startswith("ray://") else address.removeprefix("ray:"), log_to_driver=False)
+    except Exception as error:  # Ray raises bare exceptions when a node does not start
+        raise InputError(f"no Ray cluster answers at {address}: {(str(error).splitlines() or ['no message'])[0]}") from error
+    try:
+        yield _RayExecutor()
+    finally:
+        ray.shutdown()
 
 
 @contextlib.contextmanager

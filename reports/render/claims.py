@@ -8,7 +8,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
-from windtunnel.reports.claims import Claim, Judged, Point, Verdict
+from windtunnel.reports.claims import Claim
+from windtunnel.reports.judging import Judged, Point, Verdict
 
 _STYLES = {"reproduced": "green", "not reproduced": "red", "depends": "yellow"}
 
@@ -54,13 +55,19 @@ def flips(judged: Judged) -> str:
 
 
 def _point(point: Point) -> str:
-    where = ", ".join(f"{k.rpartition('.')[2].replace('_', ' ')} {v}" for k, v in point.at)
-    value = point.reason if point.found is None else _value(point)
-    return f"at {where} ({value})" if where else f"({value})"
+    where = place(point)
+    return f"at {where} ({shown_value(point)})" if where else f"({shown_value(point)})"
 
 
-def _value(point: Point) -> str:
-    assert point.found is not None
+def place(point: Point) -> str:
+    """Where in the sweep, for people."""
+    return ", ".join(f"{k.rpartition('.')[2].replace('_', ' ').lower()} {v}" for k, v in point.at)
+
+
+def shown_value(point: Point) -> str:
+    """What was found with its interval, or why nothing was."""
+    if point.found is None:
+        return point.reason
     interval = "" if point.found.low is None or point.found.high is None else f", {point.found.low:.3g} to {point.found.high:.3g}"
     return f"{point.found.value:.3g}{interval}"
 
@@ -110,8 +117,8 @@ def _section(v: Verdict) -> list[str]:
     for j in v.judged:
         bound = f"≥ {j.rule.least:g}" if j.rule.least is not None else f"≤ {j.rule.most:g}"
         for p in j.points:
-            at = ", ".join(f"{k.rpartition('.')[2].replace('_', ' ')} {x}" for k, x in p.at)
-            value = p.reason if p.found is None else _value(p)
-            lines.append(f"| {j.test.name} | {j.test.world} | {j.rule.say} | {bound} | {at} | {value} | {p.state} |")
+            lines.append(
+                f"| {j.test.name} | {j.test.world} | {j.rule.say} | {bound} | {place(p)} | {shown_value(p)} | {p.state} |"
+            )
     lines += [f"\nNo records yet: {', '.join(v.missing)}."] if v.missing else []
     return lines + [f"\n- {c}" if i == 0 else f"- {c}" for i, c in enumerate(claim.caveats)]

@@ -25,7 +25,7 @@ def render(comparison: Comparison) -> str:
 
     served = _serving(comparison, Markup) if comparison.services else ""
     used = {bar.kind for t in comparison.timelines for lane in t.lanes for bar in lane.bars}
-    page: str = _template("report.html.j2").render(
+    page: str = template("report.html.j2").render(
         comparison=comparison,
         served=Markup(served),
         words=words,
@@ -37,14 +37,14 @@ def render(comparison: Comparison) -> str:
         seconds=format_seconds,
         bytes=format_bytes,
         plain=_plain,
-        style=Markup(_resource("report.css")),
+        style=Markup(resource("report.css")),
     )
     return page
 
 
 def _serving(comparison: Comparison, mark: Callable[[str], Any]) -> str:
     """The part on services."""
-    section: str = _template("serving.html.j2").render(
+    section: str = template("serving.html.j2").render(
         services=comparison.services,
         words=serving_words,
         name=serving_words.name,
@@ -56,14 +56,16 @@ def _serving(comparison: Comparison, mark: Callable[[str], Any]) -> str:
 
 
 @cache
-def _template(name: str) -> Any:
+def template(name: str) -> Any:
+    """A template that escapes all it shows."""
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
-    return environment.from_string(_resource(name))
+    return environment.from_string(resource(name))
 
 
-def _resource(name: str) -> str:
+def resource(name: str) -> str:
+    """A file that ships beside this module."""
     return files("windtunnel.reports.render").joinpath(name).read_text(encoding="utf-8")
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from windtunnel.reports.claims import Claim, judge, load_all, read
+from windtunnel.reports.claims import Claim, Test, load_all, read
+from windtunnel.reports.judging import evidence_of, judge, packed, shipped
+from windtunnel.reports.render.claims_page import page
 
 from tests.reports.records import record
 from windtunnel.cli import main
@@ -89,7 +92,8 @@ def test_without_a_good_run_of_each_side_there_is_no_verdict() -> None:
         (("number = 1", ""), "needs the key 'number'"),
         (("least = 2.0", ""), "either a least or a most"),
         (('world = "simulated"', 'world = "dreamt"'), "neither real nor simulated"),
-        (('table = "x"', ""), "either a scenario or a table"),
+        (('table = "x"', ""), "names one of scenario, table, catalogue, probe"),
+        (('table = "x"', "probe = {}"), "a probe runs for real"),
         (('source = "Somebody"', 'source = "Somebody"\nuntested = "why"'), "either tests or a reason"),
         (("[[tests]]", "[[tests]"), "is no claim"),
     ],
@@ -111,17 +115,95 @@ def test_all_claims_are_there() -> None:
 
 @pytest.mark.parametrize("claim", [c for c in CLAIMS if c.tests], ids=lambda c: c.id)
 def test_rules_name_engines_and_points_that_their_scenario_has(claim: Claim) -> None:
+    labels = {t.name: _labels(claim, t) for t in claim.tests}
     for test in claim.tests:
+        if test.probe is not None:
+            assert all(side.engine in test.probe["programs"] for rule in test.rules for side in (rule.of, rule.over) if side)
+            continue
         experiment = experiment_of(claim, test)
         there = {(e.label, json.dumps(w.sweep, sort_keys=True)) for w in experiment.workloads for e in w.engines or ()}
         points = [w.sweep for w in experiment.workloads]
         for rule in test.rules:
             for side in (rule.of, rule.over):
-                if side is not None:
+                if side is not None and side.test:
+                    assert side.engine in labels[side.test], rule.say
+                elif side is not None:
                     assert side.engine in {label for label, _ in there}, rule.say
                     assert any(dict(side.at).items() <= p.items() for p in points), rule.say
         if test.scenario is not None:
             tomllib.loads(test.scenario)
+
+
+def _labels(claim: Claim, test: Test) -> set[str]:
+    if test.probe is not None:
+        return set(test.probe["programs"])
+    return {e.label for w in experiment_of(claim, test).workloads for e in w.engines or ()}
+
+
+def test_a_test_in_both_worlds_is_written_once() -> None:
+    claim = read(TEXT.replace('world = "simulated"\ntable = "x"', 'worlds = ["simulated", "real"]\nscenario = "s"'), "t.toml")
+    assert [(t.name, t.world) for t in claim.tests] == [("t", "simulated"), ("t, real", "real")]
+    made, real = runs({"cpus": 2}, a=(4.0,), b=(2.0,)), runs({"cpus": 2}, a=(3.0,), b=(2.0,))
+    same = judge(claim, {"t": made, "t, real": made})
+    assert (same.of("real"), same.places) == ("reproduced", (1, 1))
+    other = judge(claim, {"t": made, "t, real": real})
+    assert (other.outcome, other.of("real"), other.places) == ("depends", "not reproduced", (0, 1))
+    assert "differ at 0 of 1 places that both tell: no reason is known" in page([other])
+
+
+def test_a_side_may_be_of_another_test_and_another_quantity() -> None:
+    text = TEXT.replace('over = "b"', 'over = { engine = "b", test = "u" }\nover_quantity = "rows_out"')
+    text += """
+[[tests]]
+name = "u"
+world = "simulated"
+table = "y"
+[[tests.rules]]
+say = "u"
+quantity = "makespan_s"
+of = "b"
+most = 9
+"""
+    evidence = {"t": runs({}, a=(8.0,)), "u": runs({}, b=(2.0,))}  # 4 rows out
+    assert [p.found.value for j in judge(read(text, "t.toml"), evidence).judged for p in j.points if p.found] == [2.0, 2.0]
+
+
+def test_evidence_of_another_definition_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    claim = next(c for c in CLAIMS if shipped(c))
+    name = next(iter(shipped(claim)))
+    changed = tuple(
+        replace(t, scenario="other", table=None, catalogue=None, probe=None) if t.name == name else t for t in claim.tests
+    )
+    assert name not in shipped(replace(claim, tests=changed))
+
+
+def test_packed_evidence_gives_the_verdict_of_the_records() -> None:
+    claim = read(TEXT, "t.toml")
+    records = runs({"cpus": 2}, a=(4.0, 4.1, 4.2), b=(2.0, 2.0, 2.0)) + runs({"cpus": 4}, a=(3.0,), b=(2.0,))
+    document = json.loads(json.dumps(packed(claim, {"t": records})))
+    assert judge(claim, {"t": document["tests"]["t"]["runs"]}) == judge(claim, {"t": records})
+    assert document["tests"]["t"]["digest"] == claim.tests[0].digest() and len(document["tests"]["t"]["hosts"]) == 1
+
+
+def test_the_page_leads_with_verdicts_and_escapes_what_it_shows() -> None:
+    claim = replace(read(TEXT, "t.toml"), claim="<script>alert(1)</script>", caveats=("<b>",))
+    html = page([judge(claim, {"t": runs({"cpus": 2}, a=(4.0, 4.1, 4.2), b=(2.0, 2.0, 2.0))})])
+    assert "<script>" not in html and "<b>" not in html.replace("<b class", "")
+    assert html.index("Verdicts") < html.index('id="twice"') and "<svg" in html and "bound 2" in html
+    assert evidence_of(record("a", 1.0))["counters"]["blocks"] == 3.0
+
+
+def test_what_ships_says_why_worlds_differ_and_is_small() -> None:
+    """Every verdict that differs between the worlds has its reason in the claim's file."""
+    size = 0
+    for claim in CLAIMS:
+        evidence = shipped(claim)
+        size += len(json.dumps(evidence))
+        verdict = judge(claim, evidence)
+        real, simulated = verdict.of("real"), verdict.of("simulated")
+        if real and simulated and real != simulated and "inconclusive" not in (real, simulated):
+            assert claim.differs, f"{claim.id}: real {real}, simulated {simulated}"
+    assert 10_000 < size < 2_000_000
 
 
 def test_stored_evidence_gives_the_same_verdict_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -30,7 +30,7 @@ HIDDEN = {"sim": ("windtunnel.engines.adapters", "windtunnel.engines.local")}
 HEAVY = {
     "pyspark": "engines/adapters/spark", "dask": "engines/adapters/dask",
     "distributed": ("engines/adapters/dask", "windtunnel/pool.py"),
-    "daft": "engines/adapters/daft.py", "pyflink": "engines/adapters/flink.py", "ray": "engines/adapters/ray",
+    "daft": "engines/adapters/daft.py", "pyflink": "engines/adapters/flink.py", "ray": ("engines/adapters/ray", "windtunnel/pool.py"),
     "simpy": "sim/",
 }  # fmt: skip
 

@@ -1,9 +1,9 @@
-"""``windtunnel claims``: what is said about engines, tested: list, run, and report verdicts from stored records."""
+"""``windtunnel claims``: what is said about engines, tested: list, run, report verdicts from stored evidence, pack it for others."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,12 +13,15 @@ from windtunnel.errors import ExitCode
 if TYPE_CHECKING:
     from windtunnel.experiment import Experiment
     from windtunnel.record import RunRecord
-    from windtunnel.reports.claims import Claim, Test, Verdict
+    from windtunnel.reports.claims import Claim, Test
+    from windtunnel.reports.judging import Verdict
 
 _FOLDER = Path("results") / "claims"
 _results = click.option(
-    "--results", type=click.Path(path_type=Path), default=_FOLDER, show_default=True, help="Folder of the evidence."
-)
+    "--results", type=click.Path(path_type=Path), default=_FOLDER, show_default=True,
+    help="Folder of your own evidence; tests without any there are judged by what ships with the project.",
+)  # fmt: skip
+_html = click.option("--html", type=click.Path(path_type=Path), help="Write one self-contained HTML file.")
 
 
 @click.group()
@@ -51,41 +54,80 @@ def list_claims(as_json: bool) -> int:
     help="Which tests to run; real ones take minutes and need their engines.",
 )  # fmt: skip
 @_results
+@_html
 @click.option("--jobs", type=click.IntRange(1), help="Simulations side by side; default one a CPU.")
-def run(ids: tuple[str, ...], world: str, results: Path, jobs: int | None) -> int:
-    """Run the tests of the claims IDS (default all) that have no evidence yet, and print the verdicts."""
+def run(ids: tuple[str, ...], world: str, results: Path, html: Path | None, jobs: int | None) -> int:
+    """Run the tests of the claims IDS (default all) that have no records in the results folder yet, and print the verdicts."""
     from windtunnel.environment import usable_cpus
     from windtunnel.reports.claims import select
-    from windtunnel.store import Store
 
     chosen = select(ids)
     for claim in chosen:
         for test in claim.tests:
-            if world not in (test.world, "all"):
-                continue
-            say(f"{claim.number}. {claim.id}: {test.name}")
-            with progress() as show:
-                experiment_of(claim, test).run(
-                    Store(folder_of(results, claim, test)), resume=True, progress=show, jobs=jobs or usable_cpus()
-                )
-    return _print(verdicts(chosen, results), as_json=False, markdown=False)
+            if world in (test.world, "all"):
+                say(f"{claim.number}. {claim.id}: {test.name}")
+                _run_test(claim, test, results, jobs or usable_cpus())
+    return _print(verdicts(chosen, results), as_json=False, markdown=False, html=html)
 
 
 @claims.command()
 @click.argument("ids", nargs=-1)
 @_results
+@_html
 @click.option("--markdown", is_flag=True, help="Print Markdown: a table of verdicts, then a section a claim.")
 @json_option
-def report(ids: tuple[str, ...], results: Path, markdown: bool, as_json: bool) -> int:
-    """Derive the verdicts of the claims IDS (default all) from the stored evidence; nothing is run."""
+def report(ids: tuple[str, ...], results: Path, html: Path | None, markdown: bool, as_json: bool) -> int:
+    """Derive the verdicts of the claims IDS (default all) from stored evidence; nothing is run."""
     from windtunnel.reports.claims import select
 
-    return _print(verdicts(select(ids), results), as_json=as_json, markdown=markdown)
+    return _print(verdicts(select(ids), results), as_json=as_json, markdown=markdown, html=html)
+
+
+@claims.command()
+@click.argument("ids", nargs=-1)
+@_results
+@click.argument("folder", type=click.Path(path_type=Path))
+def pack(ids: tuple[str, ...], results: Path, folder: Path) -> int:
+    """Write the evidence of the claims IDS (default all) into FOLDER, a small file a claim: what verdicts need of each run."""
+    import json
+
+    from windtunnel.reports.claims import select
+    from windtunnel.reports.judging import packed
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for claim in select(ids):
+        document = packed(claim, {t.name: _records(folder_of(results, claim, t)) for t in claim.tests})
+        path = folder / f"{claim.id}.json"
+        if path.exists():  # what was not run again stays
+            before = json.loads(path.read_text(encoding="utf-8"))["tests"]
+            wanted = {t.name: t.digest() for t in claim.tests}
+            kept = {n: t for n, t in before.items() if wanted.get(n) == t["digest"]}
+            document = {**document, "tests": {**kept, **document["tests"]}}
+        if document["tests"]:
+            path.write_text(json.dumps(document, indent=0, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+    return 0
+
+
+# -- running ------------------------------------------------------------------------------------------------------------
+
+
+def _run_test(claim: Claim, test: Test, results: Path, jobs: int) -> None:
+    from windtunnel.store import Store
+
+    store = Store(folder_of(results, claim, test))
+    if test.probe is not None:
+        from windtunnel.commands.probes import run_probe
+
+        run_probe(test.probe, f"claim {claim.id}", store, lambda text: say(f"  {text}"))
+        return
+    with progress() as show:
+        experiment_of(claim, test).run(store, resume=True, progress=show, jobs=jobs)
 
 
 def experiment_of(claim: Claim, test: Test) -> Experiment:
-    """The experiment that makes a test's evidence."""
+    """The experiment that makes a test's evidence. A probe has none."""
     import tomllib
+    from dataclasses import replace
 
     from windtunnel.commands.simulate import scenario_experiment
     from windtunnel.scenario import from_document
@@ -93,9 +135,11 @@ def experiment_of(claim: Claim, test: Test) -> Experiment:
     place = f"claim {claim.id}, test {test.name}"
     if test.table is not None:
         return _of_table(test.table, place)
+    if test.catalogue is not None:
+        return _of_catalogue(test.catalogue, place)
     assert test.scenario is not None
     scenario = from_document(tomllib.loads(test.scenario), place)
-    return scenario_experiment(scenario, simulated=test.world == "simulated")
+    return replace(scenario_experiment(scenario, simulated=test.world == "simulated"), aa=False)
 
 
 def _of_table(name: str, place: str) -> Experiment:
@@ -111,6 +155,36 @@ def _of_table(name: str, place: str) -> Experiment:
     return replace(parts[0][1], name=name, workloads=choices)
 
 
+def _of_catalogue(given: Any, place: str) -> Experiment:
+    """Workloads of the catalogue at each point of the sweep, whose keys are ``workload``, ``cpus`` or parameters of the workload."""
+    from itertools import product
+
+    from windtunnel.cellspec import WorkloadChoice
+    from windtunnel.cluster import ClusterSpec
+    from windtunnel.experiment import Experiment
+    from windtunnel.scenario_tables import EngineChoice
+
+    sweep = given.get("sweep", {})
+    fixed = {"workload": given.get("workload"), "cpus": given.get("cpus", 2), **given.get("parameters", {})}
+    engines = tuple(
+        EngineChoice(name=e["name"], label=e.get("label", e["name"]), options=e.get("options", {})) for e in given["engines"]
+    )
+    choices = []
+    for values in product(*sweep.values()):
+        point = dict(zip(sweep, values, strict=True))
+        parameters = {**fixed, **point}
+        name, cpus = parameters.pop("workload"), parameters.pop("cpus")
+        cluster = ClusterSpec.here(cpus=cpus, memory_bytes=4 << 30)
+        choices.append(WorkloadChoice(name=name, parameters=parameters, sweep=point, cluster=cluster, engines=engines))
+    return Experiment(
+        name=place, workloads=tuple(choices), engines=engines, cluster=ClusterSpec.here(), aa=False,
+        repetitions=int(given.get("repetitions", 3)), timeout_s=float(given.get("timeout_s", 200)),
+    )  # fmt: skip
+
+
+# -- judging ------------------------------------------------------------------------------------------------------------
+
+
 def folder_of(results: Path, claim: Claim, test: Test) -> Path:
     """Where a test's records lie."""
     name = "".join(c if c.isalnum() else "-" for c in test.name.lower())
@@ -118,10 +192,12 @@ def folder_of(results: Path, claim: Claim, test: Test) -> Path:
 
 
 def verdicts(chosen: tuple[Claim, ...], results: Path) -> list[Verdict]:
-    """From what is stored."""
-    from windtunnel.reports.claims import judge
+    """From what is stored: your own records of a test where there are some, else the evidence that ships with the project."""
+    from windtunnel.reports.judging import judge, shipped
 
-    return [judge(c, {t.name: _records(folder_of(results, c, t)) for t in c.tests}) for c in chosen]
+    return [
+        judge(c, {**shipped(c), **{t.name: own for t in c.tests if (own := _records(folder_of(results, c, t)))}}) for c in chosen
+    ]
 
 
 def _records(folder: Path) -> tuple[RunRecord, ...]:
@@ -130,13 +206,20 @@ def _records(folder: Path) -> tuple[RunRecord, ...]:
     return Store(folder).records() if folder.is_dir() else ()
 
 
-def _print(found: list[Verdict], *, as_json: bool, markdown: bool) -> int:
+def _print(found: list[Verdict], *, as_json: bool, markdown: bool, html: Path | None) -> int:
     from windtunnel.reports.render import claims as render
 
+    if html is not None:
+        from windtunnel.commands.report import write_page
+        from windtunnel.reports.render.claims_page import page
+
+        write_page(html, page(found))
     if as_json:
         print_json({"schema": 1, "verdicts": [render.document(v) for v in found]})
     elif markdown:
         click.echo(render.markdown(found))
     else:
         render.print_verdicts(found)
+    if html is not None:
+        say(f"written: {html}")
     return int(ExitCode.NOT_REPRODUCED if any(v.outcome == "not reproduced" for v in found) else ExitCode.OK)

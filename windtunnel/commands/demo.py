@@ -1,4 +1,4 @@
-"""``windtunnel demo``: real TPC-H and flight data on every engine here, calibration, the same cells simulated, one HTML report."""
+"""``windtunnel demo``: real TPC-H and flight data on every engine here, calibration, the same cells simulated, one HTML page."""
 
 from __future__ import annotations
 
@@ -27,10 +27,11 @@ MORE_ENGINES = ("dask", "spark")
 @click.option(
     "--results", type=click.Path(path_type=Path), default=Path("results/demo"), show_default=True, help="Results folder."
 )
+@click.option("--open", "open_page", is_flag=True, help="Open the page in a browser at the end.")
 @json_option
-def demo(everything: bool, scale: float, repetitions: int, results: Path, as_json: bool) -> int:
-    """Compare ETL on TPC-H data across engines, for real and simulated; ends with an HTML report."""
-    from windtunnel.commands.report import write_html
+def demo(everything: bool, scale: float, repetitions: int, results: Path, open_page: bool, as_json: bool) -> int:
+    """Compare ETL on TPC-H data across engines, for real and simulated; ends with a page that leads to all that came of it."""
+    from windtunnel.commands.front import write_front
     from windtunnel.reports.compare import build
     from windtunnel.reports.render.terminal import print_comparison
     from windtunnel.store import Store
@@ -43,12 +44,15 @@ def demo(everything: bool, scale: float, repetitions: int, results: Path, as_jso
     with progress() as show:
         records += simulated.run(store, progress=show)
     comparison = build(records)
-    write_html(comparison, results / "report.html")
+    say("claims from stored evidence, an example of a plan, fidelity: the pages")
+    front = write_front(results, comparison, store.root / "calibration" / "calibration.json").absolute()
     if as_json:
-        print_json(_document(records, results))
+        print_json(_document(records, front))
     else:
         print_comparison(comparison)
-        click.echo(str((results / "report.html").absolute()))
+        click.echo(f"the page to begin with: {front}")
+    if open_page:
+        click.launch(str(front))
     return exit_code(records)
 
 
@@ -91,7 +95,7 @@ def _calibrate(simulated: Experiment, store: Store) -> None:
         calibrate_workloads(tuple(smaller), simulated.cluster, store, out, show, date=today())
 
 
-def _document(records: tuple[RunRecord, ...], results: Path) -> dict[str, Any]:
+def _document(records: tuple[RunRecord, ...], front: Path) -> dict[str, Any]:
     from windtunnel.document import scenario_document
 
-    return {**scenario_document("demo", records), "report": str((results / "report.html").absolute())}
+    return {**scenario_document("demo", records), "front": str(front), "report": str(front.with_name("report.html"))}

@@ -48,13 +48,7 @@ def plan(**given: Any) -> int:
 
     given["jobs"] = given["jobs"] or usable_cpus()
     question = _question(given)
-    if question.variants[0].serving:
-        from windtunnel.sim.capacity.serving import plan_serving
-
-        with _progress() as show:
-            result = plan_serving(question, given["jobs"], show)
-    else:
-        result = _plan_job(question, given)
+    result = _answered(question, given)
     if given["output"] is not None and result["recommended"] is not None:
         from windtunnel.sim.capacity.replay import write_plan
 
@@ -70,6 +64,22 @@ def plan(**given: Any) -> int:
         say(f"windtunnel: {closest_sentence(result)}")
         return int(ExitCode.INCOMPLETE)
     return int(ExitCode.OK)
+
+
+def answered(*args: str) -> dict[str, Any]:
+    """The answer to a question, asked as on the command line."""
+    given = plan.make_context("plan", list(args)).params
+    given["jobs"] = given["jobs"] or 1
+    return _answered(_question(given), given)
+
+
+def _answered(question: Question, given: dict[str, Any]) -> dict[str, Any]:
+    if not question.variants[0].serving:
+        return _plan_job(question, given)
+    from windtunnel.sim.capacity.serving import plan_serving
+
+    with _progress() as show:
+        return plan_serving(question, given["jobs"], show)
 
 
 def _plan_job(question: Question, given: dict[str, Any]) -> dict[str, Any]:

@@ -16,16 +16,21 @@ def print_plan(result: dict[str, Any]) -> None:
     from rich.text import Text
 
     console = results_console()
-    serving = result["kind"] == "serving"
-    heads, cells = (_SERVING, _serving_cells) if serving else (_JOB, _job_cells)
+    heads, rows = table_of(result)
     table = Table(title=Text(f"{result['scenario']}: {_counted(result)}"), title_justify="left")
     for head in heads:
         table.add_column(Text(head), justify="left" if head in ("engine", "cluster", "") else "right")
-    for entry, mark in _rows(result):
-        table.add_row(*(Text(c) for c in (*cells(entry, _asked(result)), mark)))
+    for row in rows:
+        table.add_row(*map(Text, row))
     console.print(table)
     for line in sentences(result):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def table_of(result: dict[str, Any]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Heads and rows of the front."""
+    heads, cells = (_SERVING, _serving_cells) if result["kind"] == "serving" else (_JOB, _job_cells)
+    return heads, [(*cells(entry, _asked(result)), mark) for entry, mark in _rows(result)]
 
 
 _JOB = ("engine", "cluster", "$/h", "time", "9 of 10 runs", "cost", "chance", "CPUs busy", "GPUs busy", "")

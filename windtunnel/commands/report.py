@@ -41,7 +41,7 @@ def report(
     if trace is not None:
         from windtunnel.reports.render.trace import chrome_trace
 
-        _write(trace, _text(chrome_trace(records)))
+        write_page(trace, _text(chrome_trace(records)))
     if as_json:
         from windtunnel.canonical import to_plain
 
@@ -80,10 +80,11 @@ def write_html(comparison: Comparison, path: Path) -> None:
     """One self-contained page."""
     from windtunnel.reports.render.html import render
 
-    _write(path, render(comparison))
+    write_page(path, render(comparison))
 
 
-def _write(path: Path, text: str) -> None:
+def write_page(path: Path, text: str) -> None:
+    """A file, with its folder."""
     from windtunnel.errors import InputError
 
     try:

@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 @click.option("--resume", is_flag=True, help="Keep the finished runs of the results folder and run the rest.")
 @click.option("--calibration", type=click.Path(path_type=Path), help="Costs made by `windtunnel calibrate`, for real kernels.")
 @click.option("--jobs", type=click.IntRange(1), help="Simulations side by side; default one a CPU.")
-@click.option("--address", help="Dask scheduler (tcp://host:port) whose workers simulate; they must have this package.")
+@click.option(
+    "--address",
+    help="Dask scheduler (tcp://…) or Ray cluster (ray:host:port) whose workers simulate; they must have this package.",
+)
 def simulate(
     file: Path, as_json: bool, results: Path | None, resume: bool, calibration: Path | None, jobs: int | None, address: str | None
 ) -> int:
