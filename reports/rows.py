@@ -14,6 +14,7 @@ import numpy as np
 from windtunnel.reports import metrics, stats
 from windtunnel.reports.arms import Arms, baseline, good, is_aa, makespans
 
+from windtunnel.document import run_document
 from windtunnel.record import RunRecord
 
 
@@ -44,6 +45,7 @@ class Row:
     verdict: str
     baseline: str
     sim_error: float | None
+    sim_interval_s: tuple[float, float] | None
     open_s: float | None
     prepare_s: float | None
     first_output_s: float | None
@@ -95,10 +97,17 @@ def _row(part: Sequence[RunRecord], arms: Arms, noise: float | None, errors: Map
         verdict=_standing(first, base, against, noise),
         baseline=base,
         sim_error=errors.get(first.cell) if first.clock == "virtual" else None,
+        sim_interval_s=_interval(fine),
         options=first.options,
         aa=is_aa(first.label),
         **_medians(fine),
     )
+
+
+def _interval(records: Sequence[RunRecord]) -> tuple[float, float] | None:
+    """Where the truth of simulated runs should lie, by the errors of cells that no fit had seen."""
+    found = [ends for r in records if (ends := run_document(r).get("interval_s"))]
+    return (float(np.median([low for low, _ in found])), float(np.median([high for _, high in found]))) if found else None
 
 
 def _best(arms: Arms, clock: str) -> tuple[float, ...]:

@@ -102,6 +102,8 @@ def note(row: Row) -> str:
         parts.append(f"{row.dead_letters:,.0f} dead letters")
     if row.clock == "virtual":
         parts.append("no measurement" if row.sim_error is None else f"{row.sim_error:+.1%} against the measurement")
+        if row.sim_interval_s is not None:
+            parts.append(f"90% interval {format_seconds(row.sim_interval_s[0])} – {format_seconds(row.sim_interval_s[1])}")
     elif not row.verified:
         parts.append("not verified")
     return ", ".join(parts)

@@ -132,7 +132,8 @@ def watch(code: str, files: Mapping[str, str], environment: Mapping[str, str], t
 
 def _watched(folder: Path, environment: Mapping[str, str], timeout_s: float) -> Seen:
     seen, start, marker = Seen(), time.monotonic(), f"probe.{folder.name}"
-    own = {"PYTHONPATH": str(folder), "TMPDIR": str(folder), MARKER: marker}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"  # as in an activated environment
+    own = {"PYTHONPATH": str(folder), "TMPDIR": str(folder), "PATH": path, MARKER: marker}
     child = subprocess.Popen(
         [sys.executable, "-u", "program.py"], cwd=folder, text=True, errors="replace", start_new_session=True, stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env={**os.environ, **own, **environment},
