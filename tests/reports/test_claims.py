@@ -208,17 +208,17 @@ def test_what_ships_says_why_worlds_differ_and_is_small() -> None:
 
 def test_stored_evidence_gives_the_same_verdict_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = ["--results", str(tmp_path)]
-    assert main(["claims", "run", "map-reduce", *folder]) == ExitCode.OK
+    assert main(["claims", "run", "resources", *folder]) == ExitCode.OK
     ran = capsys.readouterr().out
-    assert "14  map-reduce" in ran and "reproduced" in ran
-    assert main(["claims", "report", "14", *folder]) == ExitCode.OK
+    assert "6  resources" in ran and "reproduced" in ran
+    assert main(["claims", "report", "6", *folder]) == ExitCode.OK
     assert capsys.readouterr().out == ran
-    assert main(["claims", "report", "14", *folder, "--json"]) == ExitCode.OK
+    assert main(["claims", "report", "6", *folder, "--json"]) == ExitCode.OK
     [verdict] = json.loads(capsys.readouterr().out)["verdicts"]
     assert verdict["verdict"] == verdict["simulated"] == "reproduced" and verdict["real"] is None
-    assert main(["claims", "run", "14", *folder]) == ExitCode.OK, "what has evidence is not run again"
-    assert main(["claims", "report", "14", *folder, "--markdown"]) == ExitCode.OK
-    assert "## 14 map-reduce" in capsys.readouterr().out
+    assert main(["claims", "run", "6", *folder]) == ExitCode.OK, "what has evidence is not run again"
+    assert main(["claims", "report", "6", *folder, "--markdown"]) == ExitCode.OK
+    assert "## 6 resources" in capsys.readouterr().out
 
 
 def test_an_unknown_claim_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
