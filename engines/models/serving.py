@@ -25,8 +25,8 @@ Rule = Callable[[Sequence[int], Sequence[int], Draw], int]
 def power_of_two(lengths: Sequence[int], room: Sequence[int], draw: Draw) -> int:
     """The shorter queue of two replicas drawn at random (Ray Serve's default, ``pow_2_router.py``).
 
-    Ray draws among all replicas and backs off when both are full; here only replicas with room are drawn. Its cached queue
-    lengths (10 s at most) are taken as current.
+    Of current lengths, among replicas with room. Ray draws among all replicas, by what it has heard of their lengths, and backs off
+    when both are full: `windtunnel.engines.models.routing`.
     """
     count = len(room)
     if count == 1:
@@ -207,7 +207,8 @@ class ServingEntry:
     """A serving engine: ``proxies`` maps what stands before the replicas to the constants of that configuration.
 
     The first one is the default; "none": requests reach the first deployment's replicas without a proxy. ``inside``: called
-    deployments are functions of the caller's process; ``central``: the proxy makes all calls. ``first`` numbers its replicas.
+    deployments are functions of the caller's process. ``central``: the proxy makes all calls. ``first`` numbers its replicas.
+    ``hearsay``: its routers know queue lengths as Ray Serve's do.
     """
 
     name: str
@@ -216,6 +217,7 @@ class ServingEntry:
     inside: bool = False
     central: bool = False
     first: int = 0
+    hearsay: bool = False
     features: Mapping[str, str] = field(default_factory=dict)
 
     def costs(self, proxy: str) -> dict[str, float]:
@@ -243,6 +245,7 @@ ENTRIES: dict[str, ServingEntry] = {
         ServingEntry(
             name="ray-serve",
             choice="power_of_two",
+            hearsay=True,
             proxies={"python": (_PYTHON, *_RAY), "haproxy": (_HAPROXY, _INGRESS, *_RAY)},
             features={
                 "proxies": "one on every node: a Python event loop, or HAProxy before replicas that read HTTP themselves",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from simpy.core import Environment
 from windtunnel.engines.models.serving import RULES
@@ -17,6 +18,7 @@ from windtunnel.sim.serving.journal import Journal
 from windtunnel.sim.serving.loops import Machine
 from windtunnel.sim.serving.replicas import Replica
 from windtunnel.sim.serving.requests import Call, Plan, Request
+from windtunnel.sim.serving.routers import Router
 from windtunnel.sim.serving.settings import Settings
 from windtunnel.sim.serving.site import Site
 from windtunnel.sim.serving.tokens import TokenReplica
@@ -37,7 +39,7 @@ class Deployment:
         self, env: Environment, index: int, spec: DeploymentSpec, size: int, settings: Settings, site: Site, journal: Journal,
         answer: Answer,
     ) -> None:  # fmt: skip
-        self._env, self.spec, self.settings, self._site, self.journal = env, spec, settings, site, journal
+        self.env, self.spec, self.settings, self._site, self.journal = env, spec, settings, site, journal
         self._size, self._answer = size, answer
         self.plan: Plan | None = None
         self.index = index
@@ -48,6 +50,7 @@ class Deployment:
         self.most = spec.max_ongoing
         self.target = spec.replicas.minimum
         self.replicas: list[Replica] = []
+        self.routers: dict[Any, Router] = {}
         self.ready: list[Replica] = []
         self.lengths: list[int] = []
         self._all: Sequence[int] = ()
@@ -57,7 +60,7 @@ class Deployment:
         self._started = 0
         self.queue: deque[tuple[Call, Machine | None, float]] = deque()
         self._rule = RULES[settings.choice]()
-        self._draw = Uniforms(settings.seed, CHOICE, index).draw
+        self.draw = Uniforms(settings.seed, CHOICE, index).draw
         self._overhead = Factors(settings.law, settings.costs.cv, settings.seed, OVERHEAD, index).draw
         resources, costs = spec.resources, settings.costs
         self.weight = 0.0 if resources.gpus else max(1.0, resources.cpus)
@@ -84,21 +87,44 @@ class Deployment:
 
     def submit(self, call: Call, source: Machine | None, hops: int = 1) -> None:
         """A call comes from ``source``: to a replica with room, else into the queue, else back as refused."""
-        now: float = self._env._now
+        now: float = self.env._now
         self.area += self.ongoing * (now - self._changed_s)
         self._changed_s = now
         self.ongoing += 1
         if self._most_tokens is not None and sum(call.request.tokens) - 1 > self._most_tokens:
             self.fail(call, "rejected")
             return
+        if self.settings.hearsay:
+            self._router(call, source).submit(call, hops * self._hop_s)
+            return
         if not self.queue and (replica := self._choose()) is not None:
-            self._assign(replica, call, source, hops * self._hop_s)
+            self.assign(replica, call, source, hops * self._hop_s)
             return
         limit = self.settings.queue_limit
         if limit is not None and len(self.queue) >= limit:
             self.fail(call, "rejected")
         else:
             self.queue.append((call, source, hops * self._hop_s))
+
+    def _router(self, call: Call, source: Machine | None) -> Router:
+        """Of the process that calls: a proxy, a replica, or clients without a proxy."""
+        caller = call.request.proxy if call.walk is None else call.walk.call.replica
+        if caller not in self.routers:
+            self.routers[caller] = Router(self, source, self._hop_s)
+        return self.routers[caller]
+
+    def cancelled(self, call: Call) -> bool:
+        """Whether nobody waits for it any more."""
+        return call.request.over or (call.walk is not None and call.walk.call.over)
+
+    def way(self, source: Machine | None, target: Machine, size: int) -> float:
+        """On the network, there and back."""
+        return self._site.way(source, target, size)
+
+    @property
+    def waiting(self) -> int:
+        """Calls without a replica."""
+        return len(self.queue) + sum(len(r.waiting) for r in self.routers.values())
 
     def _choose(self) -> Replica | None:
         ready, full = self.ready, self.full
@@ -107,9 +133,10 @@ class Deployment:
         if len(ready) == 1:
             return ready[0]
         room = self._all if not full else [i for i, n in enumerate(self.lengths) if n < self.most]
-        return ready[self._rule(self.lengths, room, self._draw)]
+        return ready[self._rule(self.lengths, room, self.draw)]
 
-    def _assign(self, replica: Replica, call: Call, source: Machine | None, delay: float) -> None:
+    def assign(self, replica: Replica, call: Call, source: Machine | None, delay: float) -> None:
+        """A call goes to a replica with room."""
         if source is not None and source is not replica.machine:
             delay += self._site.way(source, replica.machine, self._size)
         replica.take(call, delay)
@@ -119,7 +146,7 @@ class Deployment:
         queue = self.queue
         while queue:
             call, source, delay = queue[0]
-            if call.request.over or (call.walk is not None and call.walk.call.over):
+            if self.cancelled(call):
                 queue.popleft()
                 self.fail(call, "cancelled")
                 continue
@@ -127,7 +154,7 @@ class Deployment:
             if replica is None:
                 return
             queue.popleft()
-            self._assign(replica, call, source, delay)
+            self.assign(replica, call, source, delay)
 
     def finish(self, call: Call) -> None:
         """A call and all that it called are done."""
@@ -150,7 +177,7 @@ class Deployment:
 
     def _end(self, call: Call) -> None:
         call.over = True
-        now: float = self._env._now
+        now: float = self.env._now
         self.area += self.ongoing * (now - self._changed_s)
         self._changed_s = now
         self.ongoing -= 1
@@ -158,6 +185,8 @@ class Deployment:
         if replica is None:
             return
         replica.release(call)
+        if call.router is not None:
+            call.router.beliefs.ended(replica, now)
         if replica.draining and not replica.calls:
             self._remove(replica)
         if self.queue:
@@ -165,7 +194,7 @@ class Deployment:
 
     def area_now(self) -> float:
         """The integral of ``ongoing`` until now."""
-        now: float = self._env._now
+        now: float = self.env._now
         return self.area + self.ongoing * (now - self._changed_s)
 
     # -- replicas -------------------------------------------------------------------------------------------------------
@@ -193,7 +222,7 @@ class Deployment:
         self.replicas.append(replica)
         delay = machine.spec.startup_s if warm else self.spec.startup_s
         if delay > 0:
-            Timer(self._env, self._begin, arg=replica).arm(delay)
+            Timer(self.env, self._begin, arg=replica).arm(delay)
         else:
             self._open(replica)
         return replica
@@ -209,6 +238,8 @@ class Deployment:
         self.lengths.append(0)
         self._note()
         self._dispatch()
+        for router in self.routers.values():
+            router.opened(replica)
 
     def _drain(self, replica: Replica) -> None:
         replica.draining = True
@@ -239,13 +270,15 @@ class Deployment:
         call.request.retries -= 1
         self._end(call)
         self.journal.retries += 1
-        self.submit(Call(self._env, call.request, self, call.walk), None)
+        self.submit(Call(self.env, call.request, self, call.walk), None)
 
     def _deafen(self, replica: Replica) -> None:
         """It takes no more calls."""
         if replica.place >= 0:
             self.full -= self.lengths.pop(replica.place) >= self.most
             self.ready.remove(replica)
+            for router in self.routers.values():
+                router.beliefs.forget(replica)
             for later in self.ready[replica.place :]:
                 later.place -= 1
             replica.place = -1
@@ -253,4 +286,4 @@ class Deployment:
 
     def _note(self) -> None:
         self._all = range(len(self.ready))
-        self.journal.replicas(self.spec.name, self._env._now, len(self.ready))
+        self.journal.replicas(self.spec.name, self.env._now, len(self.ready))

@@ -92,8 +92,15 @@ class SimServingEngine:
         self.options = (
             Option(name="proxy", default=proxies[0], doc="what stands before the replicas", choices=proxies),
             Option(name="choice", default=entry.choice, doc="which replica takes a request", choices=tuple(RULES)),
+            Option(
+                name="queue_lengths",
+                default=None,
+                doc="what routers know with power_of_two: current lengths, or what Ray Serve's routers hear of and keep for 10 s; "
+                "default cached for ray-serve, current for others",
+                choices=(None, "current", "cached"),
+            ),
             *_OPTIONS,
-        )
+        )  # fmt: skip
         self.capabilities = Capabilities(features={**_FEATURES, **entry.features})
 
     def version(self) -> str:
@@ -112,6 +119,7 @@ def _settings(entry: ServingEntry, options: Mapping[str, Any]) -> Settings:
     return Settings(
         costs=costs,
         proxied=costs.proxy_s > 0,
+        hearsay=_hearsay(entry, options),
         inside=entry.inside,
         central=entry.central,
         first=entry.first,
@@ -126,6 +134,14 @@ def _settings(entry: ServingEntry, options: Mapping[str, Any]) -> Settings:
         spans=options["spans"],
         seed=int(options["seed"]),
     )
+
+
+def _hearsay(entry: ServingEntry, options: Mapping[str, Any]) -> bool:
+    if options["choice"] != "power_of_two" and options["queue_lengths"] == "cached":
+        raise InputError(f"option queue_lengths = 'cached' of engine {entry.name!r} goes with choice = 'power_of_two' only")
+    if options["queue_lengths"] is None:
+        return entry.hearsay and options["choice"] == "power_of_two"
+    return bool(options["queue_lengths"] == "cached")
 
 
 def _whole(entry: ServingEntry, name: str, value: Any) -> int:

@@ -100,7 +100,7 @@ class Journal:
     def look(self, now: float, deployments: Sequence[Deployment]) -> None:
         """How many calls wait before each deployment, and how many are there at all."""
         for d in deployments:
-            self.recorder.sample(f"queue:{d.spec.name}", now, len(d.queue))
+            self.recorder.sample(f"queue:{d.spec.name}", now, d.waiting)
             self.recorder.sample(f"ongoing:{d.spec.name}", now, d.ongoing)
 
     def replicas(self, name: str, now: float, count: int) -> None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from windtunnel.sim.serving.deployments import Deployment
     from windtunnel.sim.serving.loops import Loop
     from windtunnel.sim.serving.replicas import Replica
+    from windtunnel.sim.serving.routers import Router
 
 
 class Request:
@@ -46,7 +47,7 @@ class Call(Timer):
     It is its own event, since it is on one way at a time.
     """
 
-    __slots__ = ("deployment", "done", "hop_s", "over", "queued_s", "replica", "request", "sent_s", "walk")
+    __slots__ = ("deployment", "done", "hop_s", "over", "queued_s", "replica", "request", "router", "sent_s", "walk")
 
     def __init__(self, env: Environment, request: Request, deployment: Deployment, walk: Walk | None) -> None:
         self.env = env  # what the world's own loop needs of a Timer and no more: there are millions of these
@@ -55,6 +56,7 @@ class Call(Timer):
         self.walk = walk
         self.queued_s = env._now
         self.hop_s = 0.0
+        self.router: Router | None = None
         self.done = False  # all its tokens are there
         self.replica: Replica | None = None
         self.over = False

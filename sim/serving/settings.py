@@ -12,14 +12,16 @@ class Settings:
     """``proxied``: a proxy stands before the replicas, one on every node or only on the first (``proxies``).
 
     ``queue_limit``: requests that may wait at a deployment before it refuses. ``retries``: of calls whose replica died.
-    ``inside``: called deployments run in the caller's process, one after another; ``central``: calls between deployments go through
-    the proxy, which spends ``call_s`` on each. ``law``: shape of drawn durations; ``first``: number of the first replica, which
-    names its stream of durations. ``spans``: None = all of the first requests and some of the others.
+    ``hearsay``: routers know queue lengths as Ray Serve's do (`windtunnel.engines.models.routing`). ``inside``: called deployments
+    run in the caller's process, one after another. ``central``: calls between deployments go through the proxy, which spends
+    ``call_s`` on each. ``law``: shape of drawn durations. ``first``: number of the first replica, which names its stream of
+    durations. ``spans``: None = all of the first requests and some of the others.
     """
 
     costs: ServingCosts = ServingCosts()
     proxied: bool = False
     proxies: str = "every_node"
+    hearsay: bool = False
     inside: bool = False
     central: bool = False
     first: int = 0

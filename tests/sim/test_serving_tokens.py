@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from windtunnel.engines.models.tokens import Batcher
 
@@ -86,6 +86,7 @@ def test_the_youngest_gives_its_memory_back_and_is_computed_again() -> None:
     assert order == [(["old", "young"], [], 4), ([], [], 3), ([], ["old"], 0), ([], [], 3), ([], ["young"], 0)]
 
 
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.lists(st.tuples(st.integers(1, 30), st.integers(1, 20)), min_size=1, max_size=12), st.integers(50, 120),
     st.integers(1, 40), st.integers(1, 6),
