@@ -90,6 +90,7 @@ WORKLOADS: dict[str, str] = {
     "sessionization": "windtunnel.workloads.etl.shuffle:sessionization",
     "images": "windtunnel.workloads.inference.images:images",
     "documents": "windtunnel.workloads.inference.documents:documents",
+    "video": "windtunnel.workloads.inference.video:video",
     "cascade": "windtunnel.workloads.inference.cascade:cascade",
 }
 

