@@ -14,9 +14,9 @@ import org.apache.hadoop.mapreduce.lib.output.FileOutputFormat;
  * Hadoop MapReduce jobs whose map and reduce functions run in Python processes behind pipes. A record is (partition, block of rows as
  * Arrow bytes): Hadoop splits, runs, partitions, sorts, spills, shuffles, merges and commits; it does not look into blocks.
  *
- * Arguments: scratch folder, slots, megabytes of the sort buffer, command of a Python worker. Each line of standard input is a job:
- * file of its tasks, output folder, number of reducers, reduce task; each line of standard output tells how one ended. Raw types and no
- * lambdas, so that Janino compiles it.
+ * Arguments: scratch folder, slots, megabytes of the sort buffer, command of a Python worker. It says "ready"; each line of standard
+ * input is a job (file of its tasks, output folder, number of reducers, reduce task), each further line of standard output tells how
+ * one ended. Raw types and no lambdas, so that Janino compiles it.
  */
 public class WindtunnelMapReduce {
   static String[] command;
@@ -279,6 +279,8 @@ public class WindtunnelMapReduce {
     System.setOut(System.err);
     Requests requests = new Requests();
     requests.start();
+    answers.println("ready");
+    answers.flush();
     while (true) {
       String line = (String) requests.lines.take();
       String answer;

@@ -44,6 +44,17 @@ _SQL_TYPES = {
 }  # fmt: skip
 
 
+class FlinkFailed(Exception):
+    """What was at the bottom of Flink's stack of exceptions."""
+
+
+def root_cause(trace: str) -> str:
+    """The last "Caused by" of a Java stack trace, else its first line: Flink wraps what happened many times."""
+    lines = trace.strip().splitlines() or ["no message"]
+    causes = [line.removeprefix("Caused by: ") for line in lines if line.startswith("Caused by: ")]
+    return (causes or lines)[-1 if causes else 0]
+
+
 class FlinkSession(ForeignSession):
     """The mini-cluster's JVM, or a client of a running cluster; it lives in Flink's own interpreter."""
 
@@ -105,6 +116,8 @@ class FlinkSession(ForeignSession):
         query = Query(self._environment(), workload, self._scratch, self._cluster.cpus)
         try:
             table = query.answer()
+        except Exception as error:
+            raise FlinkFailed(root_cause(str(error))) from error
         finally:
             query.forget()
         if not output_is_files(workload):

@@ -65,6 +65,11 @@ class MapReduceSession(ForeignSession):
                 env={**os.environ, "POLARS_MAX_THREADS": "1"},
             )  # fmt: skip
         self._runs = 0
+        assert self._process.stdout is not None
+        if self._process.stdout.readline().strip() != "ready":
+            ending = self._ending()
+            self.close()
+            raise RunFailed(f"mapreduce did not start: {ending}")
 
     @property
     def pid(self) -> int:
@@ -114,8 +119,11 @@ class MapReduceSession(ForeignSession):
         if answer[0] == "failed":
             raise HadoopFailed(unquote_plus(answer[1]))
         if answer[0] != "ok":
-            words = (self._scratch / "log").read_text(encoding="utf-8", errors="replace").strip().splitlines()
-            raise HadoopFailed(f"the JVM ended with code {self._process.wait()}{': ' + words[-1] if words else ''}")
+            raise HadoopFailed(self._ending())
+
+    def _ending(self) -> str:
+        words = (self._scratch / "log").read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        return f"the JVM ended with code {self._process.wait()}{': ' + words[-1] if words else ''}"
 
     def close(self) -> None:
         """End the JVM, which ends its workers."""

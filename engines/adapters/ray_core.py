@@ -77,7 +77,11 @@ class RayCoreSession(ForeignSession):
         import ray
 
         run = _Run(self, workload, self._job, str(output))
-        tables = [t for t in ray.get(run.blocks()) if t.num_columns]
+        try:
+            tables = [t for t in ray.get(run.blocks()) if t.num_columns]
+        except BaseException:
+            self._pools.clear()  # an actor may be dead, or in the middle of a call: the next run has new ones
+            raise
         if output_is_files(workload):
             return None
         return pa.concat_tables(tables) if tables else pa.table({})

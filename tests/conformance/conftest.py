@@ -16,7 +16,6 @@ LONG = {
 IN_BRIEF = ("daft", "ray-core")
 BRIEF = (
     ("test_answers_are_verified", "tpch_q3"),
-    ("test_answers_are_verified", "sessionization"),
     ("test_a_failing_kernel_names_operator_and_line", None),
     ("test_declared_costs_run_or_are_a_declared_gap", None),
 )

@@ -163,3 +163,12 @@ def test_installing_makes_the_environment_and_a_failure_leaves_none(
 def test_a_cluster_crosses_as_data() -> None:
     cluster = ClusterSpec.here(cpus=2, memory_bytes=2**30)
     assert decode(encode(cluster)) == cluster
+
+
+def test_the_bottom_of_a_java_stack_is_told() -> None:
+    from windtunnel.engines.adapters.flink import root_cause
+
+    trace = "TableException: Failed\n\tat a.B\nCaused by: java.io.IOException: x\n\tat c\nCaused by: ConnectException: refused\n"
+    assert root_cause(trace) == "ConnectException: refused"
+    assert root_cause("py4j: lost\n\tat x") == "py4j: lost"
+    assert root_cause("") == "no message"

@@ -56,15 +56,18 @@ def test_a_long_path_is_one_sentence(two_cpus: ClusterSpec) -> None:
 
 @pytest.mark.slow
 @pytest.mark.linux
-def test_a_killed_worker_costs_time_but_no_rows(two_cpus: ClusterSpec, data_root: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "actor"), [("ray", "MapWorker"), ("ray-core", "ray::Actor")])
+def test_a_killed_actor_costs_time_but_no_rows(
+    name: str, actor: str, two_cpus: ClusterSpec, data_root: Path, tmp_path: Path
+) -> None:
     pytest.importorskip("onnxruntime", reason="needs windtunnel[inference]")
     bound = load_workload("images", scale=0.05, partitions=4).bind(data_root)
-    session = load_engine("ray").open(two_cpus, {})
+    session = load_engine(name).open(two_cpus, {})
     folder = session._scratch
     try:
         session.prepare(bound)
         killed: list[int] = []
-        killer = threading.Thread(target=_kill_an_actor, args=(folder, killed))
+        killer = threading.Thread(target=_kill_an_actor, args=(folder, actor, killed))
         killer.start()
         recorder = Recorder()
         table = answer_of(session.run(bound, recorder, tmp_path))
@@ -78,12 +81,12 @@ def test_a_killed_worker_costs_time_but_no_rows(two_cpus: ClusterSpec, data_root
     assert not [p for p in psutil.process_iter(["cmdline"]) if str(folder) in " ".join(p.info["cmdline"] or [])]
 
 
-def _kill_an_actor(folder: Path, killed: list[int]) -> None:
+def _kill_an_actor(folder: Path, actor: str, killed: list[int]) -> None:
     """Kill a process of the pool once it has loaded its model."""
     for _ in range(600):
         if list((folder / "loads").glob("*.json")):
             for process in psutil.process_iter(["cmdline"]):
-                if "MapWorker" in " ".join(process.info["cmdline"] or []):
+                if actor in " ".join(process.info["cmdline"] or []):
                     os.kill(process.pid, signal.SIGKILL)
                     killed.append(process.pid)
                     return
