@@ -70,7 +70,11 @@ class Faults:
     def arm(self) -> None:
         """Set all timers; nodes that join later are not there yet."""
         for fault in self._cluster.faults:
-            Timer(self._world.env, self._begin, fault).arm(fault.at_s)
+            timer = Timer(self._world.env, self._begin, fault)
+            if fault.at_s > 0:
+                timer.arm(fault.at_s)
+            else:  # before anything runs
+                self._begin(timer)
         for node, spec in enumerate(self._specs):
             if spec.mtbf_s > 0:
                 stream = np.random.Generator(np.random.PCG64(np.random.SeedSequence((self._seed, _STREAM, node))))

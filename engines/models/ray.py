@@ -64,7 +64,6 @@ class Ray(Streaming):
     """The model; see the module for the rules and their sources."""
 
     actors_yield = False
-    chooses = True
 
     def __init__(
         self,
@@ -82,7 +81,9 @@ class Ray(Streaming):
         block: int | str = "128MiB",
         executor: str = "data",
         tasks_in_flight: int = 2,
+        locality: bool = True,
     ) -> None:
+        self.local = self.chooses = locality
         held_back = backpressure and not materialize and executor == "data"
         super().__init__(backpressure=held_back, autoscale=autoscale, ahead=False)
         self._in_flight = tasks_in_flight
@@ -246,6 +247,7 @@ ENTRY = ModelEntry(
             name="tasks_in_flight", default=2,
             doc="tasks that an actor has in flight, 2 x its max_concurrency: it takes those first whose input is on its node",
         ),
+        Option(name="locality", default=True, doc="whether tasks go to the nodes of their inputs", choices=(True, False)),
         Option(name="concurrency", default=None, doc="most tasks of an operator that run at once, by operator: { load = 4 }"),
     ),
     features={

@@ -59,6 +59,7 @@ class Streaming:
     """
 
     tick_s = 0.0
+    local = True  # whether a task goes to the node of its input, if it can
     chooses = False  # whether an actor may be given another task than the first
     actors_yield = True  # their CPUs, while they wait for a task
 
@@ -329,7 +330,7 @@ class Streaming:
             if not self._admits(index):
                 held = True
                 break
-            worker = ledger.worker_for(index, len(ready) > plenty, ready[0].blocks)
+            worker = ledger.worker_for(index, len(ready) > plenty, ready[0].blocks if self.local else ())
             if worker is None:
                 if index in ledger.actors:
                     actions += self._grow(index)

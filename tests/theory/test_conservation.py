@@ -127,6 +127,30 @@ def test_the_store_stays_within_its_limits(scenario: dict[str, Any]) -> None:
 
 
 @given(SCENARIOS)
+@settings(max_examples=30, deadline=None)
+def test_a_worker_does_one_thing_at_a_time_and_nothing_begins_before_its_input(scenario: dict[str, Any]) -> None:
+    """A slot is never given twice, no more workers compute on a node than it has CPUs, and no reader is ahead of its stage."""
+    world, _, job, _, where = run(scenario)
+    spans = [s for s in world.journal.recorder.spans if s[0] in ("fetch", "compute", "serialize", "emit") and s[6] > s[5]]
+    by_worker: dict[int, list[tuple[float, float]]] = {}
+    for s in spans:
+        by_worker.setdefault(s[3], []).append((s[5], s[6]))
+    for stretches in by_worker.values():
+        stretches.sort()
+        assert all(a[1] <= b[0] + 1e-9 for a, b in zip(stretches, stretches[1:], strict=False))
+    pool = {i for i, w in world._workers.items() if w.stage < 0}
+    assert len(pool) <= where.cpus
+    ends: dict[str, float] = {}
+    for s in spans:
+        ends[s[1]] = min(ends.get(s[1], s[6]), s[6])
+    for stage in job.stages:
+        for given_by in stage.inputs:
+            first = min((s[5] for s in spans if s[1] in stage.operators), default=None)
+            source = job.stages[given_by.stage].operators[-1]
+            assert first is None or source not in ends or first >= ends[source] - 1e-9
+
+
+@given(SCENARIOS)
 @settings(max_examples=120, deadline=None)
 def test_no_random_scenario_beats_its_bound(scenario: dict[str, Any]) -> None:
     for op in scenario["operators"]:

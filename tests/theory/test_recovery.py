@@ -226,7 +226,7 @@ def test_flink_starts_again_from_its_last_checkpoint() -> None:
 
 
 def test_a_copy_of_a_slow_task_ends_before_it_by_hand() -> None:
-    slow = {"at": 0, "kind": "straggler", "target": "worker[1]", "factor": 20.0}
+    slow = {"at": 0.5, "kind": "straggler", "target": "worker[1]", "factor": 20.0}
     free = {"task_s": 0.0, "launch_s": 0.0, "done_s": 0.0}
     alone = losing("spark", {"overheads": free}, slow, nodes=3).counters
     assert alone["makespan_s"] == pytest.approx(21.0, abs=0.05)  # its second task is slow
