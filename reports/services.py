@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
+from windtunnel.reports.arms import is_aa
 from windtunnel.reports.breakdown import Breakdown, breakdown
 from windtunnel.reports.confidence import Quantile, quantile
 from windtunnel.reports.metrics import Curve, sampled
@@ -280,7 +281,7 @@ def _matches(points: Sequence[Point]) -> Iterator[Match]:
 def _verdict(points: Sequence[Point], curves: Sequence[Curves], matches: Sequence[Match], objective: float | None) -> str:
     """What a reader should know first."""
     parts = []
-    for found in curves:
+    for found in (c for c in curves if not is_aa(c.label)):
         world = "" if found.clock == "wall" else ", simulated,"
         unit = " clients" if found.points[0].closed else "/s"
         if objective is not None:

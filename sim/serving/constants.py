@@ -25,13 +25,12 @@ from windtunnel.workload import BoundWorkload
 SCHEMA = 1
 #: what is fitted, with where the search begins; the others stay as they are
 FITTED: Mapping[str, Mapping[str, float]] = {
-    "serving": {"proxy_s": 0.4e-3, "call_s": 0.15e-3, "replica_s": 0.1e-3, "hop_s": 0.2e-3, "cv": 0.3},
-    "fastapi": {"http_s": 0.3e-3, "hop_s": 0.2e-3, "cv": 0.3},
+    "serving": {"proxy_s": 0.1e-3, "call_s": 0.06e-3, "replica_s": 0.1e-3, "hop_s": 0.15e-3, "cv": 0.5},
+    "fastapi": {"http_s": 0.25e-3, "hop_s": 0.2e-3, "cv": 0.4},
     "ray-serve": {"proxy_s": 2e-3, "replica_s": 1e-3, "hop_s": 1e-3, "contention": 1e-3, "cv": 0.5},
 }
-QUANTITIES = ("mean", "p50", "p99")
 SHARED = ("choice", "max_queued_requests", "retries", "request_timeout", "seed")  # options of both worlds
-ROUNDS = 160  # evaluations at most
+ROUNDS = 100  # evaluations at most
 
 
 def load_constants(path: Path) -> dict[str, dict[str, float]]:
@@ -59,20 +58,35 @@ def save_constants(path: Path, constants: Mapping[str, Mapping[str, float]], abo
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Measured:
-    """A real run: what was asked for, and the numbers that came out (seconds, and good answers a second as ``throughput``)."""
+class Window:
+    """Part of a run, by the intended send time, and the numbers that were measured in it (seconds; ``throughput`` a second)."""
 
     name: str
-    workload: BoundWorkload
-    cluster: ClusterSpec
-    options: Mapping[str, Any]
+    begin_s: float
+    end_s: float
     numbers: Mapping[str, float]
 
 
-def numbers_of(recorder: Recorder) -> dict[str, float]:
-    """Of a run in either world."""
-    counters = recorder.counters
-    return {**{q: counters[f"latency_{q}_s"] for q in QUANTITIES}, "throughput": counters["throughput_per_s"]}
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """A real run: what was asked for, and what came out in parts of it."""
+
+    workload: BoundWorkload
+    cluster: ClusterSpec
+    options: Mapping[str, Any]
+    windows: tuple[Window, ...]
+
+
+def numbers_of(recorder: Recorder, begin_s: float, end_s: float) -> dict[str, float] | None:
+    """Of a run in either world: latencies of requests meant to be sent within the window, answers a second within it."""
+    told = np.array([(time, value) for name, time, value in recorder.samples if name == "latency_s"]).reshape(-1, 2)
+    ends, latencies = told[:, 0], told[:, 1]
+    inside = latencies[(ends - latencies >= begin_s) & (ends - latencies < end_s)]
+    if not len(inside):
+        return None
+    p50, p99 = np.percentile(inside, [50, 99]).tolist()
+    answered = ((ends >= begin_s) & (ends < end_s)).sum() / (end_s - begin_s)
+    return {"mean": float(inside.mean()), "p50": p50, "p99": p99, "throughput": float(answered)}
 
 
 class Fit:
@@ -82,24 +96,24 @@ class Fit:
         self._engine, self._proxy, self._runs = engine, proxy, runs
         self._begin = FITTED[name]
 
-    def constants(self) -> dict[str, float]:
+    def constants(self, rounds: int = ROUNDS) -> dict[str, float]:
         """The best ones found."""
         start = np.log(list(self._begin.values()))
         simplex = np.vstack([start, *(start + 0.7 * row for row in np.eye(len(start)))])
-        options = {"maxfev": ROUNDS, "initial_simplex": simplex, "xatol": 0.01, "fatol": 1e-5}
+        options = {"maxfev": rounds, "initial_simplex": simplex, "xatol": 0.01, "fatol": 1e-5}
         found = minimize(self._loss, start, method="Nelder-Mead", options=options)
         return {n: float(f"{v:.4g}") for n, v in zip(self._begin, np.exp(found.x).tolist(), strict=True)}
 
-    def simulated(self, run: Measured, constants: Mapping[str, float]) -> dict[str, float] | None:
-        """The same numbers with these constants; None where no request was answered well."""
+    def simulated(self, run: Measured, constants: Mapping[str, float]) -> list[dict[str, float] | None]:
+        """The same numbers of each window with these constants; None where no request was answered well."""
         kept = {k: v for k, v in run.options.items() if k in SHARED and v is not None}
         options = {**kept, "proxy": self._proxy, "overheads": dict(constants), "spans": False}
         recorder = Recorder()
         try:
             self._engine.open(run.cluster, options).run(run.workload, recorder, Path())
         except (RunFailed, RunTimeout):
-            return None
-        return numbers_of(recorder)
+            return [None] * len(run.windows)
+        return [numbers_of(recorder, w.begin_s, w.end_s) for w in run.windows]
 
     def _loss(self, logs: np.ndarray) -> float:
         if np.abs(logs).max() > 20:
@@ -108,7 +122,7 @@ class Fit:
         return float(np.mean([e for run in self._runs for e in self._squares(run, constants)]))
 
     def _squares(self, run: Measured, constants: Mapping[str, float]) -> list[float]:
-        made = self.simulated(run, constants)
-        if made is None:
-            return [1.0]
-        return [min(abs(np.log(made[q] / run.numbers[q])), 1.0) ** 2 for q in made]
+        found = []
+        for window, made in zip(run.windows, self.simulated(run, constants), strict=True):
+            found += [1.0] if made is None else [min(abs(np.log(made[q] / window.numbers[q])), 1.0) ** 2 for q in made]
+        return found

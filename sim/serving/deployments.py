@@ -44,6 +44,7 @@ class Deployment:
         self.plan: Plan | None = None
         self.index = index
         self._most_tokens = spec.tokens.kv_tokens if spec.tokens else None
+        self._special = settings.hearsay or self._most_tokens is not None
         self.inside: Sequence[
             tuple[int, DeploymentSpec]
         ] = ()  # deployments that run in the same process, as often as they are called
@@ -74,8 +75,8 @@ class Deployment:
         """Of one execution: the handler's own, and the engine's around it before contention."""
         own = self._per_call_s + self._per_item_s * items
         own = own and own * replica.factor()
-        for cost_s, factor in replica.inside:
-            own += cost_s * factor()
+        if replica.inside:
+            own += sum(cost_s * factor() for cost_s, factor in replica.inside)
         overhead = self._replica_s * items
         return own, overhead and overhead * self._overhead()
 
@@ -91,11 +92,7 @@ class Deployment:
         self.area += self.ongoing * (now - self._changed_s)
         self._changed_s = now
         self.ongoing += 1
-        if self._most_tokens is not None and sum(call.request.tokens) - 1 > self._most_tokens:
-            self.fail(call, "rejected")
-            return
-        if self.settings.hearsay:
-            self._router(call, source).submit(call, hops * self._hop_s)
+        if self._special and self._taken(call, source, hops * self._hop_s):
             return
         if not self.queue and (replica := self._choose()) is not None:
             self.assign(replica, call, source, hops * self._hop_s)
@@ -105,6 +102,15 @@ class Deployment:
             self.fail(call, "rejected")
         else:
             self.queue.append((call, source, hops * self._hop_s))
+
+    def _taken(self, call: Call, source: Machine | None, delay: float) -> bool:
+        """Whether it was refused, since its tokens fit nowhere, or is a router's by now."""
+        if self._most_tokens is not None and sum(call.request.tokens) - 1 > self._most_tokens:
+            self.fail(call, "rejected")
+            return True
+        if self.settings.hearsay:
+            self._router(call, source).submit(call, delay)
+        return self.settings.hearsay
 
     def _router(self, call: Call, source: Machine | None) -> Router:
         """Of the process that calls: a proxy, a replica, or clients without a proxy."""

@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 
 
 class Request:
-    """What a client waits for. ``over`` once it was answered; its calls may still run then, for nobody."""
+    """What a client waits for. ``over`` once it was answered; its calls may still run then, for nobody.
+
+    Only where tokens are computed: ``tokens`` of its prompt and its answer, ``first_s`` when the first of these was there.
+    """
 
     __slots__ = ("client", "first_s", "intended_s", "number", "over", "proxy", "retries", "tokens", "traced")
 
@@ -36,8 +39,8 @@ class Request:
         self.traced = traced
         self.over = False
         self.proxy: Loop | None = None
-        self.tokens = (0, 0)  # of its prompt and its answer
-        self.first_s = 0.0  # when its first token was there
+        self.tokens: tuple[int, int]
+        self.first_s: float
 
 
 class Call(Timer):
@@ -57,7 +60,7 @@ class Call(Timer):
         self.queued_s = env._now
         self.hop_s = 0.0
         self.router: Router | None = None
-        self.done = False  # all its tokens are there
+        self.done: bool  # all its tokens are there; only where tokens are computed
         self.replica: Replica | None = None
         self.over = False
 

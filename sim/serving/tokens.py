@@ -38,6 +38,7 @@ class TokenReplica(Replica):
         if self.loop.dead or call.over:
             return
         self._begun_s[call] = self.loop.env._now
+        call.done = False
         self.batcher.add(call, *call.request.tokens)
         if not self._stepping:
             self._step()

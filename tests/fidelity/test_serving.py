@@ -37,24 +37,31 @@ def test_a_fit_finds_constants_that_made_the_numbers() -> None:
     """The runs of a machine that behaves as the model does: what was put in comes out, and other loads are met."""
     from pathlib import Path
 
-    from windtunnel.sim.serving.constants import Fit, Measured, numbers_of
+    from windtunnel.sim.serving.constants import numbers_of
+    from windtunnel.sim.serving.measured import closed, fit, measured, rising, scenario
 
-    from tests.fidelity.serving_holdout import rising, scenario
     from windtunnel.record import Recorder
     from windtunnel.registry import load_engine
 
-    engine, truth, runs = load_engine("sim:fastapi"), {"http_s": 1e-3, "hop_s": 2e-3, "cv": 0.5}, []
-    for seed, load in enumerate((0.3, 0.7, 0.8, 0.9)):
-        asked = scenario("order", rising(160, load), seed)
-        bound, recorder = asked.workload.bind(Path()), Recorder()
-        engine.open(asked.cluster, {"seed": seed, "overheads": {**truth, "contention": 0.0}}).run(bound, recorder, Path())
-        runs.append(
-            Measured(name=str(load), workload=bound, cluster=asked.cluster, options={"seed": seed}, numbers=numbers_of(recorder))
-        )
-    held_out = runs.pop(2)
-    fit = Fit(engine, "fastapi", "none", runs)
-    found = fit.constants()
-    assert found["http_s"] == pytest.approx(truth["http_s"], rel=0.1)
-    assert found["hop_s"] == pytest.approx(truth["hop_s"], rel=0.1)
-    made = fit.simulated(held_out, found)
-    assert made is not None and made["p99"] == pytest.approx(held_out.numbers["p99"], rel=0.05)
+    truth, stairs = {"http_s": 1e-3, "hop_s": 2e-3, "cv": 0.5}, ((0.35, 4.0), (0.65, 4.0), (0.9, 6.0), (0.8, 6.0))
+
+    def made(arrivals: str, seed: int) -> Recorder:
+        asked, recorder = scenario("order", arrivals, seed), Recorder()
+        options = {"seed": seed, "overheads": {**truth, "contention": 0.0}}
+        load_engine("sim:fastapi").open(asked.cluster, options).run(asked.workload.bind(Path()), recorder, Path())
+        return recorder
+
+    top = numbers_of(made(closed(), 1), 0.0, 3.0)
+    assert top is not None
+    run, begin, told = made(rising(top["throughput"], ((0.2, 2.0), *stairs)), 2), 2.0, []
+    for load, seconds in stairs:
+        told.append({"load": load, "seconds": seconds, "numbers": numbers_of(run, begin, begin + seconds)})
+        begin += seconds
+    plain = {"composition": "order", "ceiling": top, "stairs": told}
+    found = fit("fastapi", measured(plain, [0.35, 0.65, 0.9]))
+    best = found.constants(60)
+    assert best["http_s"] == pytest.approx(truth["http_s"], rel=0.1)
+    assert best["hop_s"] == pytest.approx(truth["hop_s"], rel=0.15)
+    (_, held_out) = measured(plain, [0.8])
+    (predicted,) = found.simulated(held_out, best)
+    assert predicted is not None and predicted["p99"] == pytest.approx(told[3]["numbers"]["p99"], rel=0.05)  # type: ignore[index]

@@ -331,3 +331,15 @@ def test_a_batch_does_not_wait_for_calls_that_are_being_sent() -> None:
         UNIFORM.format(rate=200, seconds=0.01), front + '\n[[deployments]]\nname = "two"\ncost = { per_call = "1ms" }'
     )
     assert shown(serve(text, overheads={"call_s": 5e-3})) == [2 + 1 + 5 + 1, 3 + 1 + 5 + 1]
+
+
+def test_calibrate_measures_workloads_or_serving_engines(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["calibrate"]) == 2
+    assert main(["calibrate", "--serving", "-w", "tpch_q1"]) == 2
+    assert capsys.readouterr().err.count("name one of the two") == 2
+
+
+def test_a_calibration_of_kernels_is_no_obstacle_to_serving(tmp_path: Path) -> None:
+    file = tmp_path / "kernels.json"
+    file.write_text('{"schema": 1, "operators": []}')
+    assert shown(serve(scenario(UNIFORM.format(rate=1, seconds=1), one('per_call = "10ms"')), calibration=str(file))) == [10]

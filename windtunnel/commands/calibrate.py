@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("-w", "--workload", "workloads", multiple=True, required=True, help="Workload of the catalogue; may be repeated.")
+@click.option("-w", "--workload", "workloads", multiple=True, help="Workload of the catalogue; may be repeated.")
+@click.option("--serving", is_flag=True, help="Measure the serving engines instead: what host and workers spend on a request.")
 @click.option("--scale", type=float, help="Scale factor of the data.  [default: that of the workload]")
 @click.option("--partitions", type=int, help="Files that a large table is cut into.")
 @click.option("--cpus", type=click.IntRange(min=1), help="CPUs to calibrate for.  [default: all]")
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 @json_option
 def calibrate(
     workloads: tuple[str, ...],
+    serving: bool,
     scale: float | None,
     partitions: int | None,
     cpus: int | None,
@@ -38,6 +40,14 @@ def calibrate(
 ) -> int:
     """Measure kernels, overheads and this host, and write the costs for `simulate --calibration`."""
     from windtunnel.canonical import to_plain
+    from windtunnel.errors import InputError
+
+    if serving == bool(workloads):
+        raise InputError(
+            "calibrate measures workloads (-w NAME, may be repeated) or serving engines (--serving): name one of the two"
+        )
+    if serving:
+        return _serving(out, as_json)
     from windtunnel.cellspec import WorkloadChoice
     from windtunnel.cluster import ClusterSpec
     from windtunnel.sim.measuring import calibrate_workloads, grid
@@ -55,6 +65,21 @@ def calibrate(
         print_json(to_plain(found))
     else:
         _print(found)
+    say(f"written: {out}")
+    return 0
+
+
+def _serving(out: Path, as_json: bool) -> int:
+    """Constants of the engines that can be measured here."""
+    from windtunnel.registry import missing_modules
+    from windtunnel.sim.serving.measured import ENGINES, calibrate_serving
+
+    engines = [name for name in ENGINES if not missing_modules(name)]
+    found = calibrate_serving(engines, out, today(), say)
+    if as_json:
+        print_json(found)
+    for name, constants in found.items():
+        say(f"{name}: " + ", ".join(f"{key} {value:g}" for key, value in constants.items()))
     say(f"written: {out}")
     return 0
 
