@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from windtunnel.sim.costs import HostCost
 from windtunnel.sim.host import columns, cost
 
 from windtunnel.cluster import ClusterSpec
+from windtunnel.errors import WindtunnelError
 from windtunnel.java import find_java
 from windtunnel.plan import Aggregate, MapBatches, Measure, Operator, Pipeline, Scan
 from windtunnel.record import Recorder
@@ -49,10 +50,11 @@ def crossings(cluster: ClusterSpec) -> Iterator[HostCost]:
 
 
 def measured(cluster: ClusterSpec) -> Iterator[HostCost]:
-    """One by one, in this process."""
+    """One by one, in this process. An engine that does not start is left out."""
     for name in STARTED:
         if not missing_modules(name) and (name != "spark" or find_java() is not None):
-            yield _start(name, cluster)
+            with suppress(WindtunnelError):
+                yield _start(name, cluster)
     yield from _launches(cluster)
     if not missing_modules("spark") and find_java() is not None:
         yield from _bridge(cluster)
