@@ -51,9 +51,14 @@ class Beliefs(Generic[R]):
 
     def choose(self, candidates: Sequence[R], most: int, now: float) -> tuple[R | None, list[R]]:
         """The candidate with the shortest known queue that has room, if any; and those that must be asked."""
-        known = {c: n for c in candidates if (n := self.get(c, now)) is not None and n < most}
-        chosen = min(known, key=lambda c: known[c]) if known else None
-        return chosen, [c for c in candidates if c not in known]
+        chosen, shortest_known, unknown = None, most, []
+        for candidate in candidates:
+            length = self.get(candidate, now)
+            if length is None or length >= most:
+                unknown.append(candidate)
+            elif length < shortest_known:
+                chosen, shortest_known = candidate, length
+        return chosen, unknown
 
 
 def shortest(told: Sequence[tuple[R, int | None]], most: int) -> R | None:

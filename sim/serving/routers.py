@@ -30,10 +30,20 @@ class Router:
         self.tasks = self.questions = self.refusals = 0
 
     def submit(self, call: Call, delay: float) -> None:
-        """A call wants a replica."""
+        """A call wants a replica. Where nobody waits, the task that would find a known one begins and ends at once."""
         call.router = self
+        if self.waiting or self.tasks or not self._deployment.ready:
+            self.waiting.append((call, delay))
+            self.look()
+            return
+        chosen, unknown = self.beliefs.choose(self._two(), self._deployment.most, self._env._now)
+        if chosen is not None and not unknown and len(chosen.calls) < self._deployment.most:
+            self.beliefs.sent(chosen, self._env._now)
+            self._deployment.assign(chosen, call, self._machine, delay)
+            return
         self.waiting.append((call, delay))
-        self.look()
+        self.tasks += 1
+        self._decide(chosen, unknown, 0)
 
     def look(self) -> None:
         """As many tasks as there are calls, within bounds."""
@@ -50,9 +60,10 @@ class Router:
         if self.tasks > self._wanted():
             self.tasks -= 1
             return
-        now, most = self._env.now, self._deployment.most
-        candidates = self._two()
-        chosen, unknown = self.beliefs.choose(candidates, most, now)
+        self._decide(*self.beliefs.choose(self._two(), self._deployment.most, self._env.now), attempt)
+
+    def _decide(self, chosen: Replica | None, unknown: list[Replica], attempt: int) -> None:
+        """Ask, give, or both."""
         if unknown:
             self.questions += len(unknown)
             Timer(self._env, self._told, arg=(unknown, chosen is None, attempt)).arm(self._patience(unknown, attempt))
