@@ -259,7 +259,7 @@ class Execution(Place):
             run.begun_s = self.env._now
             run.worker.arm(seconds)
             return
-        run.begun_s, run.shared = SHARED, (self.env._now, seconds)
+        run.begun_s, run.shared_s, run.shared_work_s = SHARED, self.env._now, seconds
         if node.flat_law:
             node.cpu.add(seconds, run.stage.weight, self._phase_done, run)
         else:
@@ -279,7 +279,7 @@ class Execution(Place):
                 if stage.pool_row >= 0:
                     self.usage.log += (stage.pool_row, begun, now, now - begun)
         elif begun == SHARED and (self.volatile or stage.pool_row >= 0):
-            run.spent += (("shared", run.shared[0], self.env._now, run.shared[1]),)
+            run.spent += (("shared", run.shared_s, self.env._now, run.shared_work_s),)
         run.phase += 1
         if run.phase < len(run.phases):
             self._phase(run)
@@ -375,15 +375,21 @@ class Execution(Place):
         """Write the blocks of an emission into one file, a part each. True when that is done at once; else the task goes on when
         the file is taken."""
         launch, node, first = run.launch, run.worker.node, len(self._blocks)
-        sizes = [round(size * self._cost.compression) for _, _, size in pieces]
+        compression = self._cost.compression
+        sizes = [size if compression == 1.0 else round(size * compression) for _, _, size in pieces]
         self._blocks += [None] * len(pieces)  # their numbers are taken while they are written
         begin = self.env._now
 
         def taken() -> None:
-            for number, (partition, rows, size) in enumerate(pieces, first):
-                block = Block(number, launch.stage, partition, launch.task, rows, size, node.index, True)
-                self._blocks[number] = block
-                self._announce(run, block, last)
+            stage, task, index = launch.stage, launch.task, node.index
+            made = [Block(n, stage, p, task, rows, size, index, True) for n, (p, rows, size) in enumerate(pieces, first)]
+            self._blocks[first : first + len(made)] = made
+            run.stage.queued += sum([b.bytes for b in made])
+            if last:
+                run.blocks += made
+                return
+            for block in made:
+                self._send(BlockReady(block), self._cost.block_s)
 
         def written(_: object) -> None:
             if run.worker.alive:

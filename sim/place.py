@@ -81,27 +81,32 @@ class Place:
     def _release(self, ids: Sequence[int]) -> float:
         """Forget blocks; the seconds that whoever does so needs to give their pages back. Mapped ones are left to who maps them."""
         freed = 0
-        held = self._held
+        held, blocks, machines, stages, compression = (
+            self._held,
+            self._blocks,
+            self._machines,
+            self._stages,
+            self._cost.compression,
+        )
         for i in ids:
-            block = self._blocks[i]
+            block = blocks[i]
             if block is None:
                 continue
-            self._blocks[i] = None
+            blocks[i] = None
+            size, node = block.bytes, machines[block.node]
             if held and i in held:
-                self._dropped[i] = block.bytes
+                self._dropped[i] = size
             else:
-                freed += block.bytes
-            node = self._machines[block.node]
-            size = block.bytes
+                freed += size
             if block.on_disk:
-                node.disk.used -= round(size * self._cost.compression)
-                node.pages.forget(block.id)
+                node.disk.used -= size if compression == 1.0 else round(size * compression)
+                node.pages.forget(i)
             else:
                 node.store.used -= size  # as `ObjectStore.free` does
                 node.memory.used -= size
                 assert node.store.used >= 0 <= node.memory.used, "more bytes freed than stored"
                 self.stored_bytes -= size
-            self._stages[block.stage].queued -= size
+            stages[block.stage].queued -= size
         if self._pressed and self.stored_bytes < 0.9 * self.store_limit_bytes:
             self._pressed = False
         if self.env._now >= self.journal.stored.next_s:
@@ -124,10 +129,7 @@ class Place:
     def _bring(self, run: TaskRun, elsewhere: list[Block], size: int) -> None:
         """Begin what brings a task's inputs here: blocks in files or on other nodes, a source's partition, sorted runs."""
         node = run.worker.node
-        remote: dict[int, int] = {}
-        from_disk: dict[int, int] = {}
-        for block in elsewhere:
-            self._locate(block, node, remote, from_disk)
+        remote, from_disk = self._locate(elsewhere, node)
         copied = sum(remote.values())
         run.memory += min(copied, round(self._cost.merge_bytes)) if self._cost.merge_bytes else copied
         node.memory.take(run.memory, run.stage.name)
@@ -168,13 +170,25 @@ class Place:
         node.disk.read(size, self._fetched, run)
         node.disk.used -= size
 
-    def _locate(self, block: Block, node: Node, remote: dict[int, int], from_disk: dict[int, int]) -> None:
-        if block.on_disk:
-            size = round(block.bytes * self._cost.compression)
-            if not (self._traits.page_cache and self._machines[block.node].pages.holds(block.id, size)):
-                from_disk[block.node] = from_disk.get(block.node, 0) + size
-        if block.node != node.index:
-            remote[block.node] = remote.get(block.node, 0) + block.bytes
+    def _locate(self, blocks: Sequence[Block], node: Node) -> tuple[dict[int, int], dict[int, int]]:
+        """Bytes that come from other nodes, and those that must be read from disk, by node."""
+        remote: dict[int, int] = {}
+        parts: dict[int, list[tuple[int, int]]] = {}
+        here, compression = node.index, self._cost.compression
+        for block in blocks:
+            source, size = block.node, block.bytes
+            if source != here:
+                remote[source] = remote.get(source, 0) + size
+            if block.on_disk:
+                part = (block.id, size if compression == 1.0 else round(size * compression))
+                if source in parts:
+                    parts[source].append(part)
+                else:
+                    parts[source] = [part]
+        if not self._traits.page_cache:
+            return remote, {source: sum([size for _, size in files]) for source, files in parts.items()}
+        missing = {source: self._machines[source].pages.read(files) for source, files in parts.items()}
+        return remote, {source: size for source, size in missing.items() if size is not None}
 
 
 def _store_limits(memory: list[int], total: int | None, fraction: float) -> list[int]:

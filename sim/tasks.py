@@ -25,7 +25,7 @@ from windtunnel.model import Launch, Stage
 EMBEDDED = Traits()
 #: a stretch of work: its class, or "shared" where a shared CPU kept account; start, end, seconds of work
 Spent = tuple[str, float, float, float]
-_NOT_BEGUN, SHARED = -2.0, -1.0
+SHARED = -1.0
 
 
 class Node:
@@ -101,9 +101,6 @@ class Worker(Timer):
         self.started_s = 0.0
 
 
-_NOTHING: tuple[float, float] = (0.0, 0.0)
-
-
 class TaskRun:
     """A task under way on the general path: phases by work class and emission, one after the other.
 
@@ -121,8 +118,9 @@ class TaskRun:
     memory = 0
     pending = 0
     spill_s = 0.0
-    begun_s = _NOT_BEGUN  # when its phase at hand began, or that a shared CPU keeps account of it
-    shared: tuple[float, float] = _NOTHING  # there: when it began, and the seconds of its work
+    begun_s = -2.0  # when its phase at hand began; before that, or `SHARED`: a shared CPU keeps account of it
+    shared_s = 0.0  # there: when it began
+    shared_work_s = 0.0  # and the seconds of its work
     spent: tuple[Spent, ...] = ()  # where workers may be lost: its phases so far
     started_s = 0.0
     fetched_s = -1.0

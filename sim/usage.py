@@ -166,7 +166,7 @@ class Usage:
         node = run.worker.node
         left = (node.cpu if node.flat_law else node.corun).leave(run) if run.begun_s == SHARED else None
         if left is not None:
-            run.spent += (("shared", run.shared[0], now, max(run.shared[1] - left, 0.0)),)
+            run.spent += (("shared", run.shared_s, now, max(run.shared_work_s - left, 0.0)),)
 
     def spent(self, stage: StageRun, spent: Sequence[Spent], lost: bool) -> None:
         """A task's stretches of work. A shared CPU has counted them as useful already."""

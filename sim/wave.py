@@ -51,7 +51,7 @@ class Course:
         self.seconds, self.out, self.held, self.node_of = seconds, out, held, node_of
         self.used, self.peak, self.peak_s = used, peak, peak_s
         # About 32 workers end a task in a page's time.
-        page_s = max(32 * sum(seconds) / len(seconds) / workers, 1e-6)
+        page_s = max(32.0 * float(sum(seconds)) / len(seconds) / workers, 1e-6)
         self.agenda = Agenda([(time, serial, -2 - worker) for time, serial, worker in joins], eid, page_s)
         self.late: list[int] = []  # workers that join later, coded
         self.free_s, self.launch_s, self.done_s = driver

@@ -74,8 +74,11 @@ class Bulk:
         ledger = self._ledger
         actions: list[Action] = []
         if isinstance(event, TaskDone):
-            for block in event.blocks:
-                actions += self._emitted(block)
+            if event.blocks and ledger.emitted_last(event.blocks):
+                self._output[event.blocks[0].stage] += [b.id for b in event.blocks]
+            else:
+                for block in event.blocks:
+                    actions += self._emitted(block)
             actions += self._task_done(ledger.done(event.task))
         elif isinstance(event, BlockReady):
             actions += self._emitted(event.block)

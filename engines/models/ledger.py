@@ -148,6 +148,22 @@ class Ledger(Slots):
         task.output_bytes += block.bytes
         return None
 
+    def emitted_last(self, blocks: Sequence[Block]) -> bool:
+        """A task emitted these with its end, and maybe others before: as `emitted` one by one. False: it must be one by one."""
+        task = self.tasks[blocks[0].task]
+        if task.again or self.lineage is not None:
+            return False
+        known, order, readers = self.blocks, self.order, self.readers
+        of_task, count, number = task.order, len(self.consumers[task.stage]), task.emitted
+        for block in blocks:
+            known[block.id] = block
+            order[block.id] = (*of_task, number)
+            readers[block.id] = count
+            number += 1
+        task.emitted = number
+        task.output_bytes += sum([b.bytes for b in blocks])
+        return True
+
     def _emitted_again(self, task: Task, block: Block) -> Again:
         assert self.lineage is not None
         old = self.lineage.emitted(task, block)

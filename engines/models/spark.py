@@ -213,7 +213,7 @@ class Spark(Bulk):
                 size += bytes_in
             else:
                 merged.append(task)
-                size = bytes_in
+                size = float(bytes_in)
         return merged
 
 

@@ -8,7 +8,7 @@ written or read last stay in what memory is free; the least recently touched go 
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from windtunnel.sim.hardware.cpu import Done
@@ -35,8 +35,7 @@ class PageCache:
         size = sum(sizes)
         self._dirty += size
         self._disk.write(size, self._flushed, size)
-        for number, part in enumerate(sizes, first):
-            self._touch(number, part)
+        self._touch(enumerate(sizes, first))
         if self._dirty <= DIRTY_RATIO * self._total:
             return True
         self._waiting.append((done, arg))
@@ -48,22 +47,26 @@ class PageCache:
             done, arg = self._waiting.popleft()
             done(arg)
 
-    def holds(self, number: int, size: int) -> bool:
-        """Whether a read finds the part in memory; it is there afterwards in any case."""
-        found = number in self._resident
-        self._touch(number, size)
-        return found
+    def read(self, parts: Iterable[tuple[int, int]]) -> int | None:
+        """Bytes of these parts (number, size) that are not in memory, None when all are; they are there afterwards in any case."""
+        return self._touch(parts)
 
     def forget(self, number: int) -> None:
         """The part was deleted."""
         self._held -= self._resident.pop(number, 0)
 
-    def _touch(self, number: int, size: int) -> None:
-        if number in self._resident:
-            self._resident.move_to_end(number)
-        else:
-            self._resident[number] = size
-            self._held += size
+    def _touch(self, parts: Iterable[tuple[int, int]]) -> int | None:
+        """Parts are used, one after the other; bytes of those that were not in memory, None when all were."""
+        resident, held, missing = self._resident, self._held, None
         free = max(self._total - self._memory.used, 0)
-        while self._held > free and self._resident:
-            self._held -= self._resident.popitem(last=False)[1]
+        for number, size in parts:
+            if number in resident:
+                resident.move_to_end(number)
+            else:
+                resident[number] = size
+                held += size
+                missing = (missing or 0) + size
+            while held > free and resident:
+                held -= resident.popitem(last=False)[1]
+        self._held = held
+        return missing

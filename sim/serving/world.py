@@ -45,7 +45,7 @@ class ServingWorld(Breakage):
         self.site = Site(self.env, whole)
         self.journal = Journal(recorder, settings.spans)
         self.open = {}
-        self._volatile = bool(cluster.faults) or any(n.mtbf_s > 0 for n in cluster.nodes)
+        self._faulty = bool(cluster.faults) or any(n.mtbf_s > 0 for n in cluster.nodes)
         self._half_s = settings.costs.proxy_s / 2
         self._overhead = Factors(settings.law, settings.costs.cv, settings.seed, OVERHEAD, len(spec.deployments)).draw
         self.proxies = {}
@@ -81,7 +81,7 @@ class ServingWorld(Breakage):
             if not self._settings.inside:
                 deployment.plan = compose(deployment.spec.calls, leaves)
             deployment.reconcile(warm=True)
-            if len(deployment.replicas) < deployment.target and not self._volatile:
+            if len(deployment.replicas) < deployment.target and not self._faulty:
                 raise InputError(_no_room(deployment))
         return made
 
@@ -114,7 +114,7 @@ class ServingWorld(Breakage):
             raise RunFailed(_nothing(self.journal))
 
     def _begin(self) -> None:
-        if self._volatile:
+        if self._faulty:
             self._faults.arm()
         rules = [(d, rules_of(d.spec.replicas, self._settings.lookback_s)) for d in self.deployments]
         Controller(self.env, [Watch(d, r) for d, r in rules if r is not None], self._patience)
@@ -199,7 +199,7 @@ class ServingWorld(Breakage):
         self._outstanding += 1
         if self._lengths is not None:
             request.tokens = next(self._lengths, (1, 1))
-        if self._volatile:
+        if self._faulty:
             self.open[request] = None
         if settings.timeout_s is not None:
             Timer(self.env, self._timed_out, arg=request).arm(settings.timeout_s)
@@ -246,7 +246,7 @@ class ServingWorld(Breakage):
         self._outstanding -= 1
         if request.proxy is not None:
             request.proxy.held -= 1
-        if self._volatile:
+        if self._faulty:
             del self.open[request]
         self.journal.answered(request, outcome, self.env._now, self._name)
         if request.client is not None:
