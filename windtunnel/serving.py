@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
 from windtunnel.plan import Resources
 from windtunnel.strict import Place, Table, known_name, unique
 
-ArrivalKind = Literal["poisson", "uniform", "closed", "gamma", "trace", "steps"]
+ArrivalKind = Literal["poisson", "uniform", "closed", "gamma", "trace", "steps", "diurnal"]
 #: names of deployments called in order; a nested tuple holds parallel branches
 Calls = tuple["str | Calls", ...]
 
@@ -58,6 +59,8 @@ class ArrivalSpec:
     file: str | None = None
     column: str | None = None
     steps: tuple[tuple[float, float], ...] = ()
+    swing: float = 0.0  # diurnal: how far the rate rises above and falls below its mean, as a share of it
+    period_s: float = 86_400.0
     request_bytes: int = 0
     response_bytes: int = 0
     tokens: TokenLengths | None = None
@@ -114,10 +117,12 @@ class ServingSpec:
     deployments: tuple[DeploymentSpec, ...]
 
 
+SHIPPED = "windtunnel:"  # before the name of a trace that comes with windtunnel
 _BYTES_KEYS = ("request_bytes", "response_bytes")
 _ARRIVAL_KEYS: Mapping[str, tuple[str, ...]] = {
     "poisson": ("rate_per_s",), "uniform": ("rate_per_s",), "gamma": ("rate_per_s", "cv"),
     "closed": ("concurrency", "think_time"), "trace": ("file", "column"), "steps": ("steps",),
+    "diurnal": ("rate_per_s", "swing", "period"),
 }  # fmt: skip
 _EVERY_KEYS = ("kind", "duration", *_BYTES_KEYS, "tokens")
 _ALL_ARRIVAL_KEYS = (*_EVERY_KEYS, *dict.fromkeys(k for keys in _ARRIVAL_KEYS.values() for k in keys))
@@ -165,6 +170,8 @@ def _arrivals(table: Table) -> ArrivalSpec:
         file=_trace_file(table) if kind == "trace" else None,
         column=table.text("column") if kind == "trace" else None,
         steps=_steps(table) if kind == "steps" else (),
+        swing=_swing(table) if kind == "diurnal" else 0.0,
+        period_s=table.seconds("period", 86_400.0, above=0),
         request_bytes=table.bytes("request_bytes", 0),
         response_bytes=table.bytes("response_bytes", 0),
         tokens=_lengths(table, kind) if "tokens" in table else None,
@@ -196,8 +203,20 @@ def _tokens(table: Table) -> TokenSpec:
     )  # fmt: skip
 
 
+def _swing(table: Table) -> float:
+    swing = table.number("swing", 0.5)
+    if swing > 1:
+        table.fail("swing", "must be at most 1: the rate cannot fall below nothing")
+    return swing
+
+
 def _trace_file(table: Table) -> str:
     name = table.text("file")
+    if name.startswith(SHIPPED):
+        found = resources.files("windtunnel").joinpath("traces")
+        known = sorted(p.name.removesuffix(".csv") for p in found.iterdir() if p.name.endswith(".csv"))
+        known_name(name.removeprefix(SHIPPED), known, table.place.key("file"), "shipped trace")
+        return str(found.joinpath(name.removeprefix(SHIPPED) + ".csv"))
     path = Path(table.place.file).parent / name
     if not path.is_file():
         table.fail("file", f"there is no such file next to the scenario ({path})")

@@ -5,6 +5,7 @@ A closed loop has no times of its own: its clients are part of the world (`windt
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from itertools import repeat
 from pathlib import Path
@@ -34,6 +35,9 @@ def arrival_times(spec: ArrivalSpec, seed: int) -> Iterator[float]:
             if rate > 0:
                 yield from _renewals(random, rate, 1.0, begin, min(end, spec.duration_s))
         return
+    if spec.kind == "diurnal":
+        yield from _waves(random, spec)
+        return
     yield from _renewals(random, spec.rate_per_s or 0.0, spec.cv if spec.kind == "gamma" else 1.0, 0.0, spec.duration_s)
 
 
@@ -56,6 +60,15 @@ def _renewals(random: np.random.Generator, rate: float, cv: float, begin: float,
                 return
             yield time
         last = float(times[-1])
+
+
+def _waves(random: np.random.Generator, spec: ArrivalSpec) -> Iterator[float]:
+    """A Poisson process whose rate swings as a cosine around its mean, lowest at the start: those of the highest rate, thinned."""
+    rate, swing, duration_s = spec.rate_per_s or 0.0, spec.swing, spec.duration_s or 0.0
+    for time in _renewals(random, rate * (1 + swing), 1.0, 0.0, duration_s):
+        share = (1 - swing * math.cos(2 * math.pi * time / spec.period_s)) / (1 + swing)
+        if random.random() < share:
+            yield time
 
 
 def token_lengths(spec: ArrivalSpec, seed: int) -> Iterator[tuple[int, int]]:

@@ -56,7 +56,7 @@ def peak_rate(arrivals: ArrivalSpec) -> float:
         return max(counts.values()) / WINDOW_S
     if arrivals.kind == "closed":
         raise InputError("a closed loop sends as fast as it is answered: a plan needs a rate, so arrivals of another kind")
-    return arrivals.rate_per_s or 0.0
+    return (arrivals.rate_per_s or 0.0) * (1.0 + arrivals.swing)
 
 
 def calls_a_request(serving: ServingSpec) -> dict[str, float]:
@@ -310,7 +310,7 @@ def _bounds(deployment: dict[str, Any]) -> dict[str, int]:
 def _autoscaling(search: Search, best: int) -> dict[str, Any] | None:
     """The plan with replicas that follow the load, where the load changes: its p99, and the share of replica time it holds."""
     service, fixed, _ = search.measured[best]
-    if service.document["arrivals"]["kind"] not in ("steps", "trace", "gamma"):
+    if service.document["arrivals"]["kind"] not in ("steps", "trace", "gamma", "diurnal"):
         return None
     document = copy.deepcopy(service.document)
     for deployment in document["deployments"]:
