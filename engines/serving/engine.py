@@ -41,8 +41,10 @@ if TYPE_CHECKING:
     from windtunnel.engines.serving.client import Sent
     from windtunnel.engines.serving.load import Loop
 
-START_S = {"serving": 60.0, "fastapi": 60.0, "ray-serve": 180.0}
-_MODULES = {"serving": "host", "fastapi": "baseline", "ray-serve": "ray_host"}
+START_S = {"ray-serve": 180.0}
+_START_S = 60.0
+_MODULES = {"serving": "host", "fastapi": "baseline", "ray-serve": "ray_host", "dask-serve": "fronts", "bulk-serve": "fronts"}
+_SCALING = ("serving", "ray-serve")
 STOP_S = 20.0
 _COMMON = (
     Option(name="host", default="127.0.0.1", doc="address to listen on; loopback unless told otherwise"),
@@ -78,6 +80,7 @@ class ServingSession:
         self._port = 0
         self._generator_per_s = 0.0
         self._said: list[str] = []  # what a server tells while it runs
+        self._more = {"behind": name.removesuffix("-serve")}
         self._samples: tuple[tuple[bytes, bytes], ...] = ()
 
     @property
@@ -93,8 +96,8 @@ class ServingSession:
         if serving is None:
             raise Unsupported(f"{self._name} answers requests ([arrivals] with [[deployments]]) and runs no operators")
         ray = self._name == "ray-serve"
-        if self._name == "fastapi" and any(d.replicas.minimum != d.replicas.maximum for d in serving.deployments):
-            raise Unsupported("fastapi runs a fixed number of workers; serving and ray-serve have an autoscaler")
+        if self._name not in _SCALING and any(d.replicas.minimum != d.replicas.maximum for d in serving.deployments):
+            raise Unsupported(f"{self._name} runs a fixed number of workers; {' and '.join(_SCALING)} have an autoscaler")
         self._samples = _samples(self._options["work"], serving)
         if any(d.resources.gpus for d in serving.deployments):
             raise Unsupported(f"{self._name} has no GPU to give to a deployment")
@@ -108,7 +111,7 @@ class ServingSession:
             self._launch(serving, number)
         self._generator_per_s = ceiling()  # while the servers start: a lower bound
         for process in self.processes:
-            _await_ready(process, START_S[self._name] + max(d.startup_s for d in serving.deployments))
+            _await_ready(process, START_S.get(self._name, _START_S) + max(d.startup_s for d in serving.deployments))
         if self._name != "fastapi":
             threading.Thread(target=self._listen, name="said", daemon=True).start()
 
@@ -126,7 +129,8 @@ class ServingSession:
         )  # fmt: skip
         self.processes.append(process)
         told = {
-            "deployments": [asdict(d) for d in serving.deployments], "options": dict(self._options), "fd": fd, "port": self._port,
+            "deployments": [asdict(d) for d in serving.deployments], "options": {**self._options, **self._more}, "fd": fd,
+            "port": self._port,
             "number": number, "timeout_s": self._timeout_s, "max_body": self._max_body,
             "response_bytes": serving.arrivals.response_bytes or None,
         }  # fmt: skip
@@ -279,7 +283,8 @@ class ServingEngine:
 
     def version(self) -> str:
         """windtunnel's version, or that of the library."""
-        return windtunnel.__version__ if self.name == "serving" else version({"ray-serve": "ray"}.get(self.name, self.name))
+        library = {"ray-serve": "ray", "dask-serve": "distributed", "fastapi": "fastapi"}.get(self.name)
+        return version(library) if library else windtunnel.__version__
 
     def open(self, cluster: ClusterSpec, options: Mapping[str, Any]) -> ServingSession:
         """Check the options; servers start when the deployments are known. Raises InputError."""
@@ -320,5 +325,30 @@ RayServeEngine = partial(
         "processes": "a Ray cluster of its own: controller, a proxy, one process a replica",
         "autoscaling": "Ray Serve's own; the record has the number of replicas over time",
         "resources": "replicas ask Ray for no CPUs: the processes share the machine, as on the other hosts",
+    },
+)  # fmt: skip
+_FRONT = (
+    Option(name="max_queued_requests", default=1000, doc="requests that may be inside; more are refused (503)"),
+    Option(name="request_timeout", default="30s", doc="a request that takes longer is answered as timed out (408)"),
+    Option(name="max_body", default="16MiB", doc="longer bodies are refused (413)"),
+    Option(name="client_timeout", default="10s", doc="how long a request may take to arrive, and an idle connection stays open"),
+    Option(name="max_connections", default=10_000, doc="connections at a time; more are refused (503)"),
+)
+_INSIDE = (
+    "deployments that the first one calls run in the same worker, one after another; batches and autoscaling are not offered"
+)
+DaskServeEngine = partial(
+    ServingEngine, "dask-serve", _FRONT,
+    {
+        "serving": "Dask has no server: a thin HTTP front submits a task for every request to a LocalCluster of processes",
+        "composition": _INSIDE, "router": "Dask's scheduler",
+    },
+)  # fmt: skip
+BulkServeEngine = partial(
+    ServingEngine, "bulk-serve",
+    (*_FRONT, Option(name="trigger", default="0s", doc="time between the starts of two rounds; 0: as soon as the last is done")),
+    {
+        "serving": "a batch engine asked to serve: rounds of all that waits, shared evenly among workers, with a barrier between",
+        "composition": _INSIDE, "router": "none: a round is cut into equal shares",
     },
 )  # fmt: skip

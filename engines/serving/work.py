@@ -16,7 +16,7 @@ from typing import Any
 from windtunnel.engines.models.streams import SERVICE, Factors
 
 from windtunnel.errors import InputError
-from windtunnel.serving import CallCost
+from windtunnel.serving import CallCost, DeploymentSpec, flatten
 
 Handler = Callable[[list[bytes]], "Sequence[bytes] | Iterator[bytes]"]
 EMULATED = ("spin", "sleep")
@@ -61,6 +61,27 @@ def find(kind: str) -> Any:
         raise InputError(
             f"option work = {kind!r} must be spin, sleep or module:function of a function that makes a handler: {error}"
         ) from error
+
+
+class Chain:
+    """All deployments of a scenario in one process: the first one's work, then what it calls, one after another."""
+
+    def __init__(self, deployments: Sequence[DeploymentSpec], kind: str, seed: int, number: int) -> None:
+        self._calls = {d.name: d.calls for d in deployments}
+        self._work = {d.name: handler(d.cost, kind, seed, i, number) for i, d in enumerate(deployments)}
+        self._first, self._number = deployments[0].name, number
+
+    def __call__(self, bodies: list[bytes]) -> list[tuple[bytes, list[list[Any]]]]:
+        """Each body's answer, and its visits: name, worker, queued, begun, ended (monotonic s), items."""
+        return [self._visit(self._first, body) for body in bodies]
+
+    def _visit(self, name: str, body: bytes) -> tuple[bytes, list[list[Any]]]:
+        begun = time.monotonic()
+        answer = b"".join(self._work[name]([body]))
+        visits: list[list[Any]] = [[name, self._number, begun, begun, time.monotonic(), 1]]
+        for callee in flatten(self._calls[name]):
+            visits += self._visit(callee, body)[1]
+        return answer, visits
 
 
 def reply(body: bytes, size: int | None) -> bytes:

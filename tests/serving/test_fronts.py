@@ -1,0 +1,47 @@
+"""Engines without a server of their own, behind the thin front: rounds of a batch engine, tasks of Dask."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import psutil
+import pytest
+
+pytest.importorskip("httptools")
+
+from windtunnel.engines.serving import engine as engines
+from windtunnel.engines.serving.load import Loop
+
+from tests.serving.conftest import SCENARIO
+from windtunnel.cluster import ClusterSpec
+from windtunnel.scenario import parse_scenario
+
+TEXT = (
+    SCENARIO
+    + '[[deployments]]\nname = "a"\nreplicas = 2\ncost = { per_call = "20ms" }\ncalls = ["b"]\n'
+    + '[[deployments]]\nname = "b"\ncost = { per_call = "1ms" }\n'
+)
+
+
+@pytest.mark.parametrize("name", ["bulk", "dask"])
+def test_every_request_is_answered_and_nothing_is_left(name: str, tmp_path: Path) -> None:
+    if name == "dask":
+        pytest.importorskip("distributed")
+    made = {"bulk": engines.BulkServeEngine, "dask": engines.DaskServeEngine}[name]()
+    scenario = parse_scenario(TEXT)
+    assert scenario.serving is not None
+    session = made.open(ClusterSpec.here(), {"work": "sleep"})
+    try:
+        session.prepare(scenario.workload.bind(tmp_path))
+        family = psutil.Process(session.processes[0].pid).children(recursive=True)
+        sent = session.ask(scenario.serving.arrivals, Loop(times=(0.0,) * 8))
+    finally:
+        session.close()
+    assert Counter(r.outcome for r in sent) == {"ok": 8}
+    assert all([v[0] for v in r.trace] == ["a", "b"] for r in sent)
+    workers = {r.trace[0][1] for r in sent}
+    assert workers == {0, 1}
+    if name == "bulk":  # rounds: the first request alone or with others, and shares that differ by one at most in each
+        assert max(v[3] for r in sent for v in r.trace) >= 4 * 0.02
+    assert not [p for p in family if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
