@@ -15,3 +15,22 @@ def statistics(latencies: np.ndarray) -> dict[str, float]:
         **{f"latency_{name}_s": float(value) for name, value in zip(PERCENTILES, found, strict=True)},
         "latency_max_s": float(latencies.max()),
     }
+
+
+_BATCH = 5
+
+
+def settling(latencies: np.ndarray) -> float:
+    """The share of the requests, in the order of sending, that belongs to the warm-up; 0.5: no steady state was seen.
+
+    MSER-5 (K. P. White, M. J. Cobb, S. C. Spratt, "A comparison of five steady-state truncation heuristics for simulation", WSC
+    2000): in batches of five, what is cut off is what makes the standard error of the mean of the rest smallest, up to one half.
+    """
+    count = len(latencies) // _BATCH
+    if count < 2 * _BATCH:
+        return 0.0
+    means = latencies[: count * _BATCH].reshape(count, _BATCH).mean(axis=1)
+    left = np.arange(count, 0, -1)
+    total, squares = (np.cumsum(v[::-1])[::-1] for v in (means, means**2))
+    error = ((squares - total**2 / left) / left**2)[: count // 2 + 1]
+    return float(np.argmin(error)) / count

@@ -25,7 +25,7 @@ import numpy as np
 import pyarrow as pa
 from windtunnel.engines.api import Capabilities, Option, Outcome, resolve_options
 from windtunnel.engines.models.arrivals import arrival_times
-from windtunnel.engines.models.latencies import statistics
+from windtunnel.engines.models.latencies import settling, statistics
 from windtunnel.engines.models.serving import RULES
 from windtunnel.engines.serving.work import EMULATED, find
 
@@ -46,11 +46,13 @@ _START_S = 60.0
 _MODULES = {"serving": "host", "fastapi": "baseline", "ray-serve": "ray_host", "dask-serve": "fronts", "bulk-serve": "fronts"}
 _SCALING = ("serving", "ray-serve")
 STOP_S = 20.0
+UNSTEADY = 0.49  # of the requests belong to the warm-up: there was no steady state
 _COMMON = (
     Option(name="host", default="127.0.0.1", doc="address to listen on; loopback unless told otherwise"),
     Option(name="work", default="spin", doc="what a deployment does: spin (burn the CPU time that its cost declares), sleep, or "
            "module:function of a function that makes a handler of bodies"),
     Option(name="seed", default=0, doc="arrivals, choices and drawn durations each derive a stream of their own from it"),
+    Option(name="steady", default=False, doc="a run whose latencies have not settled after half of its requests is invalid"),
     Option(name="send_lag", default="20ms", doc="a run whose 99th percentile of lateness in sending is above it is invalid"),
 )  # fmt: skip
 _HOST = (
@@ -165,6 +167,10 @@ class ServingSession:
                 f"the load generator sent 1 % of the requests {lag * 1e3:.1f} ms late or more, above "
                 f"send_lag = {self.lag_s * 1e3:g} ms; lower the rate or use a quieter machine"
             )
+        if self._options["steady"] and recorder.counters.get("warm_up_share", 0.0) >= UNSTEADY:
+            raise InvalidMeasurement(
+                "the latencies have not settled after half of the requests: the load is above what the server can do, or the run too short"
+            )
         wrong = sum(r.outcome == "wrong" for r in sent)
         if wrong:
             raise WrongResult(f"{wrong} of {len(sent)} answers were not what their requests ask for")
@@ -245,6 +251,7 @@ def write(recorder: Recorder, sent: list, serving: ServingSpec, duration_s: floa
     if len(ends):
         recorder.counters.update(statistics(np.array([r.done_s - r.intended_s for r in sent if r.outcome == "ok"])))
         recorder.counters["first_output_s"] = float(ends.min())
+        recorder.counters["warm_up_share"] = settling(np.array([r.done_s - r.intended_s for r in sent if r.outcome == "ok"]))
 
 
 def _samples(work: str, serving: ServingSpec) -> tuple[tuple[bytes, bytes], ...]:
@@ -293,6 +300,8 @@ class ServingEngine:
             value = chosen.get(name, 0)
             if isinstance(value, bool) or not isinstance(value, int) or value < -(self.name == "ray-serve"):
                 raise InputError(f"option {name} = {value!r} of engine {self.name!r} must be a whole number of 0 or more")
+        if not isinstance(chosen["steady"], bool):
+            raise InputError(f"option steady = {chosen['steady']!r} of engine {self.name!r} must be true or false")
         return ServingSession(self.name, chosen, cluster)
 
 

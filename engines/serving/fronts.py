@@ -39,21 +39,17 @@ _held: Chain | None = None  # of a worker process
 
 def _hold_in_pool(told: Told, number: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the front's to handle: it drains
-    _hold(told, number)
+    hold(told, number)
 
 
-def _hold_in_dask(told: Told, dask_worker: Any) -> None:
-    _hold(told, int(dask_worker.name))  # a LocalCluster names them 0, 1, ...
-
-
-def _hold(told: Told, number: int) -> None:
+def hold(told: Told, number: int) -> None:
     """Load what this worker runs, once."""
     global _held
     _held = Chain(told.deployments, told.options["work"], told.options["seed"], number)
     time.sleep(max(d.startup_s for d in told.deployments))
 
 
-def _serve(bodies: Sequence[bytes]) -> list[Served]:
+def work(bodies: Sequence[bytes]) -> list[Served]:
     """In a worker process."""
     assert _held is not None
     return _held(list(bodies))
@@ -124,7 +120,7 @@ class Rounds:
             done.set_exception(answer) if isinstance(answer, Exception) else done.set_result(answer)
 
     async def _run(self, pool: ProcessPoolExecutor, bodies: Sequence[bytes]) -> list[Served]:
-        return await asyncio.get_running_loop().run_in_executor(pool, _serve, bodies)
+        return await asyncio.get_running_loop().run_in_executor(pool, work, bodies)
 
     async def close(self) -> None:
         """End the processes."""
@@ -132,45 +128,6 @@ class Rounds:
             self._loop_task.cancel()
         for pool in self._pools:
             pool.shutdown(wait=True, cancel_futures=True)
-
-
-class DaskTasks:
-    """A task for every request on a LocalCluster of processes with one thread each."""
-
-    def __init__(self, told: Told) -> None:
-        self._told = told
-        self._cluster: Any = None
-        self._client: Any = None
-
-    async def open(self) -> None:
-        """Start the cluster, and load what every worker runs."""
-        import dask
-        from distributed import Client, LocalCluster
-
-        dask.config.set({"distributed.worker.daemon": True})
-        self._cluster = await LocalCluster(
-            n_workers=self._told.deployments[0].replicas.minimum, threads_per_worker=1, processes=True, host="127.0.0.1",
-            dashboard_address="127.0.0.1:0", asynchronous=True, silence_logs=50,
-        )  # fmt: skip
-        self._client = await Client(self._cluster, asynchronous=True)
-        await self._client.run(_hold_in_dask, self._told)
-
-    async def ask(self, body: bytes) -> Served:
-        """Submit, and fetch the result."""
-        future = self._client.submit(_serve, [body], pure=False)
-        try:
-            answers: list[Served] = await future
-        except asyncio.CancelledError:
-            await future.cancel()
-            raise
-        return answers[0]
-
-    async def close(self) -> None:
-        """End the cluster."""
-        if self._client is not None:
-            await self._client.close()
-        if self._cluster is not None:
-            await self._cluster.close()
 
 
 class Front:
@@ -233,13 +190,21 @@ class Front:
         self._counts[status] += 1
 
 
+def _behind(told: Told) -> Behind:
+    if told.options["behind"] != "dask":
+        return Rounds(told)
+    from windtunnel.engines.serving.dask_tasks import DaskTasks
+
+    return DaskTasks(told)
+
+
 async def serve(told: Told) -> None:
     """Until SIGTERM, SIGINT or the end of standard input."""
     loop, over = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, over.set)
     loop.add_reader(0, lambda: None if os.read(0, 4096) else over.set())
-    behind: Behind = DaskTasks(told) if told.options["behind"] == "dask" else Rounds(told)
+    behind = _behind(told)
     front = Front(told, behind)
     door = Door(front, parse_seconds(told.options["client_timeout"]), told.options["max_connections"])
     sweep = loop.create_task(door.sweep())
@@ -263,6 +228,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    from windtunnel.engines.serving import fronts  # what workers are sent must belong to a module, not to __main__
+    from windtunnel.engines.serving import fronts  # so that workers find what they are sent in a module, not in __main__
 
     fronts.main()

@@ -28,9 +28,10 @@ HIDDEN = {"sim": ("windtunnel.engines.adapters", "windtunnel.engines.local")}
 
 #: heavy library → the only files that import it
 HEAVY = {
-    "pyspark": "engines/adapters/spark", "dask": "engines/adapters/dask",
-    "distributed": ("engines/adapters/dask", "windtunnel/pool.py"),
-    "daft": "engines/adapters/daft.py", "pyflink": "engines/adapters/flink.py", "ray": ("engines/adapters/ray", "windtunnel/pool.py"),
+    "pyspark": "engines/adapters/spark", "dask": ("engines/adapters/dask", "engines/serving/dask_tasks.py"),
+    "distributed": ("engines/adapters/dask", "engines/serving/dask_tasks.py", "windtunnel/pool.py"),
+    "daft": "engines/adapters/daft.py", "pyflink": "engines/adapters/flink.py",
+    "ray": ("engines/adapters/ray", "engines/serving/ray_host.py", "windtunnel/pool.py"),
     "simpy": "sim/",
 }  # fmt: skip
 

@@ -160,6 +160,40 @@ def test_damaged_requests_get_an_answer_or_an_end(host: Any, cut: int, noise: by
     assert _raw(host, good).endswith(b"\r\n\r\nABC")
 
 
+@given(data=st.data())
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_answers_are_those_of_the_openapi_document(host: Any, data: st.DataObject) -> None:
+    """Any body and content type on any documented path and method: a documented status and content type, and a right answer."""
+    with urllib.request.urlopen(host.url + "-/openapi.json", timeout=10) as response:
+        paths = json.load(response)["paths"]
+    path = data.draw(st.sampled_from(sorted(paths)))
+    method = data.draw(st.sampled_from(sorted(paths[path])))
+    body = data.draw(st.binary(max_size=1200) | st.sampled_from([b"raise", b"pieces", b"{}", b"{", b"[" * 900]))
+    kind = data.draw(st.sampled_from([b"application/json", b"Application/JSON; charset=utf-8", b"text/plain", b"", b"\xff"]))
+    head = b"%b %b HTTP/1.1\r\nHost: h\r\nContent-Type: %b\r\nContent-Length: %d\r\n\r\n"
+    answer = _raw(host, head % (method.upper().encode(), path.encode(), kind, len(body)) + body)
+    documented = paths[path][method]["responses"]
+    (status,) = _statuses(answer)
+    assert str(status) in {**documented, "400": None, "413": None}
+    if str(status) in documented:
+        said = next(line for line in answer.split(b"\r\n") if line.startswith(b"Content-Type: ")).decode()
+        assert said.removeprefix("Content-Type: ").partition(";")[0] in documented[str(status)]["content"]
+    if path == "/" and status == 200 and b"chunked" not in answer:
+        assert answer.partition(b"\r\n\r\n")[2] == body.upper()
+
+
+def test_slow_clients_do_not_hold_up_others(host: Any) -> None:
+    slow = [socket.create_connection(("127.0.0.1", host._port), 5) for _ in range(60)]
+    try:
+        for client in slow:
+            client.sendall(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Le")
+        assert all(_raw(host, _post(b"n%d" % i)).endswith(b"N%d" % i) for i in range(20))
+        assert {client.recv(4096)[:12] for client in slow} == {b"HTTP/1.1 408"}
+    finally:
+        for client in slow:
+            client.close()
+
+
 def test_grpc_answers_streams_and_keeps_the_callers_deadline(host: Any) -> None:
     with grpc.insecure_channel(f"127.0.0.1:{GRPC}") as channel:
         ask = channel.unary_unary("/windtunnel.Serving/Ask")

@@ -24,7 +24,7 @@ TEXT = (
 )
 
 
-@pytest.mark.parametrize("name", ["bulk", "dask"])
+@pytest.mark.parametrize("name", ["bulk", pytest.param("dask", marks=pytest.mark.slow)])
 def test_every_request_is_answered_and_nothing_is_left(name: str, tmp_path: Path) -> None:
     if name == "dask":
         pytest.importorskip("distributed")
@@ -44,4 +44,4 @@ def test_every_request_is_answered_and_nothing_is_left(name: str, tmp_path: Path
     assert workers == {0, 1}
     if name == "bulk":  # rounds: the first request alone or with others, and shares that differ by one at most in each
         assert max(v[3] for r in sent for v in r.trace) >= 4 * 0.02
-    assert not [p for p in family if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+    assert not psutil.wait_procs(family, timeout=20)[1]  # multiprocessing's own helper ends a moment later

@@ -178,8 +178,8 @@ def test_a_scenario_runs_in_both_worlds(engine: str, tmp_path: Path, capsys: pyt
         assert run["requests"]["ok"] == run["requests"]["sent"] > 10
         assert run["latency_s"]["p50"] >= 0.0049
     assert real["throughput_per_s"] <= simulated["throughput_per_s"] * 1.1, "no overheads are simulated but the declared work"
-    assert main(["report", str(tmp_path / "run")]) == 2
-    assert "say nothing of a server" in capsys.readouterr().err
+    assert main(["report", str(tmp_path / "run")]) == 0
+    assert "lowest p99" in capsys.readouterr().out
 
 
 def test_a_run_whose_requests_were_sent_late_is_invalid(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
