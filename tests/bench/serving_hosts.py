@@ -1,8 +1,7 @@
 """Serving hosts against each other for real: ceilings in a closed loop, then both at half the weaker one's ceiling in an open loop.
 
-`python -m tests.bench.serving_hosts echo fastapi` (or `ray-serve:python`, `ray-serve:haproxy`; or `model` for EfficientNet on
-photographs). The embedded host and the other are started, measured and ended in turn, so that neither runs beside the other; every
-answer is compared with what it must be.
+`python -m tests.bench.serving_hosts echo fastapi ray-serve:haproxy ray-serve:python` (or `model`: EfficientNet on photographs). The
+embedded host comes first and last, the others between, each alone on the machine; every answer is compared with what it must be.
 """
 
 from __future__ import annotations
@@ -44,8 +43,9 @@ name = "one"
 replicas = {replicas}
 cost = {{ per_call = "0s" }}
 """
-CLIENTS = (1, 4, 8, 16, 32)
-PROBE_S = 2.0
+CLIENTS = (4, 16, 32)
+PROBE_S = 1.5
+OPEN_S = 6.0
 #: what is served: options, replicas, bytes of a request
 SERVED: dict[str, tuple[dict[str, Any], int, int]] = {
     "echo": ({}, 1, 100), "echo2": ({}, 2, 100), "model": ({"work": "windtunnel.workloads.inference.serve:Labels"}, 2, 0),
@@ -88,24 +88,27 @@ def at(session: Any, served: str, rate: float, seconds: float) -> dict[str, floa
     assert all(r.outcome == "ok" for r in sent), "an answer is missing or wrong"
     p50, p99, p999 = np.percentile([r.done_s - r.intended_s for r in sent], [50, 99, 99.9]) * 1e3
     lag = np.percentile([r.sent_s - r.intended_s for r in sent], 99) * 1e3
-    return {"p50_ms": p50, "p99_ms": p99, "p999_ms": p999, "lag_p99_ms": lag, "requests": len(sent)}
+    found = {"rate_per_s": rate, "p50_ms": p50, "p99_ms": p99, "p999_ms": p999, "lag_p99_ms": lag, "requests": len(sent)}
+    return {name: round(float(value), 3) for name, value in found.items()}
 
 
-def main(served: str, other: str, seconds: float = 8.0) -> None:
-    """Ceilings, then both at half the weaker one's, the embedded host before and after the other."""
-    found: dict[str, Any] = {"served": served}
+def main(served: str, *others: str) -> None:
+    """Ceilings, then each other host and the embedded one at half the weaker one's."""
     with started("serving", served) as session:
-        found["serving"] = {"ceiling_per_s": ceiling(session, served)}
-    with started(other, served) as session:
-        found[other] = {"ceiling_per_s": ceiling(session, served)}
-        found["rate_per_s"] = rate = 0.5 * min(found[n]["ceiling_per_s"] for n in ("serving", other))
-        found[other] |= at(session, served, rate, seconds)
+        own = ceiling(session, served)
+    print(json.dumps({"served": served, "host": "serving", "ceiling_per_s": round(own)}), flush=True)
+    rates = {}
+    for other in others:
+        with started(other, served) as session:
+            most = ceiling(session, served)
+            rates[other] = 0.5 * min(own, most)
+            print(
+                json.dumps({"host": other, "ceiling_per_s": round(most), **at(session, served, rates[other], OPEN_S)}), flush=True
+            )
     with started("serving", served) as session:
-        found["serving"] |= at(session, served, rate, seconds)
-    print(
-        json.dumps({k: {n: round(v, 3) for n, v in m.items()} if isinstance(m, dict) else m for k, m in found.items()}, indent=1)
-    )
+        for other, rate in rates.items():
+            print(json.dumps({"host": "serving", "as": other, **at(session, served, rate, OPEN_S)}), flush=True)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:3])
+    main(*sys.argv[1:])
