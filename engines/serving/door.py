@@ -12,73 +12,18 @@ import json
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Protocol, cast
+from typing import cast
 
 import httptools
+from windtunnel.engines.serving.messages import BYTES, GONE, Answer, Asked, Request, sentence
 from windtunnel.engines.serving.wire import TRACE
 
 OWN = "/-/"  # paths below it are the host's pages
 MOST_HEADER_BYTES = 64 * 1024
-GONE = 499  # counted for a request whose client left before it was answered
 LINGER_S = 2.0  # after an answer to a request that was not read to its end: until then its rest is read and dropped
 _LONGEST_LINE = 8 * 1024  # of the request line; more is refused
-_BYTES = "application/octet-stream"
 _TRACE = TRACE.encode()
-
-
-@dataclass(slots=True, kw_only=True, eq=False)
-class Request:
-    """What the host is asked. ``part``: sends a piece of the answer now; ``most_s``: a deadline of its own, in seconds from now.
-
-    ``task``: what works on it, None when it is answered.
-    """
-
-    body: bytes
-    trace: bool
-    part: Callable[[bytes], None] | None = None
-    most_s: float | None = None
-    begun_s: float = 0.0
-    expired: bool = False
-    task: asyncio.Task | None = None
-
-    def expire(self) -> None:
-        """Its deadline has passed."""
-        if self.task is not None:
-            self.expired = True
-            self.task.cancel()
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What the host says. ``more``: header lines."""
-
-    status: int
-    body: bytes
-    more: tuple[str, ...] = ()
-    kind: str = _BYTES
-
-
-def sentence(status: int, text: str, *more: str) -> Answer:
-    """An answer that says what is wrong."""
-    return Answer(status, text.encode() + b"\n", more, "text/plain; charset=utf-8")
-
-
-class Asked(Protocol):
-    """What the door needs of the host."""
-
-    most_bytes: int
-    draining: bool
-
-    async def answer(self, request: Request) -> Answer:
-        """A request for the first deployment."""
-
-    def page(self, method: str, path: str) -> Answer:
-        """Any other request."""
-
-    def count(self, status: int) -> None:
-        """An answer that the door gave by itself."""
 
 
 Handover = Callable[[], asyncio.Protocol]
@@ -338,7 +283,7 @@ class Connection(asyncio.Protocol):
         start = b""
         if not self._streaming:
             self._streaming = True
-            start = f"{_status_line(200)}\r\nContent-Type: {_BYTES}\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
+            start = f"{_status_line(200)}\r\nContent-Type: {BYTES}\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
         self._transport.write(start + b"%x\r\n%b\r\n" % (len(data), data))
 
     def _end_stream(self, answer: Answer) -> None:

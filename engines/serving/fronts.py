@@ -22,7 +22,8 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, Protocol
 
-from windtunnel.engines.serving.door import GONE, Answer, Door, Request, sentence
+from windtunnel.engines.serving.door import Door
+from windtunnel.engines.serving.messages import GONE, Answer, Request, sentence
 from windtunnel.engines.serving.process import Told
 from windtunnel.engines.serving.wire import TRACE
 from windtunnel.engines.serving.work import EMULATED, Chain, reply

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
-from windtunnel.engines.serving.door import Answer, Asked, Request
+from windtunnel.engines.serving.messages import Answer, Asked, Request
 from windtunnel.engines.serving.wire import TRACE
 
 SERVICE = "windtunnel.Serving"

@@ -20,7 +20,8 @@ from typing import Any
 import uvloop
 from windtunnel.engines.serving import pages
 from windtunnel.engines.serving.deployment import Deployment, Overloaded, ReplicaDied, Rules
-from windtunnel.engines.serving.door import GONE, Answer, Door, Request, sentence
+from windtunnel.engines.serving.door import Door
+from windtunnel.engines.serving.messages import GONE, Answer, Request, sentence
 from windtunnel.engines.serving.mounted import mount
 from windtunnel.engines.serving.process import Told
 from windtunnel.engines.serving.wire import TRACE

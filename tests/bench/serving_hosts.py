@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 from windtunnel.engines.serving.client import Sent, Target
 from windtunnel.engines.serving.engine import EmbeddedServingEngine, FastApiEngine, RayServeEngine
 from windtunnel.engines.serving.load import Loop, generate
@@ -83,13 +84,30 @@ def ceiling(session: Any, served: str) -> float:
 
 def at(session: Any, served: str, rate: float, seconds: float) -> dict[str, float]:
     """Latencies in an open loop of Poisson arrivals, in ms, and the generator's own lateness."""
+    before = _cpu_s(session)
     times = np.cumsum(np.random.default_rng(7).exponential(1 / rate, int(rate * seconds)))
     sent = ask(session, served, Loop(times=tuple(times.tolist())))
     assert all(r.outcome == "ok" for r in sent), "an answer is missing or wrong"
     p50, p99, p999 = np.percentile([r.done_s - r.intended_s for r in sent], [50, 99, 99.9]) * 1e3
     lag = np.percentile([r.sent_s - r.intended_s for r in sent], 99) * 1e3
-    found = {"rate_per_s": rate, "p50_ms": p50, "p99_ms": p99, "p999_ms": p999, "lag_p99_ms": lag, "requests": len(sent)}
+    cpu = (_cpu_s(session) - before) / len(sent) * 1e6
+    found = {
+        "cpu_us": cpu,
+        "rate_per_s": rate,
+        "p50_ms": p50,
+        "p99_ms": p99,
+        "p999_ms": p999,
+        "lag_p99_ms": lag,
+        "requests": len(sent),
+    }
     return {name: round(float(value), 3) for name, value in found.items()}
+
+
+def _cpu_s(session: Any) -> float:
+    """CPU seconds of the server's processes so far."""
+    roots = [psutil.Process(started.pid) for started in session.processes]
+    family = [p for root in roots for p in (root, *root.children(recursive=True))]
+    return sum(t.user + t.system for t in (p.cpu_times() for p in family))
 
 
 def main(served: str, *others: str) -> None:
