@@ -22,6 +22,7 @@ from windtunnel.reports.metrics import Curve, sampled
 from windtunnel.canonical import canonical_json
 from windtunnel.record import RunRecord
 from windtunnel.serving_document import OUTCOMES, TOKENS, replicas_over_time, serving_numbers
+from windtunnel.units import format_seconds
 
 LEVELS = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p999": 0.999}
 _RATES = ("rate_per_s", "steps", "concurrency", "file", "column", "duration_s")  # what a load differs in
@@ -287,7 +288,7 @@ def _verdict(points: Sequence[Point], curves: Sequence[Curves], matches: Sequenc
         if objective is not None:
             kept = found.highest
             told = "does not keep" if kept is None else f"keeps up to {kept:.4g}{unit}"
-            parts.append(f"{found.label}{world} {told} a p99 of {objective * 1e3:g} ms")
+            parts.append(f"{found.label}{world} {told} a p99 of {format_seconds(objective)}")
         elif found.knee is not None:
             parts.append(f"{found.label}{world} has its knee at {found.knee:.4g}{unit}")
     if not parts:

@@ -83,11 +83,11 @@ class Journal:
             span("serialize", name, begun_s, inside_s, partition=number, worker=worker)
         span("compute", name, inside_s, now, partition=number, worker=worker, rows=items)
 
-    def spent(self, call: Call, replica: Replica, came_s: float) -> None:
-        """A traced call has all its tokens: until its first chunk of the prompt it waited, which is part of its time to the first."""
+    def spent(self, call: Call, replica: Replica, begun_s: float) -> None:
+        """A traced call has all its tokens; until the first chunk of its prompt was computed it waited."""
         name, number, now = call.deployment.spec.name, call.request.number, call.env.now
-        self.recorder.span("queue", name, call.queued_s, came_s, partition=number, worker=replica.number)
-        self.recorder.span("compute", name, came_s, now, partition=number, worker=replica.number, rows=call.request.tokens[1])
+        self.recorder.span("queue", name, call.queued_s, begun_s, partition=number, worker=replica.number)
+        self.recorder.span("compute", name, begun_s, now, partition=number, worker=replica.number, rows=call.request.tokens[1])
 
     def told(self, request: Request, now: float) -> None:
         """The last token of a request is there."""

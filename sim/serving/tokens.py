@@ -37,7 +37,7 @@ class TokenReplica(Replica):
     def _arrive(self, call: Call) -> None:
         if self.loop.dead or call.over:
             return
-        self._begun_s[call] = self.loop.env._now
+        self._begun_s[call] = -1.0  # not yet
         call.done = False
         self.batcher.add(call, *call.request.tokens)
         if not self._stepping:
@@ -47,6 +47,9 @@ class TokenReplica(Replica):
         step = self.batcher.plan()
         self._stepping = step is not None
         if step is not None:
+            for sequence, _ in step.prefill:
+                if self._begun_s[sequence.key] < 0:
+                    self._begun_s[sequence.key] = self.loop.env._now
             self.loop.run(self.batcher.seconds(step) * self.factor(), 0.0, self._stepped, step)
 
     def _stepped(self, step: Step[Call]) -> None:

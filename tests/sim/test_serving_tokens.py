@@ -64,7 +64,9 @@ def test_no_more_than_so_many_at_once() -> None:
 
 def test_a_prompt_waits_for_memory() -> None:
     """Memory for 25 tokens: the second prompt of 20 begins when the first request has given its own back."""
-    assert values(streamed(2, 20, 2, ', kv_memory = "25KB", kv_per_token = "1KB"'), "ttft_s") == [30, 42 + 30]
+    run = streamed(2, 20, 2, ', kv_memory = "25KB", kv_per_token = "1KB"')
+    assert values(run, "ttft_s") == [30, 42 + 30]
+    assert [round(1e3 * (s[6] - s[5]), 6) for s in run.spans if s[0] == "queue"] == [0, 42]
 
 
 def test_what_never_fits_is_refused() -> None:
