@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from windtunnel.reports import stats
 
 from windtunnel.canonical import canonical_json
+from windtunnel.devices import told as on_devices
 from windtunnel.record import RunRecord
 
 AA_MARK = " (A/A)"
@@ -93,7 +94,7 @@ def titles(groups: Mapping[Key, Sequence[RunRecord]]) -> dict[Key, str]:
 
 def _title(record: RunRecord) -> str:
     sweep = "".join(f", {name.rpartition('.')[2]} = {value}" for name, value in record.sweep.items())
-    return f"{record.workload} at scale {record.scale:g}{sweep}"
+    return f"{record.workload} at scale {record.scale:g}{on_devices(record.cluster_spec, record.workload_spec)}{sweep}"
 
 
 def _cluster(record: RunRecord) -> str:

@@ -9,7 +9,9 @@ the figures do not know. The module knows no engine and measures nothing.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from windtunnel.cluster import DeviceSpec
 from windtunnel.errors import InputError, nearest
@@ -92,6 +94,15 @@ def device_spec(kind: str, count: int = 1) -> DeviceSpec:
         known = ("slot", "cuda", "cuda:0", *(EMULATED + k for k in KINDS))
         raise InputError(f"device {kind!r} is none of a known kind{nearest(kind, known)}; known: {', '.join(known)}")
     return DeviceSpec(kind=kind, count=count)
+
+
+def told(cluster: Mapping[str, Any], workload: Mapping[str, Any]) -> str:
+    """What every title says of a run whose operators used emulated devices, from a record's specs: `` on emulated:A10G``; else nothing."""
+    operators = (workload.get("pipeline") or {}).get("operators") or ()
+    if not any((op.get("resources") or {}).get("gpus") for op in operators):
+        return ""
+    kinds = (str((n.get("gpus") or {}).get("kind", "")) for n in cluster.get("nodes") or ())
+    return "".join(f" on {kind}" for kind in dict.fromkeys(kinds) if is_emulated(kind))
 
 
 def parse_devices(text: str) -> DeviceSpec:

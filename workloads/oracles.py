@@ -119,11 +119,15 @@ _SQL_TYPES = {"int64": "BIGINT", "double": "DOUBLE", "string": "VARCHAR", "date3
 # -- cache ------------------------------------------------------------------------------------------------------------
 
 
-def cached(bound: BoundWorkload, kind: str, reference: str, make: Callable[[], pa.Table]) -> pa.Table:
-    """What ``make`` computes, kept beside the data under the digests of the workload and of the text ``reference``."""
+def cached(bound: BoundWorkload, kind: str, reference: str, make: Callable[[], pa.Table], *, of_data: bool = False) -> pa.Table:
+    """What ``make`` computes, kept beside the data under the digests of the workload and of the text ``reference``.
+
+    ``of_data``: it follows from the data alone, whatever batches and devices the workload asks for.
+    """
     import pyarrow.parquet as pq
 
-    path = bound.folder / f"{kind}-{bound.workload.digest()}-{digest(reference)}.parquet"
+    whose = "data" if of_data else bound.workload.digest()
+    path = bound.folder / f"{kind}-{whose}-{digest(reference)}.parquet"
     if not path.exists():
         _write_atomically(make(), path)
     return pq.read_table(path)

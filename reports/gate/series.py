@@ -16,6 +16,7 @@ from typing import Any
 from windtunnel.reports.arms import is_aa
 
 from windtunnel.canonical import canonical_json, digest
+from windtunnel.devices import told
 from windtunnel.environment import host_key
 from windtunnel.errors import InputError
 from windtunnel.record import RunRecord
@@ -93,7 +94,7 @@ def of_records(records: Iterable[RunRecord]) -> tuple[Series, ...]:
 def _subject(record: RunRecord) -> str:
     sweep = "".join(f", {name.rpartition('.')[2]} = {value}" for name, value in sorted(record.sweep.items()))
     world = "simulated " if record.clock == "virtual" else ""
-    return f"{record.workload} at scale {record.scale:g}{sweep} · {world}{record.label}"
+    return f"{record.workload} at scale {record.scale:g}{told(record.cluster_spec, record.workload_spec)}{sweep} · {world}{record.label}"
 
 
 def _series(subject: str, records: list[RunRecord], again: list[RunRecord]) -> Series:

@@ -14,7 +14,7 @@ from windtunnel.workloads.inference import session as sessions
 from windtunnel.workloads.inference.claims import Claim, open_devices, take_totals
 from windtunnel.workloads.inference.session import Session, save_answers
 
-from windtunnel.devices import KINDS, REFERENCE_GMACS, device_spec, emulated, parse_devices
+from windtunnel.devices import KINDS, REFERENCE_GMACS, device_spec, emulated, parse_devices, told
 from windtunnel.errors import InputError, OutOfMemory, RunFailed
 from windtunnel.scenario import parse_scenario
 
@@ -209,3 +209,12 @@ def test_recorded_models_of_other_folders_are_kept(tmp_path: Path) -> None:
     assert any(folder == tmp_path for folder, _ in sessions._Recording.kept)
     save_answers(tmp_path)
     assert not any(folder == tmp_path for folder, _ in sessions._Recording.kept)
+
+
+def test_titles_of_emulated_runs_say_so() -> None:
+    nodes = {"nodes": [{"gpus": {"kind": "emulated:T4", "count": 2}}, {"gpus": {"kind": "slot", "count": 1}}]}
+    asking = {"pipeline": {"operators": [{"resources": {"gpus": 0.5}}]}}
+    assert told(nodes, asking) == " on emulated:T4"
+    assert told(nodes, {"pipeline": {"operators": [{"resources": {"gpus": 0}}]}}) == ""
+    assert told({"nodes": [{"gpus": {"kind": "cuda:0"}}]}, asking) == ""
+    assert told({}, {}) == ""

@@ -69,7 +69,7 @@ def _check_rows(
     names = [name for name, _ in schema]
     if set(output.column_names) != set(names):
         raise WrongResult(f"the output has columns {', '.join(output.column_names)}, not {', '.join(names)}")
-    expected = cached(bound, "reference", f"{what}s one by one, version 1", lambda: reference(bound)).sort_by("id")
+    expected = cached(bound, "reference", f"{what}s one by one, version 1", lambda: reference(bound), of_data=True).sort_by("id")
     output = output.sort_by("id")
     if output.num_rows != expected.num_rows:
         raise WrongResult(f"the output has {output.num_rows} rows, the reference {expected.num_rows}")

@@ -27,7 +27,7 @@ def check_cascade(bound: BoundWorkload, output: pa.Table) -> None:
     names = [name for name, _ in reading.READ]
     if set(output.column_names) != set(names):
         raise WrongResult(f"the output has columns {', '.join(output.column_names)}, not {', '.join(names)}")
-    expected = cached(bound, "reference", "pages one by one, version 1", lambda: _reference(bound)).sort_by(_ORDER)
+    expected = cached(bound, "reference", "pages one by one, version 1", lambda: _reference(bound), of_data=True).sort_by(_ORDER)
     output = output.sort_by(_ORDER)
     if output.num_rows != expected.num_rows:
         raise WrongResult(f"the output has {output.num_rows} lines, the reference {expected.num_rows}")
