@@ -55,7 +55,7 @@ class Streaming:
     """The model. ``queued_blocks`` (None: the output of `QUEUED_TASKS` tasks a CPU, `LEAST_QUEUED` at least) and ``queued_fraction``
     (of the object store, shared by all edges): bounds of queued output.
 
-    ``backpressure`` False and ``autoscale`` False switch the mechanisms off (ablations).
+    ``backpressure`` False and ``autoscale`` False switch the mechanisms off, ``fixed`` True the sharing of CPUs (ablations).
     """
 
     tick_s = 0.0
@@ -71,11 +71,13 @@ class Streaming:
         backpressure: bool = True,
         autoscale: bool = True,
         ahead: bool = True,
+        fixed: bool = False,
     ) -> None:
         self._most_queued = queued_blocks
         self._queued_fraction = queued_fraction
         self._backpressure = backpressure
         self._autoscale = autoscale
+        self._fixed = fixed
         self._ahead = ahead  # whether a task may be queued behind a worker's running one
 
     def start(self, job: Job, view: View) -> list[Action]:
@@ -110,6 +112,8 @@ class Streaming:
         self._unsettled = list(job.stages)  # not complete yet
         cpus = sum(n.cpus for n in view.nodes)
         self._queued_tasks = max(LEAST_QUEUED, QUEUED_TASKS * cpus)
+        sharing = sum(1 for s in job.stages if s.state.kind == "stateless" and s.resources.cpus)
+        self._most_running = max(1, int(cpus / max(1, sharing))) if self._fixed else math.inf
         actions: list[Action] = []
         for stage in job.stages:
             actions += self._first_actors(stage)
@@ -366,6 +370,8 @@ class Streaming:
     def _admits(self, index: int) -> bool:
         """Backpressure: whether one more task may run, counting each running one as a task's usual output."""
         running, queued = self._running[index], self._queued[index]
+        if running >= self._most_running and self._job.stages[index].state.kind == "stateless":
+            return False
         if not self._pushes[index] or queued + running == 0:
             return True
         if self._outputs[index][0]:
@@ -430,6 +436,12 @@ ENTRY = ModelEntry(
         ),
         Option(name="queued_fraction", default=0.5, doc="share of the object store that queued blocks of all edges may fill"),
         Option(name="backpressure", default=True, doc="whether full queues hold a stage back", choices=(True, False)),
+        Option(
+            name="fixed",
+            default=False,
+            choices=(True, False),
+            doc="whether each stateless stage keeps an equal share of the CPUs, whatever waits for the others (an ablation)",
+        ),
         Option(name="autoscale", default=True, doc="whether actor pools grow above their minimum", choices=(True, False)),
     ),
     features={"backpressure": "bounded blocks and bytes queued between stages"},

@@ -319,3 +319,13 @@ def test_finish_lists_the_result_in_order() -> None:
             partitions = [next(launch.partition for launch in world.done if launch.task == t) for t in tasks]
             assert partitions == sorted(partitions)
     assert Finish
+
+
+def test_fixed_parallelism_leaves_a_stage_its_share_and_no_more() -> None:
+    """Three workers for two stages: one task of the source at a time, though two workers are idle."""
+    model = Streaming(fixed=True)
+    model.start(TWO_STAGES, View())
+    launches = _launches(model.on_event(WorkerJoined(0), View()) + model.on_event(WorkerJoined(1), View()))
+    assert [t.stage for t in launches] == [0]
+    after = _launches(model.on_event(TaskDone(launches[0].task, [_block(0, 0, 0)]), View()))
+    assert sorted(t.stage for t in after) == [0, 1]
