@@ -81,7 +81,7 @@ class Host:
                 raise
             answer = self._late()
         finally:
-            request.task = None
+            request.task, request.body = None, b""  # whoever still knows of it keeps no memory of it
         self.count(answer.status)
         self._times.add(time.monotonic() - request.begun_s)
         return answer
@@ -177,6 +177,8 @@ class Deadlines:
             asyncio.get_running_loop().call_later(max(request.most_s, 0.0), request.expire)
             return request.begun_s + request.most_s
         deadline_s = request.begun_s + self._seconds
+        while self._waiting and self._waiting[0][1].task is None:  # answered long before
+            self._waiting.popleft()
         self._waiting.append((deadline_s, request))
         if not self._armed:
             self._armed = True
