@@ -188,10 +188,10 @@ class LocalWorld:
         process = self._spare() or self._spawn()
         process.worker, process.stage = action.worker, action.stage
         self._by_worker[action.worker] = process
-        process.pipe.send_bytes(self._job_message)
+        _tell(process, self._job_message)
         if action.stage >= 0:
             process.loaded = False
-            process.pipe.send_bytes(pickle.dumps(LoadMessage(action.stage)))
+            _tell(process, pickle.dumps(LoadMessage(action.stage)))
         elif process.up:
             self._events.append(WorkerJoined(action.worker))
 
@@ -206,7 +206,7 @@ class LocalWorld:
         if process.tasks or not process.loaded:
             self._dismiss(process)
             return
-        process.pipe.send_bytes(pickle.dumps(EndMessage()))
+        _tell(process, pickle.dumps(EndMessage()))
         process.worker = process.stage = -1
 
     def _launch(self, action: Launch) -> None:
@@ -226,8 +226,7 @@ class LocalWorld:
         process.tasks[action.task] = (action, time.perf_counter())
         if action.attempt:
             self._recorder.count("retries")
-        with contextlib.suppress(BrokenPipeError, ConnectionError):  # the selector tells of its death
-            process.pipe.send_bytes(pickle.dumps(message, protocol=5))
+        _tell(process, pickle.dumps(message, protocol=5))
 
     def _released(self, action: Release) -> None:
         self._release(action.blocks)
@@ -401,8 +400,7 @@ class LocalWorld:
         if process.tasks or not process.up or not process.loaded:
             process.popen.kill()
         else:
-            with contextlib.suppress(OSError):
-                process.pipe.send_bytes(pickle.dumps(None))
+            _tell(process, pickle.dumps(None))
         process.pipe.close()
         _reap(process.popen)
 
@@ -413,8 +411,7 @@ class LocalWorld:
             if process.tasks or not process.up or not process.loaded:
                 self._dismiss(process)
             else:
-                with contextlib.suppress(OSError):
-                    process.pipe.send_bytes(end)
+                _tell(process, end)
                 process.worker = process.stage = -1
         for (kind, stage), since in self._notes.items():
             assert self._job is not None
@@ -434,6 +431,12 @@ class LocalWorld:
 
 def _load_s(stage: Stage) -> float:
     return stage.state.load_s if stage.state.kind == "actor" else -1.0
+
+
+def _tell(process: Process, data: bytes) -> None:
+    """Send to a worker; one that has just died hears nothing, and the selector tells of its death."""
+    with contextlib.suppress(OSError):
+        process.pipe.send_bytes(data)
 
 
 def _has_stderr() -> bool:

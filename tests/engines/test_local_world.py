@@ -104,6 +104,16 @@ def test_killed_workers_in_every_phase_cost_time_but_no_rows(
 
 
 @pytest.mark.linux
+def test_workers_that_died_between_runs_are_replaced(session: LocalSession, data_root: Path, tmp_path: Path) -> None:
+    """Nobody listened when they died: the next run tells a job to processes that hear nothing."""
+    bound = load_workload("tpch_q12", scale=0.002).bind(data_root)
+    session.prepare(bound)
+    for process in list(session.world._processes.values()):
+        process.popen.kill()
+        process.popen.wait()
+    bound.verify(answer_of(session.run(bound, Recorder(), tmp_path)))
+
+
 def test_a_worker_that_always_dies_fails_the_run_in_one_sentence(session: LocalSession, data_root: Path, tmp_path: Path) -> None:
     bound = _with_kernel("tests.engines.test_local_world:suicide").bind(data_root)
     session.prepare(bound)
