@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import re
 import shutil
 import signal
 import threading
@@ -27,10 +28,10 @@ from windtunnel.workload import BoundWorkload
 KILLS = 20
 HANGS_S = 240.0
 
-#: engine → what the command line of its worker processes holds
+#: engine → what the command line of its worker processes holds (a raylet ends with its agents, which are no workers)
 WORKERS = {
     "bulk": "windtunnel.engines.local.worker", "streaming": "windtunnel.engines.local.worker", "dask": "multiprocessing.spawn",
-    "spark": "pyspark.daemon", "ray": "ray::", "ray-core": "ray::", "daft": "daft.execution.udf_worker", "flink": "pyflink.fn_execution",
+    "spark": "pyspark.daemon", "ray": "^ray::(?!.*Agent)", "ray-core": "^ray::(?!.*Agent)", "daft": "daft.execution.udf_worker", "flink": "pyflink.fn_execution",
     "mapreduce": "mapreduce_worker",
 }  # fmt: skip
 NO_WORKER = {"duckdb": "one process: killing it is killing the cell", "polars": "one process: killing it is killing the cell"}
@@ -53,7 +54,7 @@ def victims(pattern: str) -> list[psutil.Process]:
     found = []
     for process in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.Error):
-            if pattern in " ".join(process.cmdline()) and process.status() != psutil.STATUS_ZOMBIE:
+            if re.search(pattern, " ".join(process.cmdline())) and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
     return found
 
