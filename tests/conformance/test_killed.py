@@ -31,7 +31,8 @@ HANGS_S = 240.0
 #: engine → what the command line of its worker processes holds (a raylet ends with its agents, which are no workers)
 WORKERS = {
     "bulk": "windtunnel.engines.local.worker", "streaming": "windtunnel.engines.local.worker", "dask": "multiprocessing.spawn",
-    "spark": "pyspark.daemon", "ray": "^ray::(?!.*Agent)", "ray-core": "^ray::(?!.*Agent)", "daft": "daft.execution.udf_worker", "flink": "pyflink.fn_execution",
+    "spark": "pyspark.daemon", "ray": "^ray::(?!.*Agent)", "ray-core": "^ray::(?!.*Agent)",
+    "daft": "daft.execution.udf_worker", "flink": "pyflink.fn_execution",
     "mapreduce": "mapreduce_worker",
 }  # fmt: skip
 NO_WORKER = {"duckdb": "one process: killing it is killing the cell", "polars": "one process: killing it is killing the cell"}
