@@ -100,7 +100,12 @@ class FlinkSession(ForeignSession):
         }  # fmt: skip
         if address is not None:
             host, _, port = address.removeprefix("http://").partition(":")
-            where = {"execution.target": "remote", "rest.address": host, "rest.port": port or "8081"}
+            where = {
+                "execution.target": "remote",
+                "rest.address": host,
+                "rest.port": port or "8081",
+                "pipeline.jars": _python_jar(),
+            }
         return {
             **where, "parallelism.default": self._cluster.cpus, "python.executable": sys.executable,
             "python.client.executable": sys.executable, "python.fn-execution.arrow.batch.size": self._rows,
@@ -267,6 +272,13 @@ def collected(table: Any) -> pa.Table:
         return kinds.empty_table()
     serializer = ArrowSerializer(kinds, schema.to_row_data_type(), pytz.utc)
     return pa.Table.from_batches(list(serializer.load_from_iterator(batches)))
+
+
+def _python_jar() -> str:
+    """The jar with Flink's Python and Arrow operators, which a cluster has only among its optional ones."""
+    import pyflink
+
+    return ";".join(f"file://{p}" for p in sorted(Path(pyflink.__file__).parent.glob("opt/flink-python*.jar")))
 
 
 def _write_stream(table: pa.Table, path: Path, rows: int) -> None:

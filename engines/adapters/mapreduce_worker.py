@@ -35,7 +35,7 @@ def read_blocks(path: str) -> Iterator[tuple[int, pa.Table]]:
             yield partition, _table(file.read(size))
 
 
-def _table(data: bytes | memoryview) -> pa.Table:
+def _table(data: bytes) -> pa.Table:
     return pa.ipc.open_stream(pa.py_buffer(data)).read_all()
 
 
@@ -81,7 +81,8 @@ def answer(task: dict[str, Any], received: list[bytes]) -> Answer:
 
 
 def _reduced(work: Work, place: tuple[int, ...], received: list[bytes], sides: list[pa.Table], inputs: int) -> Answer:
-    by_input = [[_table(memoryview(b)[1:]) for b in received if b[0] == tag] for tag in range(inputs)]
+    # b[1:] is a copy: behind the first byte Arrow's buffers would not be aligned
+    by_input = [[_table(b[1:]) for b in received if b[0] == tag] for tag in range(inputs)]
     if not all(by_input):  # no row of one side in this partition: an inner join or a group of nothing
         return
     work.split = len(by_input[0]) if inputs > 1 else 0

@@ -28,12 +28,12 @@ from windtunnel.workload import BoundWorkload
 KILLS = 20
 HANGS_S = 240.0
 
-#: engine → what the command line of its worker processes holds (a raylet ends with its agents, which are no workers)
+#: engine → what the command line of its worker processes holds (a raylet ends with its agents, and a JVM names its workers)
 WORKERS = {
     "bulk": "windtunnel.engines.local.worker", "streaming": "windtunnel.engines.local.worker", "dask": "multiprocessing.spawn",
     "spark": "pyspark.daemon", "ray": "^ray::(?!.*Agent)", "ray-core": "^ray::(?!.*Agent)",
     "daft": "daft.execution.udf_worker", "flink": "pyflink.fn_execution",
-    "mapreduce": "mapreduce_worker",
+    "mapreduce": r"^\S*python\S* -m \S*mapreduce_worker$",
 }  # fmt: skip
 NO_WORKER = {"duckdb": "one process: killing it is killing the cell", "polars": "one process: killing it is killing the cell"}
 
