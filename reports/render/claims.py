@@ -51,7 +51,7 @@ def flips(judged: Judged) -> str:
         points = [p for p in judged.points if p.state == state]
         if points:
             parts.append(f"{word} {', '.join(_point(p) for p in points)}")
-    return "; ".join(parts)
+    return "; ".join(parts) or "nothing was measured"
 
 
 def _point(point: Point) -> str:
