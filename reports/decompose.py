@@ -27,7 +27,8 @@ Basis = Literal["measured", "lower bound", "upper bound", "one side", "rest"]
 #: which of the embedded pair works as an engine does; the simulated engines of these names are built on the same two
 MODELS = {
     "bulk": "bulk", "spark": "bulk", "mapreduce": "bulk",
-    "streaming": "streaming", "ray": "streaming", "flink": "streaming", "dask": "streaming", "daft": "streaming",
+    "streaming": "streaming", "ray": "streaming", "ray-core": "streaming", "flink": "streaming", "dask": "streaming",
+    "daft": "streaming",
 }  # fmt: skip
 NAMES = {
     "start": "start-up", "model": "model", "loading": "loading models", "kernels": "kernels", "bridge": "bridge and serialization",

@@ -196,7 +196,7 @@ def part_note(part: Part) -> str:
 def decomposition_title(found: Decomposition) -> str:
     """What is taken apart, in a sentence."""
     if found.models is None:
-        model = "the embedded pair was not measured beside them, so that the model's part is in the others"
+        model = "the model's part is in the others: it shows only between engines that work as bulk or streaming do, with both beside them"
     elif found.models[0] == found.models[1]:
         model = f"both work as {found.models[0]} does: the model makes no difference"
     else:
