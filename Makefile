@@ -36,7 +36,7 @@ demo: $(VENV)/.base ## compare ETL on TPC-H data across engines, real and simula
 	$(BIN)/windtunnel demo
 
 test: setup ## the test suite (minutes)
-	$(BIN)/python -m pytest -q -m "not slow"
+	$(BIN)/python -m pytest -q -m "not slow" -n 2 --dist loadgroup
 
 test-all: setup ## the test suite with its long parts
 	$(BIN)/python -m pytest -q
