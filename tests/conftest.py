@@ -39,6 +39,7 @@ def _sessions() -> set[str]:
     return {p.name for p in shm.glob(f"windtunnel-{os.getpid()}-*")} if shm.is_dir() else set()
 
 
+@pytest.hookimpl(tryfirst=True)  # before what reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip with a reason what this machine cannot run; tests that share an open engine stay in one process."""
     for item in items:
