@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import pytest
 from windtunnel.engines.models.catalogue import ENTRIES
 from windtunnel.sim.calibrate import calibrate
 
+from tests.conformance.harness import ETL
 from windtunnel.cell import run_cell
 from windtunnel.cellspec import CellSpec, WorkloadChoice, cell_digest
 from windtunnel.cluster import ClusterSpec, NodeSpec
@@ -20,6 +23,9 @@ SCALE = 0.01
 MODELS = ("bulk", "streaming")
 ROOMY = ClusterSpec(nodes=(NodeSpec(cpus=2, memory_bytes=16 * 2**30),))  # Flink keeps a process for every operator
 MODELLED = tuple(name for name in ENTRIES if name not in MODELS)
+NAMES = [pytest.param(n, marks=[] if n in (*ETL, "images") else [pytest.mark.slow]) for n in WORKLOADS]  # models take their time
+
+Measured = Callable[[str], tuple[dict[str, RunRecord], Path]]
 
 
 def run(name: str, engine: str, cluster: ClusterSpec, data_root: Path, scratch: Path, **options: Any) -> tuple[RunRecord, ...]:
@@ -37,34 +43,32 @@ def run(name: str, engine: str, cluster: ClusterSpec, data_root: Path, scratch: 
 
 
 @pytest.fixture(scope="module")
-def measured(
-    data_root: Path, two_cpus: ClusterSpec, tmp_path_factory: pytest.TempPathFactory
-) -> dict[tuple[str, str], tuple[RunRecord, ...]]:
-    """Real runs of every workload."""
+def measured(data_root: Path, two_cpus: ClusterSpec, tmp_path_factory: pytest.TempPathFactory) -> Measured:
+    """Real runs of a workload by engine, and costs fitted to them; made when they are first asked for."""
     scratch = tmp_path_factory.mktemp("scratch")
-    return {(w, m): run(w, m, two_cpus, data_root, scratch) for m in MODELS for w in WORKLOADS}
 
+    @cache
+    def of(name: str) -> tuple[dict[str, RunRecord], Path]:
+        runs = {m: run(name, m, two_cpus, data_root, scratch) for m in MODELS}
+        costs = scratch / f"{name}.json"
+        calibrate([r for records in runs.values() for r in records], provenance={}).save(costs)
+        return {m: records[-1] for m, records in runs.items()}, costs
 
-@pytest.fixture(scope="module")
-def costs(measured: dict[tuple[str, str], tuple[RunRecord, ...]], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Costs fitted to them."""
-    path = tmp_path_factory.mktemp("costs") / "costs.json"
-    calibrate([r for runs in measured.values() for r in runs], provenance={}).save(path)
-    return path
+    return of
 
 
 @pytest.mark.parametrize("model", MODELS)
-@pytest.mark.parametrize("name", WORKLOADS)
+@pytest.mark.parametrize("name", NAMES)
 def test_a_workload_runs_in_both_worlds(
     name: str,
     model: str,
-    measured: dict[tuple[str, str], tuple[RunRecord, ...]],
-    costs: Path,
+    measured: Measured,
     two_cpus: ClusterSpec,
     data_root: Path,
     tmp_path: Path,
 ) -> None:
-    real = measured[name, model][-1]
+    runs, costs = measured(name)
+    real = runs[model]
     simulated = run(name, f"sim:{model}", two_cpus, data_root, tmp_path, calibration=str(costs))[-1]
     assert (real.status, simulated.status) == ("ok", "ok"), (real.reason, simulated.reason)
     assert simulated.makespan_s is not None
@@ -76,16 +80,16 @@ def test_a_workload_runs_in_both_worlds(
 
 
 @pytest.mark.parametrize("engine", MODELLED)
-@pytest.mark.parametrize("name", WORKLOADS)
+@pytest.mark.parametrize("name", NAMES)
 def test_a_workload_runs_on_every_simulated_engine(
     name: str,
     engine: str,
-    measured: dict[tuple[str, str], tuple[RunRecord, ...]],
-    costs: Path,
+    measured: Measured,
     data_root: Path,
     tmp_path: Path,
 ) -> None:
-    real = measured[name, "bulk"][-1]
+    runs, costs = measured(name)
+    real = runs["bulk"]
     simulated = run(name, f"sim:{engine}", ROOMY, data_root, tmp_path, calibration=str(costs))[-1]
     assert simulated.status == "ok", simulated.reason
     assert simulated.makespan_s is not None and simulated.rows_out is not None and real.rows_out is not None
