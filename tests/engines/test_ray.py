@@ -36,15 +36,17 @@ class Model:
 
 
 def test_a_pool_of_open_size_leaves_cpus_to_read_with() -> None:
-    tuned = adapter._kernel(stateful(), 4)
+    tuned = adapter._kernel(stateful(), 4, 1)
     assert (tuned["compute"].min_size, tuned["compute"].max_size, tuned["num_cpus"]) == (4, 4, 0.5)
-    stock = adapter._kernel(stateful(), None)
+    two = adapter._kernel(stateful(), 4, 2)
+    assert two["num_cpus"] == 0.25, "all pools together claim half of the CPUs"
+    stock = adapter._kernel(stateful(), None, 1)
     assert (stock["compute"].min_size, stock["compute"].max_size, stock["num_cpus"]) == (1, float("inf"), 1.0)
 
 
 def test_a_pool_that_the_plan_sizes_is_as_the_plan_says() -> None:
     asked = stateful(concurrency=Concurrency(minimum=1, maximum=3), resources=Resources(cpus=0.5, gpus=1.0))
-    given = adapter._kernel(asked, 8)
+    given = adapter._kernel(asked, 8, 1)
     assert (given["compute"].min_size, given["compute"].max_size) == (1, 3)
     assert (given["num_cpus"], given["num_gpus"], given["batch_size"]) == (0.5, 1.0, 8)
 

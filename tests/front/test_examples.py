@@ -17,7 +17,10 @@ FILES = sorted((Path(__file__).parents[2] / "examples").glob("*.toml"))
 @pytest.mark.parametrize("file", FILES, ids=lambda f: f.stem)
 def test_both_worlds_know_every_option_that_they_are_given(file: Path) -> None:
     scenario = load_scenario(file)
-    for simulated in (True, False):
+    tokens = (
+        any(d.tokens for d in scenario.workload.serving.deployments) if scenario.workload and scenario.workload.serving else False
+    )
+    for simulated in (True,) if tokens else (True, False):  # token streams are simulated only
         for choice in scenario_experiment(scenario, simulated=simulated).workloads:
             for engine in choice.engines or ():
                 assert engine.name.startswith("sim:") is simulated

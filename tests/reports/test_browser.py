@@ -69,6 +69,7 @@ def test_the_page_stands_alone_and_fits(browser: Any, page: Path, width: int) ->
         "comparison",
         "bottlenecks",
         "effects",
+        "parts",
         "fidelity",
         "timelines",
         "options",

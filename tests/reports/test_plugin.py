@@ -48,7 +48,8 @@ def test_a_change_of_the_job_fails_until_the_baseline_is_renewed(project: pytest
     project.runpytest_subprocess("--windtunnel-update").assert_outcomes(passed=1)
 
 
-def test_a_simulation_can_be_timed_with_pytest_benchmark(project: pytest.Pytester) -> None:
+def test_a_simulation_can_be_timed_with_pytest_benchmark(project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)  # else it times nothing: several processes would disturb each other
     project.makepyfile(
         test_job="""
         def test_speed(benchmark, windtunnel_simulate):

@@ -109,7 +109,7 @@ class Case:
 CASES = {
     "M/M/1 at 0.3": Case(rate=30, deployment=one(), expected=any_law(0.3, 1.0)),
     "M/M/1 at 0.6": Case(rate=60, deployment=one(), expected=any_law(0.6, 1.0)),
-    "M/M/2": Case(rate=140, deployment=one(replicas=2, ongoing=1), expected=one_queue(2, 1.4), longer=30),
+    "M/M/2": Case(rate=140, deployment=one(replicas=2, ongoing=1), expected=one_queue(2, 1.4), requests=120_000, longer=10),
     "M/M/5": Case(rate=350, deployment=one(replicas=5, ongoing=1), expected=one_queue(5, 3.5)),
     "M/D/1": Case(rate=60, deployment=one(cv=0.0), expected=any_law(0.6, 0.0)),
     "M/G/1, lognormal 0.5": Case(rate=40, deployment=one(cv=0.5), expected=any_law(0.4, 0.5), options={}),
@@ -118,7 +118,7 @@ CASES = {
         rate=150, deployment=one(more='batch = { max_size = 4, wait = "0s" }'), expected=taken_together(150, 4)
     ),
     "large batches of what waits": Case(
-        rate=450, deployment=one(more='batch = { max_size = 8, wait = "0s" }'), expected=taken_together(450, 8)
+        rate=450, deployment=one(more='batch = { max_size = 8, wait = "0s" }'), expected=taken_together(450, 8), requests=120_000
     ),
     "full batches": Case(rate=200, deployment=one(more='batch = { max_size = 4, wait = "1000h" }'), expected=full_batches(200, 4)),
     "two choices among 500": Case(
