@@ -10,12 +10,16 @@ import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from typing import Any
 
 from windtunnel.engines.models.traits import Constant
 
 from windtunnel.serving import Replicas
 
 INTERVAL_S = 0.1  # of the control loop: Ray Serve's CONTROL_LOOP_INTERVAL_S
+
+#: what the embedded host does unless it is told otherwise, in both worlds
+HOST: Mapping[str, Any] = {"choice": "power_of_two", "max_queued_requests": 1000, "request_timeout": "30s", "retries": 1}
 
 Draw = Callable[[], float]
 #: (queue lengths of all replicas, indices of those with room, uniform numbers) → the index of the chosen one
@@ -154,28 +158,51 @@ class Scaling:
         return self._scaler.decide((area - past[0][1]) / (now_s - past[0][0]), running, target)
 
 
-class Pace:
-    """How long a new call would wait: calls ahead of it times the mean time between answers while all replicas were busy.
+IN_TIME = (
+    0.5  # of the time that a call has left: what it is expected to take at most; the rest is for stalls that nobody foresees
+)
 
-    The mean forgets: each answer weighs a twentieth. Nothing is expected before the second answer.
+
+class Pace:
+    """How long a new call would take at most: for each of the n calls until its answer the mean time between answers while all
+    replicas were busy, and three standard deviations of the sum (√n of one gap's).
+
+    There are two means, and the longer one counts: one forgets quickly (each answer weighs a twentieth), the other slowly (a
+    200th; until there were so many, all weigh the same). So a deployment believes at once that it has become slower, and late that
+    it has become faster. One quick mean would not do: under overload somebody asks at any moment, those are let in who come while
+    it happens to be small, and the queue grows to what its smallest value allows.
+
+    Nothing is expected before the second answer, and a call that finds a free replica is always let in.
     """
 
-    _WEIGHT = 0.05
+    _QUICK, _SLOW, _DEVIATIONS = 0.05, 0.005, 3.0
 
     def __init__(self) -> None:
-        self._last_s: float | None = None
-        self._gap_s = 0.0
+        self._last_s = -1.0  # below 0: the time until the next answer does not count
+        self._quick_s = self._slow_s = self._variance = 0.0
+        self._count = 0
 
     def answered(self, now_s: float, busy: bool) -> None:
         """An answer came; ``busy``: every replica still has something to do, so the time until the next one counts."""
-        if self._last_s is not None:
-            gap = now_s - self._last_s
-            self._gap_s += (gap - self._gap_s) * (self._WEIGHT if self._gap_s else 1.0)
-        self._last_s = now_s if busy else None
+        if self._last_s >= 0.0:
+            self._count += 1
+            off = now_s - self._last_s - self._slow_s
+            weight = max(self._SLOW, 1.0 / self._count)
+            self._quick_s += (now_s - self._last_s - self._quick_s) * max(self._QUICK, weight)
+            self._slow_s += off * weight
+            self._variance += (off * off * (1.0 - weight) - self._variance) * weight
+        self._last_s = now_s if busy else -1.0
 
-    def wait_s(self, ahead: int) -> float:
-        """The expected wait behind so many calls."""
-        return ahead * self._gap_s
+    def takes_s(self, ahead: int, replicas: int) -> float:
+        """Until the answer of a call behind so many; 0 where one of the replicas is free."""
+        if ahead < max(1, replicas):
+            return 0.0
+        count = ahead + 1
+        return count * max(self._quick_s, self._slow_s) + self._DEVIATIONS * math.sqrt(count * self._variance)
+
+    def in_time(self, ahead: int, replicas: int, left_s: float) -> bool:
+        """Whether to let in a call that has so much time left."""
+        return self.takes_s(ahead, replicas) <= IN_TIME * left_s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,16 +235,18 @@ class ServingEntry:
 
     The first one is the default; "none": requests reach the first deployment's replicas without a proxy. ``inside``: called
     deployments are functions of the caller's process. ``central``: the proxy makes all calls. ``first`` numbers its replicas.
-    ``hearsay``: its routers know queue lengths as Ray Serve's do.
+    ``hearsay``: its routers know queue lengths as Ray Serve's do. ``defaults`` of its options; ``paced``: it refuses what could not be
+    in time.
     """
 
     name: str
-    choice: str
+    defaults: Mapping[str, Any]
     proxies: Mapping[str, tuple[Constant, ...]]
     inside: bool = False
     central: bool = False
     first: int = 0
     hearsay: bool = False
+    paced: bool = False
     features: Mapping[str, str] = field(default_factory=dict)
 
     def costs(self, proxy: str) -> dict[str, float]:
@@ -252,7 +281,7 @@ ENTRIES: dict[str, ServingEntry] = {
     for entry in (
         ServingEntry(
             name="ray-serve",
-            choice="power_of_two",
+            defaults={"choice": "power_of_two"},
             hearsay=True,
             proxies={"python": (_PYTHON, *_RAY), "haproxy": (_HAPROXY, _INGRESS, *_RAY)},
             features={
@@ -262,15 +291,16 @@ ENTRIES: dict[str, ServingEntry] = {
         ),
         ServingEntry(
             name="serving",
-            choice="least_loaded",
+            defaults=HOST,
             central=True,
+            paced=True,
             first=1,
             proxies={"none": (), "host": _HOST},
             features={"overheads": "none of its own until they are set: what the scenario declares is all there is"},
         ),
         ServingEntry(
             name="fastapi",
-            choice="random",
+            defaults={"choice": "random"},
             inside=True,
             proxies={
                 "none": (

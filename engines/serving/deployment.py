@@ -20,7 +20,6 @@ from windtunnel.engines.serving.workers import Job, Visit, Worker
 
 from windtunnel.serving import DeploymentSpec
 
-IN_TIME = 0.8  # a call is let in when this share of the time that it has left covers the wait that is expected
 RESTART_S = 0.2  # before a replica that ended while it started is started again
 
 
@@ -210,10 +209,12 @@ class Deployment:
 
     def _refuse_late(self, deadline_s: float) -> None:
         """Refuse what could not be answered in time, before it takes the time of others."""
-        wait_s = self._pace.wait_s(self.ongoing)
-        if wait_s and wait_s > IN_TIME * (deadline_s - time.monotonic()):
+        if not self._pace.in_time(self.ongoing, len(self.replicas), deadline_s - time.monotonic()):
             self.counts["rejected"] += 1
-            raise Overloaded(f"the wait for {self.spec.name!r} is about {wait_s:.1f} s, too long for the request's deadline")
+            takes_s = self._pace.takes_s(self.ongoing, len(self.replicas))
+            raise Overloaded(
+                f"an answer of {self.spec.name!r} would take about {takes_s:.1f} s, too long for the request's deadline"
+            )
 
     def _room(self) -> list[int]:
         most = self.spec.max_ongoing
@@ -229,11 +230,12 @@ class Deployment:
             if not job.done.done():
                 self.replicas[self._choose([w.ongoing for w in self.replicas], room, self._draw)].take(job)
 
-    def release(self, worker: Worker) -> None:
-        """A place is free again."""
+    def release(self, worker: Worker, worked: bool = True) -> None:
+        """A place is free again; a call that was skipped says nothing of the pace."""
         worker.ongoing -= 1
         self._count(-1)
-        self._pace.answered(self._since_s, self.ongoing >= max(1, len(self.replicas)))
+        if worked:
+            self._pace.answered(self._since_s, self.ongoing >= max(1, len(self.replicas)))
         if worker.leaving and not worker.ongoing:
             self._keep(worker.stop())
         self.pump()

@@ -26,7 +26,7 @@ import pyarrow as pa
 from windtunnel.engines.api import Capabilities, Option, Outcome, resolve_options
 from windtunnel.engines.models.arrivals import arrival_times
 from windtunnel.engines.models.latencies import settling, statistics
-from windtunnel.engines.models.serving import RULES
+from windtunnel.engines.models.serving import HOST, RULES
 from windtunnel.engines.serving.work import EMULATED, find
 
 import windtunnel
@@ -56,10 +56,16 @@ _COMMON = (
     Option(name="send_lag", default="20ms", doc="a run whose 99th percentile of lateness in sending is above it is invalid"),
 )  # fmt: skip
 _HOST = (
-    Option(name="choice", default="power_of_two", doc="which replica takes a request", choices=tuple(RULES)),
-    Option(name="max_queued_requests", default=1000, doc="requests that may wait at a deployment; more are refused (503)"),
-    Option(name="retries", default=1, doc="how often a call is tried again when a replica dies with it"),
-    Option(name="request_timeout", default="30s", doc="a request that takes longer is answered as timed out (408)"),
+    Option(name="choice", default=HOST["choice"], doc="which replica takes a request", choices=tuple(RULES)),
+    Option(
+        name="max_queued_requests",
+        default=HOST["max_queued_requests"],
+        doc="requests that may wait at a deployment; more are refused (503)",
+    ),
+    Option(name="retries", default=HOST["retries"], doc="how often a call is tried again when a replica dies with it"),
+    Option(
+        name="request_timeout", default=HOST["request_timeout"], doc="a request that takes longer is answered as timed out (408)"
+    ),
     Option(name="max_body", default="16MiB", doc="longer bodies are refused (413)"),
     Option(name="lookback", default="30s", doc="what an autoscaler averages the ongoing requests over"),
     Option(name="client_timeout", default="10s", doc="how long a request may take to arrive, and an idle connection stays open"),

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, cast
 
-from windtunnel.engines.serving.wire import ANSWER, FAILED, HEAD, LAST, PART, join, split
+from windtunnel.engines.serving.wire import ANSWER, FAILED, HEAD, LAST, PART, SKIPPED, join, split
 
 from windtunnel.serving import BatchSpec
 
@@ -55,8 +55,8 @@ class Job:
 class Owner(Protocol):
     """Whose replica it is."""
 
-    def release(self, worker: Worker) -> None:
-        """A place is free again."""
+    def release(self, worker: Worker, worked: bool = True) -> None:
+        """A place is free again; not ``worked``: the call was skipped."""
 
 
 class Worker(asyncio.Protocol):
@@ -174,14 +174,14 @@ class Worker(asyncio.Protocol):
         bodies = split(data, items) if kind == LAST else [b""] * len(jobs)
         for job, body in zip(jobs, bodies, strict=True):
             if job.done.done():  # nobody waits any more: a deadline passed, or the client left
-                self._owner.release(self)
+                self._owner.release(self, kind != SKIPPED)
             elif kind == FAILED:
                 self._owner.release(self)
                 job.done.set_exception(HandlerFailed(data.decode(errors="replace")))
             elif kind == LAST:
                 job.done.set_result(Visit(self, job.queued_s, begun, ended, items, body))
             else:  # skipped: its deadline has passed there, and passes here
-                self._owner.release(self)
+                self._owner.release(self, worked=False)
                 job.done.set_exception(TimeoutError())
 
     async def stop(self) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from simpy.core import Environment
-from windtunnel.engines.models.serving import RULES
+from windtunnel.engines.models.serving import RULES, Pace
 from windtunnel.engines.models.streams import CHOICE, OVERHEAD, Factors, Uniforms
 from windtunnel.sim.hardware.cpu import Timer
 from windtunnel.sim.serving.journal import Journal
@@ -60,6 +60,7 @@ class Deployment:
         self.area = self._changed_s = 0.0
         self._started = 0
         self.queue: deque[tuple[Call, Machine | None, float]] = deque()
+        self._pace = Pace() if settings.paced and settings.timeout_s is not None else None
         self._rule = RULES[settings.choice]()
         self.draw = Uniforms(settings.seed, CHOICE, index).draw
         self._overhead = Factors(settings.law, settings.costs.cv, settings.seed, OVERHEAD, index).draw
@@ -91,7 +92,11 @@ class Deployment:
         now: float = self.env._now
         self.area += self.ongoing * (now - self._changed_s)
         self._changed_s = now
-        self.ongoing += 1
+        ahead = self.ongoing
+        self.ongoing = ahead + 1
+        if self._pace is not None and ahead and not self._in_time(self._pace, call, ahead, now):
+            self.fail(call, "rejected")
+            return
         if self._special and self._taken(call, source, hops * self._hop_s):
             return
         if not self.queue and (replica := self._choose()) is not None:
@@ -102,6 +107,11 @@ class Deployment:
             self.fail(call, "rejected")
         else:
             self.queue.append((call, source, hops * self._hop_s))
+
+    def _in_time(self, pace: Pace, call: Call, ahead: int, now: float) -> bool:
+        """Whether it is let in: its answer is expected before its deadline."""
+        assert self.settings.timeout_s is not None
+        return pace.in_time(ahead, len(self.ready), call.request.intended_s + self.settings.timeout_s - now)
 
     def _taken(self, call: Call, source: Machine | None, delay: float) -> bool:
         """Whether it was refused, since its tokens fit nowhere, or is a router's by now."""
@@ -191,6 +201,8 @@ class Deployment:
         if replica is None:
             return
         replica.release(call)
+        if self._pace is not None:
+            self._pace.answered(now, self.ongoing >= (len(self.ready) or 1))
         if call.router is not None:
             call.router.beliefs.ended(replica, now)
         if replica.draining and not replica.calls:

@@ -31,9 +31,6 @@ _OPTIONS = (
            choices=tuple(LOOPS)),
     Option(name="law", default="lognormal", doc="shape of drawn durations; gamma with cv = 1 is exponential",
            choices=("lognormal", "gamma")),
-    Option(name="max_queued_requests", default=None, doc="requests that may wait at a deployment; more are refused (503)"),
-    Option(name="request_timeout", default=None, doc="a request that takes longer is answered as timed out (408)"),
-    Option(name="retries", default=0, doc="how often a request is tried again when a replica dies with it"),
     Option(name="lookback", default="30s", doc="over which the autoscaler averages ongoing requests"),
     Option(name="proxies", default="every_node", doc="where proxies stand; clients take them in turn",
            choices=("every_node", "first_node")),
@@ -42,6 +39,11 @@ _OPTIONS = (
     Option(name="calibration", default=None, doc="a file of constants that were measured on a machine"),
     Option(name="overheads", default=None, doc="constants of the engine to replace, in seconds, by name: { proxy_s = 0.001 }"),
 )  # fmt: skip
+_LIMITS = (
+    ("max_queued_requests", None, "requests that may wait at a deployment; more are refused (503)"),
+    ("request_timeout", None, "a request that takes longer is answered as timed out (408)"),
+    ("retries", 0, "how often a request is tried again when a replica dies with it"),
+)
 _FEATURES = {
     "serving": "answers requests: deployments with replicas, queues, batches, composition and autoscaling",
     "simulated": "decisions are the model's; service times and the cluster follow the scenario, overheads the engine's constants",
@@ -91,7 +93,7 @@ class SimServingEngine:
         proxies = tuple(entry.proxies)
         self.options = (
             Option(name="proxy", default=proxies[0], doc="what stands before the replicas", choices=proxies),
-            Option(name="choice", default=entry.choice, doc="which replica takes a request", choices=tuple(RULES)),
+            Option(name="choice", default=entry.defaults["choice"], doc="which replica takes a request", choices=tuple(RULES)),
             Option(
                 name="queue_lengths",
                 default=None,
@@ -99,6 +101,7 @@ class SimServingEngine:
                 "default cached for ray-serve, current for others",
                 choices=(None, "current", "cached"),
             ),
+            *(Option(name=name, default=entry.defaults.get(name, usual), doc=doc) for name, usual, doc in _LIMITS),
             *_OPTIONS,
         )  # fmt: skip
         self.capabilities = Capabilities(features={**_FEATURES, **entry.features})
@@ -123,6 +126,7 @@ def _settings(entry: ServingEntry, options: Mapping[str, Any]) -> Settings:
         inside=entry.inside,
         central=entry.central,
         first=entry.first,
+        paced=entry.paced,
         proxies=options["proxies"],
         choice=options["choice"],
         discipline=options["discipline"],

@@ -15,7 +15,8 @@ class Settings:
     ``hearsay``: routers know queue lengths as Ray Serve's do (`windtunnel.engines.models.routing`). ``inside``: called deployments
     run in the caller's process, one after another. ``central``: calls between deployments go through the proxy, which spends
     ``call_s`` on each. ``law``: shape of drawn durations. ``first``: number of the first replica, which names its stream of
-    durations. ``spans``: None = all of the first requests and some of the others.
+    durations. ``paced``: with a time-out, what could not be in time is refused. ``spans``: None = all of the first requests and some
+    of the others.
     """
 
     costs: ServingCosts = ServingCosts()
@@ -25,6 +26,7 @@ class Settings:
     inside: bool = False
     central: bool = False
     first: int = 0
+    paced: bool = False
     choice: str = "power_of_two"
     discipline: str = "fifo"
     law: str = "lognormal"

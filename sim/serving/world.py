@@ -17,6 +17,7 @@ from windtunnel.engines.models.streams import OVERHEAD, Factors
 from windtunnel.sim.faults import Faults, expanded
 from windtunnel.sim.hardware.cpu import Timer
 from windtunnel.sim.serving.breakage import Breakage
+from windtunnel.sim.serving.deadlines import Deadlines
 from windtunnel.sim.serving.deployments import Deployment
 from windtunnel.sim.serving.journal import Journal
 from windtunnel.sim.serving.loops import Loop, Machine
@@ -48,6 +49,7 @@ class ServingWorld(Breakage):
         self._faulty = bool(cluster.faults) or any(n.mtbf_s > 0 for n in cluster.nodes)
         self._half_s = settings.costs.proxy_s / 2
         self._overhead = Factors(settings.law, settings.costs.cv, settings.seed, OVERHEAD, len(spec.deployments)).draw
+        self._deadlines = None if settings.timeout_s is None else Deadlines(self.env, settings.timeout_s, self.respond)
         self.proxies = {}
         self.turns = []
         self._lengths = token_lengths(spec.arrivals, settings.seed) if spec.arrivals.tokens else None
@@ -201,8 +203,8 @@ class ServingWorld(Breakage):
             request.tokens = next(self._lengths, (1, 1))
         if self._faulty:
             self.open[request] = None
-        if settings.timeout_s is not None:
-            Timer(self.env, self._timed_out, arg=request).arm(settings.timeout_s)
+        if self._deadlines is not None:
+            self._deadlines.watch(request)
         if not settings.proxied:
             first = self.deployments[0]
             first.submit(Call(self.env, request, first, None), None)
@@ -234,9 +236,6 @@ class ServingWorld(Breakage):
         if request.traced:
             self.journal.proxied(request, since, self.env._now)
         self.respond(request, outcome)
-
-    def _timed_out(self, timer: Timer) -> None:
-        self.respond(timer.arg, "timed_out")
 
     def respond(self, request: Request, outcome: str) -> None:
         """The client gets its answer now, if it has none yet."""

@@ -70,7 +70,11 @@ def told(sent: list[Sent]) -> dict[str, Any]:
     good = np.array([r.done_s - r.intended_s for r in sent if r.outcome == "ok"]) * 1e3
     lag = float(np.percentile([r.sent_s - r.intended_s for r in sent], 99)) * 1e3
     found = dict(zip(("p50_ms", "p99_ms", "max_ms"), np.percentile(good, [50, 99, 100]).round(2).tolist(), strict=True))
-    return {"requests": len(sent), **Counter(r.outcome for r in sent), **found, "lag_p99_ms": round(lag, 2)}
+    late = Counter(int(r.intended_s) for r in sent if r.outcome == "timed_out")
+    return {
+        "requests": len(sent), **Counter(r.outcome for r in sent), **found, "lag_p99_ms": round(lag, 2),
+        "late_ones_were_sent_in_second": dict(sorted(late.items())),
+    }  # fmt: skip
 
 
 def main(seconds: float = 60.0) -> None:
@@ -94,7 +98,11 @@ def main(seconds: float = 60.0) -> None:
         before = told(open_loop(0.2 * ceiling, 5.0))
         watch = Watch(session.processes[0].pid)
         watch.start()
-        overload = told(open_loop(3.0 * ceiling, seconds))
+        sent = open_loop(3.0 * ceiling, seconds)
+        overload = told(sent)
+        ends = Counter(int(r.done_s * 10) for r in sent if r.outcome == "ok")
+        rates = [ends[tenth] for tenth in range(1, int(seconds * 10))]
+        answers = dict(zip(("least", "p1", "p50"), np.percentile(rates, [0, 1, 50]).tolist(), strict=True))
         late = open_loop(0.2 * ceiling, 10.0)
         watch.stop()
         limit = 3.0 * before["p99_ms"] / 1e3
@@ -104,6 +112,7 @@ def main(seconds: float = 60.0) -> None:
         found = {
             "ceiling_per_s": round(ceiling, 1), "deadline_ms": DEADLINE_S * 1e3, "before": before, "overload": overload,
             "after": told(late), "last_slow_or_refused_after_s": round(max(slow, default=0.0), 2),
+            "answers_in_a_tenth_of_a_second": answers,
             "host_alive": session.processes[0].poll() is None, "memory_mb": {k: round(v) for k, v in memory.items()},
         }  # fmt: skip
         print(json.dumps(found, indent=1))

@@ -27,8 +27,14 @@ def scenario(arrivals: str, deployments: str, *, cpus: int = 16, more: str = "")
     return f'{CLUSTER.format(cpus=cpus)}[arrivals]\n{arrivals}\n{deployments}\n[[engines]]\nname = "serving"\n{more}'
 
 
+#: queues of the textbook: nothing is refused or given up
+PLAIN: dict[str, Any] = {"choice": "least_loaded", "max_queued_requests": None, "request_timeout": None, "retries": 0}
+
+
 def serve(text: str, engine: str = "serving", **options: Any) -> Recorder:
-    """Simulate it; the recorder holds everything."""
+    """Simulate it; the recorder holds everything. ``serving`` has no limits but those that are asked for."""
+    if engine == "serving":
+        options = {**PLAIN, **options}
     parsed = parse_scenario(text)
     bound = parsed.workload.bind(Path())
     recorder = Recorder()

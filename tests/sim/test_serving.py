@@ -6,11 +6,13 @@ import json
 from pathlib import Path
 
 import pytest
+from windtunnel.engines.models.serving import HOST
 
 from tests.sim.serving import latencies, replicas, scenario, serve
 from windtunnel.cli import main
 from windtunnel.errors import InputError, RunFailed, Unsupported
 from windtunnel.record import Recorder
+from windtunnel.registry import load_engine
 
 UNIFORM = 'kind = "uniform"\nrate_per_s = {rate}\nduration = "{seconds}s"'
 
@@ -60,12 +62,29 @@ def test_a_full_queue_refuses() -> None:
 
 
 def test_a_request_that_waits_too_long_is_timed_out_and_never_executed() -> None:
-    """420 ms each, 500 ms of patience: those sent at 0, 100, 400 and 800 ms begin in time, and only the first ends in time."""
+    """420 ms each, 500 ms of patience: those sent at 0, 100, 400 and 800 ms begin in time, and only the first ends in time. The one
+    sent at 900 ms, when the pace is known, is refused: it could not be in time behind five others."""
     text = scenario(UNIFORM.format(rate=10, seconds=1), one('per_call = "420ms"', "max_ongoing = 1"))
     run = serve(text, request_timeout="500ms")
-    assert (run.counters["requests_ok"], run.counters["requests_timed_out"]) == (1, 9)
+    assert (run.counters["requests_ok"], run.counters["requests_timed_out"]) == (1, 8)
+    assert run.counters["requests_rejected"] == 1
     assert shown(run) == [420]
     assert run.counters["busy_cpu_s"] == pytest.approx(4 * 0.42)
+
+
+def test_under_overload_what_is_let_in_keeps_its_deadline() -> None:
+    text = scenario('kind = "poisson"\nrate_per_s = 600\nduration = "30s"', one('per_call = "5ms", cv = 1'))
+    run = serve(text, request_timeout="1s", law="gamma")
+    assert run.counters["requests_timed_out"] == 0
+    assert run.counters["requests_rejected"] > 10_000
+    assert run.counters["throughput_per_s"] == pytest.approx(200, rel=0.05), "and it is busy all the time"
+
+
+def test_the_embedded_host_does_the_same_in_both_worlds() -> None:
+    pytest.importorskip("httptools")
+    for name, value in HOST.items():
+        for engine in ("serving", "sim:serving"):
+            assert next(o.default for o in load_engine(engine).options if o.name == name) == value
 
 
 @pytest.mark.parametrize(("choice", "expected"), [("round_robin", [100, 100, 200, 200]), ("least_loaded", [100, 100, 200, 200])])
