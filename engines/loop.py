@@ -44,14 +44,22 @@ class LoopSession(ForeignSession):
             raise
 
     def _execute(self, workload: BoundWorkload, output: Path) -> pa.Table | None:
-        chain = workload.pipeline.operators
-        scan = chain[0].kernel
+        folder = str(output) if output_is_files(workload) else None
+        tables = list(self._answers(workload, folder))
+        return None if folder is not None else pa.concat_tables(tables)
+
+    def _stream(self, workload: BoundWorkload) -> Iterator[pa.Table]:
+        return self._answers(workload, None)
+
+    def _answers(self, workload: BoundWorkload, folder: str | None) -> Iterator[pa.Table]:
+        """A table a piece, in order; none where files were written."""
+        scan = workload.pipeline.operators[0].kernel
         assert isinstance(scan, Scan)
         table = workload.table(scan.table)
-        folder = str(output) if output_is_files(workload) else None
         work = [(workload.pipeline, table, piece, number, folder) for number, piece in enumerate(_pieces(table))]
-        answers = list(self._pool.map(_run, work))
-        return None if folder is not None else pa.concat_tables(pa.ipc.open_stream(a).read_all() for a in answers)
+        for answer in self._pool.map(_run, work):
+            if folder is None:
+                yield pa.ipc.open_stream(answer).read_all()
 
     def close(self) -> None:
         """End the processes."""
@@ -133,6 +141,7 @@ class LoopEngine:
             "remote": "its processes are on this machine",
         },
         features={
+            "batches": "piece by piece, in order",
             "processes": "one a CPU; they take row groups or files in turn and send nothing to each other",
             "kernels": "called on Arrow batches of a piece; stateful ones are loaded once a process",
         },

@@ -120,8 +120,7 @@ def _is_kernel(operator: dict[str, Any]) -> bool:
 def _occupies(operator: dict[str, Any] | None, resource: Resource) -> bool:
     """Exchanges and such, without an operator of their own, run on CPUs."""
     needs = {} if operator is None else operator.get("resources", {})
-    on_device = float(needs.get("gpus", 0.0)) > 0
-    return on_device if resource == "gpus" else not on_device or float(needs.get("cpus", 0.0)) > 0
+    return float(needs.get("gpus", 0.0)) > 0 if resource == "gpus" else float(needs.get("cpus", 1.0)) > 0
 
 
 # -- foreign engines --------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from windtunnel.record import RunRecord
 
 #: what a worker may spend its time on, in the order in which reports show it
 KINDS = (
-    "load", "query", "fetch", "deserialize", "compute", "serialize", "emit", "spill", "queue", "barrier", "blocked", "launch",
+    "load", "query", "fetch", "deserialize", "compute", "step", "serialize", "emit", "spill", "queue", "barrier", "blocked", "launch",
     "session", "request",
 )  # fmt: skip
 POINTS = 120  # points of a curve

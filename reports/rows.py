@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from windtunnel.reports import metrics, stats
 from windtunnel.reports.arms import Arms, baseline, good, is_aa, makespans
+from windtunnel.reports.details import details
 
 from windtunnel.document import run_document
 from windtunnel.record import RunRecord
@@ -24,7 +25,8 @@ class Row:
 
     ``against`` and ``of_best`` are ratios of medians of the makespan to the baseline and to the fastest of the same clock (A/A
     arms aside); below 1 is faster. ``sim_error`` of a simulated row: its median over the real one's, minus 1.
-    ``serialization_s``, ``barrier_s`` and ``blocked_s`` are sums over workers or stages. ``reason``: of the first bad run.
+    ``serialization_s``, ``barrier_s`` and ``blocked_s`` are sums over workers or stages. ``details``: see `windtunnel.reports.details`.
+    ``reason``: of the first bad run.
     """
 
     label: str
@@ -58,6 +60,7 @@ class Row:
     barrier_s: float | None
     blocked_s: float | None
     cost_usd: float | None
+    details: dict[str, dict[str, float]]
     options: dict[str, Any]
     aa: bool
 
@@ -98,6 +101,7 @@ def _row(part: Sequence[RunRecord], arms: Arms, noise: float | None, errors: Map
         baseline=base,
         sim_error=errors.get(first.cell) if first.clock == "virtual" else None,
         sim_interval_s=_interval(fine),
+        details=details(fine),
         options=first.options,
         aa=is_aa(first.label),
         **_medians(fine),

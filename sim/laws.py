@@ -288,7 +288,7 @@ def _measured(step: Step, stage: Stage, workload: str, calibration: Calibration)
     if (published := _published(step)) is not None:
         return StepLaw(
             operator=step.operator, cost=published, rows_factor=cost.rows_factor, rows_exponent=cost.rows_exponent,
-            row_bytes_out=cost.row_bytes_out, batch_rows=step.batch_rows, work_class="device",
+            row_bytes_out=cost.row_bytes_out, batch_rows=step.batch_rows, work_class=_work_class(stage, not stage.resources.gpus),
         )  # fmt: skip
     return StepLaw(
         operator=step.operator, cost=Cost(per_row_s=cost.per_row_s, per_byte_s=cost.per_byte_s, per_batch_s=cost.fixed_s, cv=cost.cv),
@@ -299,8 +299,13 @@ def _measured(step: Step, stage: Stage, workload: str, calibration: Calibration)
 
 
 def _published(step: Step) -> Cost | None:
-    """What a call takes on an emulated device that the plan was placed on: the curve that the real emulation follows too."""
+    """What the plan itself says of a call: a training step's time, or the curve of the emulated device that it was placed on.
+
+    The real loop and the real emulation follow the same.
+    """
     parameters = dict(step.phase.params) if isinstance(step.phase, MapBatches) else {}
+    if "step_s" in parameters:
+        return Cost(per_row_s=float(parameters["step_s"]) / float(parameters["batch_rows"]))
     kind = str(parameters.get("device", ""))
     if not is_emulated(kind):
         return None

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from windtunnel.record import Recorder, RunRecord
 from windtunnel.serving_document import KEYS, is_serving, serving_numbers, serving_quantities
+from windtunnel.training import training_numbers
 from windtunnel.workload import Workload
 
 _PART = "bound_s:"  # counters: the bound by each resource
@@ -87,6 +88,7 @@ def _batch(record: RunRecord) -> dict[str, Any]:
         "utilization": {"cpu": utilization(record, "cpus"), "gpu": utilization(record, "gpus")},
         **bound_numbers(record),
         "latency_s": None,
+        **({} if (trained := training_numbers(record)) is None else {"training": trained}),
         "throughput_per_s": record.rows_out / makespan if record.rows_out is not None and makespan > 0 else None,
     }
 

@@ -14,7 +14,7 @@ SCHEMA_VERSION = 1
 
 SpanKind = Literal[
     "session", "queue", "launch", "fetch", "deserialize", "compute", "serialize", "emit", "spill", "barrier", "blocked",
-    "load", "request", "query", "fault",
+    "load", "request", "query", "fault", "step",
 ]  # fmt: skip
 Status = Literal["ok", "out_of_memory", "failed", "timeout", "unsupported", "wrong_result", "invalid"]
 

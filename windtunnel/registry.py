@@ -100,6 +100,7 @@ WORKLOADS: dict[str, str] = {
     "documents": "windtunnel.workloads.inference.documents:documents",
     "video": "windtunnel.workloads.inference.video:video",
     "cascade": "windtunnel.workloads.inference.cascade:cascade",
+    "ingest": "windtunnel.workloads.inference.ingest:ingest",
 }
 
 

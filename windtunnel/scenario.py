@@ -38,7 +38,7 @@ SCHEMA = 1
 MOST_POINTS = 10_000
 _KEYS = (
     "schema", "name", "seed", "repetitions", "cluster", "dataset", "scale", "workload", "operators", "engines", "faults",
-    "sweep", "arrivals", "deployments", "objective", "parameters",
+    "sweep", "arrivals", "deployments", "objective", "parameters", "trainer",
 )  # fmt: skip
 
 
@@ -157,6 +157,8 @@ def _work(top: Table, name: str, cluster: ClusterSpec, objective: Objective | No
         top.fail("scale", "belongs to a workload of the catalogue; declared data have rows")
     if used[0] != "workload" and "parameters" in top:
         top.fail("parameters", "belong to a workload of the catalogue")
+    if used[0] != "operators" and "trainer" in top:
+        top.fail("trainer", "belongs to [[operators]], which feed it; the workload 'ingest' has parameters for its own")
     if used[0] == "serving":
         if "dataset" in top:
             top.fail("dataset", "does not belong to a serving scenario")
@@ -200,7 +202,7 @@ def _declared_workload(
     pipeline = read_pipeline(top, cluster)
     oracle = Oracle(check="windtunnel.scenario:check_rows") if _expected_rows(pipeline, dataset) is not None else None
     return Workload(
-        name=name, kind="etl", pipeline=pipeline, dataset=dataset, oracle=oracle, objective=objective,
+        name=name, kind="ingest" if "trainer" in top else "etl", pipeline=pipeline, dataset=dataset, oracle=oracle, objective=objective,
         description=f"operators declared by cost in scenario {name!r}",
     )  # fmt: skip
 

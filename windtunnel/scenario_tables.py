@@ -15,7 +15,7 @@ from typing import Any
 from windtunnel.catalogue import NODE_KEYS, InstanceType, read_catalogue, read_node, with_type
 from windtunnel.cluster import ClusterSpec, Fault, NetworkSpec
 from windtunnel.errors import nearest
-from windtunnel.plan import Concurrency, Cost, Operator, Pipeline, Scan, State, Synthetic
+from windtunnel.plan import Concurrency, Cost, Operator, Pipeline, Resources, Scan, State, Synthetic
 from windtunnel.registry import engine_names
 from windtunnel.serving import read_resources
 from windtunnel.strict import Table, known_name, shorten, unique
@@ -29,7 +29,7 @@ _OPERATOR_KEYS = (
     "name", "kind", "inputs", "batch_rows", "cost", "fixed_work", "rows_out", "row_bytes_out", "memory", "language",
     "resources", "state", "concurrency",
 )  # fmt: skip
-INPUT = "input"
+INPUT, TRAINER = "input", "train"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +114,10 @@ def read_pipeline(top: Table, cluster: ClusterSpec) -> Pipeline:
     for table in top.tables("operators", _OPERATOR_KEYS):
         operators.append(_operator(table, operators))
         _refuse_too_large(table, operators[-1], cluster)
+    if "trainer" in top:
+        table = top.table("trainer", ("batch_rows", "step", "resources"))
+        operators.append(_trainer(table, operators))
+        _refuse_too_large(table, operators[-1], cluster)
     return top.place.key("operators").rule(Pipeline, tuple(operators))
 
 
@@ -135,6 +139,19 @@ def _operator(table: Table, before: list[Operator]) -> Operator:
         concurrency=_concurrency(table),
         language=table.choice("language", ("python", "native"), "python"),
     )
+
+
+def _trainer(table: Table, before: list[Operator]) -> Operator:
+    """The table ``[trainer]``: a loop that takes batches at its own rate, asleep, on no CPU unless it asks for some."""
+    rows, step_s = table.integer("batch_rows", least=1), table.seconds("step", above=0)
+    if any(op.name == TRAINER for op in before):
+        table.place.fail(f"an operator is called {TRAINER!r}, which is the loop's name; give the operator another one")
+    resources = read_resources(table, 0) if "resources" in table else Resources(cpus=0)
+    return Operator(
+        name=TRAINER, kind="map", inputs=(before[-1].name,), batch_rows=rows, resources=resources, language="python",
+        kernel=Synthetic(cost=Cost(per_row_s=step_s / rows), row_bytes_out=8, fixed_work="sleep"),
+        state=State(kind="actor"), concurrency=Concurrency(minimum=1, maximum=1),
+    )  # fmt: skip
 
 
 def _inputs(table: Table, kind: str, names: list[str]) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from windtunnel.canonical import digest
 from windtunnel.errors import InputError
-from windtunnel.plan import Pipeline
+from windtunnel.plan import Operator, Pipeline
 from windtunnel.serving import ServingSpec
 
 Format = Literal["parquet", "csv", "json", "orc", "generated"]
@@ -89,7 +89,8 @@ class Objective:
 class Workload:
     """One definition for all engines and both worlds. ``description`` is one sentence for people.
 
-    A ``serving`` workload has its work there; its pipeline is only the source of requests. ``status_column`` of the output says
+    A ``serving`` workload has its work there; its pipeline is only the source of requests. The last operator of an ``ingest`` workload
+    is a training loop, which all others feed. ``status_column`` of the output says
     "ok", or why a row could not be processed: those are the dead letters, counted in the record.
     """
 
@@ -102,6 +103,11 @@ class Workload:
     description: str = ""
     serving: ServingSpec | None = None
     status_column: str | None = None
+
+    @property
+    def trainer(self) -> Operator | None:
+        """The training loop that the other operators feed."""
+        return self.pipeline.output if self.kind == "ingest" else None
 
     def scaled(self, factor: float) -> Workload:
         """The same workload on ``factor`` times the data."""

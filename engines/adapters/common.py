@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from windtunnel.engines import notes
+from windtunnel.engines import feeding, notes
 from windtunnel.engines.api import Capabilities, Outcome, require
 from windtunnel.engines.arrow import forget_actors
 from windtunnel.engines.failures import unwrap
@@ -31,14 +31,16 @@ NO_JSON_DATES = "its JSON reader has no dates"
 class ForeignSession:
     """A session of a foreign engine: checks the plan against the declared gaps, tells failures in one way, owns a scratch folder.
 
-    A subclass implements `_plan` (untimed) and `_execute` (timed: a table, or None when it wrote ``output``).
+    A subclass implements `_plan` (untimed) and `_execute` (timed: a table, or None when it wrote ``output``). One that can hand out
+    results as they come implements `_stream` too, which feeds a training loop.
     """
 
     def __init__(self, name: str, cluster: ClusterSpec, options: Mapping[str, Any], capabilities: Capabilities) -> None:
         self._name, self._cluster, self._options, self._capabilities = name, cluster, options, capabilities
         self._scratch = Path(tempfile.mkdtemp(prefix=f"wt-{name}-"))
         self._planned: BoundWorkload | None = None
-        self._placed: BoundWorkload | None = None  # the same, with its devices
+        self._placed: BoundWorkload | None = None  # the same, with its devices and without the loop that it feeds
+        self._trainer: Operator | None = None
         self._notes = self._scratch / "notes"
         self._notes.mkdir()
         os.environ[notes.FOLDER] = str(self._notes)  # the engine's processes inherit it; those of a running cluster do not
@@ -46,7 +48,7 @@ class ForeignSession:
     def prepare(self, workload: BoundWorkload) -> None:
         """Untimed. Raises Unsupported for declared gaps."""
         require(self._capabilities, self._name, workload, self._cluster.address)
-        self._placed = placed(workload, self._cluster, self._scratch)
+        self._placed, self._trainer = feeding.split(placed(workload, self._cluster, self._scratch))
         self._plan(self._placed)
         self._planned = workload
         notes.read(self._notes)  # of kernels that were called to prepare: they belong to no run
@@ -56,8 +58,12 @@ class ForeignSession:
         if self._planned is not workload:
             self.prepare(workload)
         assert self._placed is not None
-        with query(self._name, workload, recorder) as rows:
-            table = self._execute(self._placed, output)
+        plan = self._placed
+        with query(self._name, plan, recorder) as rows:
+            if self._trainer is not None:
+                table: pa.Table | None = feeding.train(self._trainer, lambda: self._stream(plan), recorder)
+            else:
+                table = self._execute(plan, output)
             if table is not None:
                 rows(table.num_rows)
         count_devices(recorder, self._scratch)
@@ -85,6 +91,12 @@ class ForeignSession:
 
     def _execute(self, workload: BoundWorkload, output: Path) -> pa.Table | None:
         raise NotImplementedError
+
+    def _stream(self, workload: BoundWorkload) -> Iterator[pa.Table]:
+        """The rows of the output as they come, called in a thread of its own; by default all of them at the end."""
+        table = self._execute(workload, self._scratch)
+        assert table is not None
+        yield table
 
 
 @contextmanager

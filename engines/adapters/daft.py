@@ -10,7 +10,7 @@ Quirks of 0.7: one runner a process, whose number of threads is fixed by its fir
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,15 +57,25 @@ class DaftSession(ForeignSession):
         super().__init__("daft", cluster, options, DaftEngine.capabilities)
 
     def _execute(self, workload: BoundWorkload, output: Path) -> pa.Table | None:
+        frame = self._query(workload)
+        if output_is_files(workload):
+            frame.write_parquet(str(output / "part-0.parquet"), single_file=True)
+            return None
+        table: pa.Table = frame.to_arrow()
+        return table
+
+    def _stream(self, workload: BoundWorkload) -> Iterator[pa.Table]:
+        for batch in self._query(workload).to_arrow_iter(results_buffer_size=2):
+            yield pa.Table.from_batches([batch])
+
+    def _query(self, workload: BoundWorkload) -> daft.DataFrame:
+        """The whole pipeline, its sink aside."""
         frames: dict[str, daft.DataFrame] = {}
         for op in workload.pipeline.operators:
-            if op.kind != "sink":
-                frames[op.name] = self._frame(op, frames, workload)
-        if output_is_files(workload):
-            frames[workload.pipeline.output.inputs[0]].write_parquet(str(output / "part-0.parquet"), single_file=True)
-            return None
-        table: pa.Table = frames[workload.pipeline.output.name].to_arrow()
-        return table
+            if op.kind == "sink":
+                return frames[op.inputs[0]]
+            frames[op.name] = self._frame(op, frames, workload)
+        return frames[workload.pipeline.output.name]
 
     def _frame(self, op: Operator, frames: Mapping[str, daft.DataFrame], workload: BoundWorkload) -> daft.DataFrame:
         """One operator on the data frames of its inputs."""
@@ -264,6 +274,7 @@ class DaftEngine:
             "remote": "its distributed runner needs Ray below 2.60; here it runs inside one process",
         },
         features={
+            "batches": "as they come (to_arrow_iter), two ahead",
             "threads": "one pool of threads inside one process; it takes no memory limit",
             "actors": "class UDFs in processes, one a CPU or as many as the plan says; a killed one fails the query",
             "state": "the run fails: the process of a class UDF is not replaced",

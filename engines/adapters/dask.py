@@ -63,15 +63,23 @@ class DaskSession(ForeignSession):
     def _execute(self, workload: BoundWorkload, output: Path) -> pa.Table | None:
         if is_declared(workload.pipeline):
             return dask_declared.run(workload, self._client, self._partitions, self._cluster.gpus, self._scratch)
-        frames: dict[str, dd.DataFrame] = {}
-        for op in workload.pipeline.operators:
-            if op.kind != "sink":
-                frames[op.name] = frame(op, frames, workload, self._partitions)
+        answer = query(workload, self._partitions)
         if output_is_files(workload):
-            source = frames[workload.pipeline.output.inputs[0]]
-            source.to_parquet(str(output), write_index=False, name_function=lambda i: f"part-{i:06d}.parquet")
+            answer.to_parquet(str(output), write_index=False, name_function=lambda i: f"part-{i:06d}.parquet")
             return None
-        return pa.Table.from_pandas(frames[workload.pipeline.output.name].compute(), preserve_index=False)
+        return pa.Table.from_pandas(answer.compute(), preserve_index=False)
+
+    def _stream(self, workload: BoundWorkload) -> Iterator[pa.Table]:
+        """Partition by partition; a declared pipeline all at the end."""
+        if is_declared(workload.pipeline):
+            yield from super()._stream(workload)
+            return
+        from distributed import as_completed
+
+        partitions = self._client.compute(query(workload, self._partitions).to_delayed())
+        for done in as_completed(partitions):
+            yield pa.Table.from_pandas(done.result(), preserve_index=False)
+            done.release()
 
     def _account(self) -> dict[str, float]:
         """What the scheduler and the workers counted since the last look."""
@@ -134,6 +142,16 @@ def _add_devices(local: Any, cluster: ClusterSpec) -> None:
 
 
 # -- operators --------------------------------------------------------------------------------------------------------
+
+
+def query(workload: BoundWorkload, partitions: int) -> dd.DataFrame:
+    """The whole pipeline, its sink aside."""
+    frames: dict[str, dd.DataFrame] = {}
+    for op in workload.pipeline.operators:
+        if op.kind == "sink":
+            return frames[op.inputs[0]]
+        frames[op.name] = frame(op, frames, workload, partitions)
+    return frames[workload.pipeline.output.name]
 
 
 def frame(op: Operator, frames: Mapping[str, dd.DataFrame], workload: BoundWorkload, partitions: int) -> dd.DataFrame:
@@ -317,6 +335,7 @@ class DaskEngine:
             "retries": "results lost with a worker are computed again from their lineage",
             "state": "loaded again: a nanny restarts the worker, whose tasks run again (a lost Dask actor is never rebuilt: none is used)",
             "devices": "data frames carry no resources: kernels in any worker claim a device themselves and take turns on it",
+            "batches": "partition by partition as they are done (as_completed), without backpressure",
             "kernels": "map_partitions, pandas to Arrow and back without copies where types allow",
             "remote": "tcp://host:port of a running scheduler whose workers see the same files",
         },

@@ -7,7 +7,7 @@ runs on one thread, because Python's interpreter lock leaves no more.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,21 +51,35 @@ class DuckDBSession(ForeignSession):
         self._sql = queries(workload)
 
     def _execute(self, workload: BoundWorkload, output: Path) -> pa.Table | None:
-        streams: dict[str, Any] = {}
         with contextlib.ExitStack() as stack:
-            for op, sql in self._sql[:-1]:
-                source = op.inputs[0]
-                reader = streams.get(source)  # a kernel that feeds a kernel needs no query between
-                if reader is None or isinstance(op.kernel, GroupMap) or isinstance(reader, pa.Table):
-                    rows = min(STREAM_ROWS, max(LEAST_ROWS, op.batch_rows)) if op.batch_rows else STREAM_ROWS
-                    reader = self._connection(workload, streams, stack).sql(sql).to_arrow_reader(rows)
-                stream = _through_kernel(op, reader)
-                streams[op.name] = stream if _uses(workload.pipeline, op.name) == 1 else stream.read_all()
-            connection, sql = self._connection(workload, streams, stack), self._sql[-1][1]
+            connection, sql = self._connection(workload, self._kernels(workload, stack), stack), self._sql[-1][1]
             if output_is_files(workload):
                 connection.execute(f"COPY ({sql}) TO '{output / 'part-0.parquet'}' (FORMAT parquet)")
                 return None
             return connection.sql(sql).to_arrow_table()
+
+    def _stream(self, workload: BoundWorkload) -> Iterator[pa.Table]:
+        """Batches of the last kernel where the pipeline ends in one, else of the answer."""
+        with contextlib.ExitStack() as stack:
+            streams, name = self._kernels(workload, stack), workload.pipeline.output.name
+            if name not in streams:
+                connection = self._connection(workload, streams, stack)
+                streams[name] = connection.sql(self._sql[-1][1]).to_arrow_reader(LEAST_ROWS)
+            for batch in streams[name]:
+                yield pa.Table.from_batches([batch])
+
+    def _kernels(self, workload: BoundWorkload, stack: contextlib.ExitStack) -> dict[str, Any]:
+        """The output of every kernel: a stream, or a table where several read it."""
+        streams: dict[str, Any] = {}
+        for op, sql in self._sql[:-1]:
+            source = op.inputs[0]
+            reader = streams.get(source)  # a kernel that feeds a kernel needs no query between
+            if reader is None or isinstance(op.kernel, GroupMap) or isinstance(reader, pa.Table):
+                rows = min(STREAM_ROWS, max(LEAST_ROWS, op.batch_rows)) if op.batch_rows else STREAM_ROWS
+                reader = self._connection(workload, streams, stack).sql(sql).to_arrow_reader(rows)
+            stream = _through_kernel(op, reader)
+            streams[op.name] = stream if _uses(workload.pipeline, op.name) == 1 else stream.read_all()
+        return streams
 
     def _connection(self, workload: BoundWorkload, streams: Mapping[str, Any], stack: contextlib.ExitStack) -> Any:
         """A connection of its own, since one with an open stream runs no second query; it sees the kernels' outputs so far."""
@@ -213,6 +227,7 @@ class DuckDBEngine:
             "threads": "morsel-driven parallelism inside one process",
             "spill": "blocking operators write to a temporary folder above the memory limit",
             "kernels": "Arrow streams in and out of the kernel, on one thread",
+            "batches": "as they come: the last kernel's stream, which reads vectors of 2,048 rows at least",
             "orc": "read through Arrow's data set, which DuckDB scans",
         },
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,17 +32,26 @@ class PolarsSession(ForeignSession):
         super().__init__("polars", cluster, options, PolarsEngine.capabilities)
 
     def _execute(self, workload: BoundWorkload, output: Path) -> pa.Table | None:
-        frames: dict[str, pl.LazyFrame] = {}
-        for op in workload.pipeline.operators:
-            if op.kind != "sink":
-                frames[op.name] = lazy(op, frames, workload)
         engine = self._options["engine"]
         if output_is_files(workload):
-            source = frames[workload.pipeline.output.inputs[0]]
-            source.sink_parquet(output / "part-0.parquet", engine=engine)
+            query(workload).sink_parquet(output / "part-0.parquet", engine=engine)
             return None
-        table: pa.Table = frames[workload.pipeline.output.name].collect(engine=engine).to_arrow()
+        table: pa.Table = query(workload).collect(engine=engine).to_arrow()
         return table
+
+    def _stream(self, workload: BoundWorkload) -> Iterator[pa.Table]:
+        for frame in query(workload).collect_batches(engine=self._options["engine"], maintain_order=False):
+            yield frame.to_arrow()
+
+
+def query(workload: BoundWorkload) -> pl.LazyFrame:
+    """The whole pipeline, its sink aside."""
+    frames: dict[str, pl.LazyFrame] = {}
+    for op in workload.pipeline.operators:
+        if op.kind == "sink":
+            return frames[op.inputs[0]]
+        frames[op.name] = lazy(op, frames, workload)
+    return frames[workload.pipeline.output.name]
 
 
 def lazy(op: Operator, frames: Mapping[str, pl.LazyFrame], workload: BoundWorkload) -> pl.LazyFrame:
@@ -161,6 +170,7 @@ class PolarsEngine:
             "devices": "kernels run in its one process, which claims a device itself",
             "threads": "one pool of threads inside one process; it takes no memory limit",
             "kernels": "map_batches, on one thread",
+            "batches": "as they come (collect_batches)",
             "orc": "read by Arrow before the query starts",
         },
     )

@@ -72,17 +72,26 @@ class RaySession(ForeignSession):
         if is_declared(workload.pipeline):
             self._ran = ray_declared.frames(workload, self._options, self._partitions)
             return collected(self._ran, ("payload",))
-        frames: dict[str, Dataset] = {}
-        for op in workload.pipeline.operators:
-            if op.kind != "sink":
-                frames[op.name] = self._frame(op, frames, workload)
+        self._ran = self._dataset(workload)
         if output_is_files(workload):
-            self._ran = frames[workload.pipeline.output.inputs[0]]
             self._ran.write_parquet(str(output))
             return None
-        name = workload.pipeline.output.name
-        self._ran = frames[name]
-        return collected(self._ran, output_columns(workload, name))
+        return collected(self._ran, output_columns(workload, workload.pipeline.output.name))
+
+    def _stream(self, workload: BoundWorkload) -> Iterator[pa.Table]:
+        declared = is_declared(workload.pipeline)
+        self._ran = ray_declared.frames(workload, self._options, self._partitions) if declared else self._dataset(workload)
+        self._ran.context.execution_options.preserve_order = False  # a training loop takes what is there
+        yield from self._ran.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=2)
+
+    def _dataset(self, workload: BoundWorkload) -> Dataset:
+        """The whole pipeline, its sink aside."""
+        frames: dict[str, Dataset] = {}
+        for op in workload.pipeline.operators:
+            if op.kind == "sink":
+                return frames[op.inputs[0]]
+            frames[op.name] = self._frame(op, frames, workload)
+        return frames[workload.pipeline.output.name]
 
     def _account(self) -> dict[str, float]:
         """Ray Data's own statistics of the last execution; none where it keeps them to itself."""
@@ -343,6 +352,7 @@ class RayEngine:
             "spill": "blocks that do not fit in the object store go to disk",
             "retries": "lost blocks are computed again from their lineage",
             "kernels": "map_batches on Arrow tables that lie in shared memory",
+            "batches": "as they come (iter_batches), two blocks ahead, in any order",
             "state": "loaded again: Ray restarts the pool's actor, which loads anew, and repeats its calls",
             "devices": "num_gpus and custom resources of tasks and of pool actors",
             "remote": "host:port or ray://host:port of a running cluster whose workers see the same files and packages",

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -76,15 +77,29 @@ class RayCoreSession(ForeignSession):
     def _execute(self, workload: BoundWorkload, output: Path) -> pa.Table | None:
         import ray
 
-        run = _Run(self, workload, self._job, str(output))
-        try:
+        with self._run_of(workload, str(output)) as run:
+            for _ in run.progress():
+                pass
             tables = [t for t in ray.get(run.blocks()) if t.num_columns]
-        except BaseException:
-            self._pools.clear()  # an actor may be dead, or in the middle of a call: the next run has new ones
-            raise
         if output_is_files(workload):
             return None
         return pa.concat_tables(tables) if tables else pa.table({})
+
+    def _stream(self, workload: BoundWorkload) -> Iterator[pa.Table]:
+        import ray
+
+        with self._run_of(workload, "") as run:
+            for _ in run.progress():
+                for reference in run.blocks():
+                    yield ray.get(reference)
+
+    @contextmanager
+    def _run_of(self, workload: BoundWorkload, output: str) -> Iterator[_Run]:
+        try:
+            yield _Run(self, workload, self._job, output)
+        except BaseException:
+            self._pools.clear()  # an actor may be dead, or in the middle of a call: the next run has new ones
+            raise
 
     def pool(self, stage: Stage, work: Work) -> Pool:
         """The actors of a stateful stage: those of an earlier run of the same kernels, else new ones."""
@@ -122,8 +137,8 @@ class _Run:
         self._running: dict[Any, tuple[_StageState, Task]] = {}  # what `ray.wait` waits for → whose it is
         self._busy = 0.0
 
-    def blocks(self) -> list[Any]:
-        """Run to the end; the references of the last stage's blocks in order. Whatever fails ends what is under way."""
+    def progress(self) -> Iterator[None]:
+        """Run to the end, a stop whenever something came. Whatever fails, or nobody going on, ends what is under way."""
         import ray
 
         last = self._states[-1]
@@ -136,11 +151,16 @@ class _Run:
                 ready, _ = ray.wait(list(self._running), num_returns=1, fetch_local=False)
                 for reference in ready:
                     self._came(reference)
+                yield
         except BaseException:
             for _, task in self._running.values():
                 task.cancel()
             raise
-        return [reference for _, reference in sorted(last.blocks, key=lambda b: b[0])]
+
+    def blocks(self) -> list[Any]:
+        """References of the last stage's blocks that came since the last call, in the order of their rows."""
+        blocks, self._states[-1].blocks = self._states[-1].blocks, []
+        return [reference for _, reference in sorted(blocks, key=lambda b: b[0])]
 
     # -- which tasks there are -----------------------------------------------------------------------------------------
 
@@ -243,6 +263,7 @@ class RayCoreEngine:
             "spill": "blocks that do not fit in the object store go to disk",
             "retries": "Ray repeats tasks of a lost worker three times, restarts a lost actor and repeats its call",
             "actors": "a pool a stateful operator, loaded once and kept for the session",
+            "batches": "block by block as they come, and no task starts while nobody takes them",
             "kernels": "the embedded engines' phases on Arrow tables that lie in shared memory",
             "state": "loaded again: Ray restarts the pool's actor, which loads anew, and repeats its call",
             "devices": "num_gpus and custom resources of tasks and of pool actors",

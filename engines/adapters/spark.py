@@ -69,15 +69,21 @@ class SparkRun(ForeignSession):
             declared = spark_declared.frames(workload, self._spark, self._options, self._cluster.gpus, self._scratch)
             rows: pa.Table = declared.toArrow()
             return rows
+        answer = self._query(workload)
+        if output_is_files(workload):
+            answer.write.mode("append").parquet(str(output))
+            return None
+        table: pa.Table = answer.toArrow()
+        return table
+
+    def _query(self, workload: BoundWorkload) -> DataFrame:
+        """The whole pipeline, its sink aside."""
         frames: dict[str, DataFrame] = {}
         for op in workload.pipeline.operators:
-            if op.kind != "sink":
-                frames[op.name] = frame(op, frames, workload, self._spark, self._options)
-        if output_is_files(workload):
-            frames[workload.pipeline.output.inputs[0]].write.mode("append").parquet(str(output))
-            return None
-        table: pa.Table = frames[workload.pipeline.output.name].toArrow()
-        return table
+            if op.kind == "sink":
+                return frames[op.inputs[0]]
+            frames[op.name] = frame(op, frames, workload, self._spark, self._options)
+        return frames[workload.pipeline.output.name]
 
     def _account(self) -> dict[str, float]:
         """Sums over the stages since the last look, from the listener that also feeds Spark's own pages."""

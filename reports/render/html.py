@@ -14,6 +14,7 @@ from windtunnel.reports.breakdown import PARTS
 from windtunnel.reports.compare import Comparison
 from windtunnel.reports.metrics import KINDS
 from windtunnel.reports.render import charts, serving_charts, serving_words, words
+from windtunnel.reports.render.details import details
 from windtunnel.reports.render.screen import screen
 
 from windtunnel.units import format_bytes, format_seconds
@@ -29,6 +30,7 @@ def render(comparison: Comparison) -> str:
         comparison=comparison,
         served=Markup(served),
         words=words,
+        details=details,
         heads=words.HEADS,
         chart=lambda name, *args: Markup(getattr(charts, name)(*args)),
         screen=lambda found: Markup(screen(found)),

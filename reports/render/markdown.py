@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from windtunnel.reports.compare import Comparison
 from windtunnel.reports.render import serving_words, words
+from windtunnel.reports.render.details import details
 
 
 def render(comparison: Comparison) -> str:
@@ -16,6 +17,8 @@ def render(comparison: Comparison) -> str:
     for group in comparison.groups:
         parts += ["", f"## {_plain(group.title)}", "", *_table(words.HEADS, (words.cells(r) for r in group.rows))]
         parts += ["", words.noise(group)]
+        for detail in details(group):
+            parts += ["", f"### {detail.title}", "", *_table(detail.heads, detail.rows), "", words.sentence(detail.hint)]
     if comparison.effects:
         rows = ((e.kind, e.workload, e.label, words.ratio_interval(e.ratio), e.verdict) for e in comparison.effects)
         parts += ["", "## Model effect and engine effect", "", "Makespan against bulk, everything else equal.", ""]

@@ -12,6 +12,7 @@ from rich.text import Text
 from windtunnel.reports.compare import Comparison, Effect, Group
 from windtunnel.reports.decompose import Decomposition
 from windtunnel.reports.render import serving_words, words
+from windtunnel.reports.render.details import Detail, details
 from windtunnel.reports.rows import Row
 from windtunnel.reports.services import Service
 
@@ -34,6 +35,10 @@ def print_comparison(comparison: Comparison, console: Console | None = None) -> 
         out.print()
         out.print(_table(group))
         out.print(Text(words.noise(group), style="dim"))
+        for found in details(group):
+            out.print()
+            out.print(_detail(found))
+            out.print(Text(words.sentence(found.hint), style="dim"))
     if comparison.effects:
         out.print()
         out.print(_effects(comparison.effects))
@@ -60,6 +65,15 @@ def _table(group: Group) -> Table:
         table.add_column(Text(head), justify="right" if head in _RIGHT else "left", overflow="fold")
     for row in group.rows:
         table.add_row(*(Text(cell) for cell in words.cells(row)), style=_style(row))
+    return table
+
+
+def _detail(found: Detail) -> Table:
+    table = Table(title=Text(found.title, style="bold"), title_justify="left", header_style="bold", box=None, pad_edge=False)
+    for number, head in enumerate(found.heads):
+        table.add_column(Text(head), justify="right" if number else "left", overflow="fold")
+    for cells, clock in zip(found.rows, found.clocks, strict=True):
+        table.add_row(*(Text(cell) for cell in cells), style="dim" if clock == "virtual" else "")
     return table
 
 

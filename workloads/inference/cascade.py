@@ -5,16 +5,13 @@ Two models of different batch sizes and memory, and between them rows that becom
 
 from __future__ import annotations
 
-from typing import Any
-
+from windtunnel.workloads.inference.build import dataset, mapped, model, scan, sink, workload
 from windtunnel.workloads.inference.reading import CUT, DETECTOR_GMACS, FOUND, READ, RECOGNISER_GMACS, SHOWN
 
-from windtunnel.plan import Kind, MapBatches, Operator, Pipeline, Resources, Scan, Sink, State
-from windtunnel.workload import DatasetSpec, Format, Oracle, Workload
+from windtunnel.workload import Format, Workload
 
 ROWS_AT_SCALE_1 = 5_000
 PAGES, LINES = 4, 16  # pages and lines a call, the same for all engines
-_KERNELS = "windtunnel.workloads.inference.reading"
 
 
 def cascade(
@@ -27,36 +24,15 @@ def cascade(
     ``heavier`` times their multiply-adds.
     """
     operators = (
-        Operator(name="scan", kind="scan", kernel=Scan(table="pages", columns=("id", "png"))),
-        _map("decode", "map", "decode", SHOWN, "scan", pages),
-        _model("detect", "Detector", FOUND, "decode", pages, gpus, heavier * DETECTOR_GMACS),
-        _map("crop", "flat_map", "crop", CUT, "detect", pages),
-        _model("recognise", "Recogniser", READ, "crop", lines, gpus, heavier * RECOGNISER_GMACS),
-        Operator(name="write", kind="sink", kernel=Sink(), inputs=("recognise",)),
+        scan("pages", "id", "png"),
+        mapped("decode", "reading:decode", SHOWN, "scan", pages),
+        model("detect", "reading:Detector", FOUND, "decode", pages, gpus, heavier * DETECTOR_GMACS),
+        mapped("crop", "reading:crop", CUT, "detect", pages, kind="flat_map"),
+        model("recognise", "reading:Recogniser", READ, "crop", lines, gpus, heavier * RECOGNISER_GMACS),
+        sink("recognise"),
     )
-    return Workload(
-        name="cascade",
-        kind="inference",
-        pipeline=Pipeline(operators),
-        dataset=DatasetSpec(
-            name="pages", generator="windtunnel.workloads.inference.pages:pages", scale=scale, seed=seed, format=format,
-            partitions=partitions, rows=max(1, round(scale * ROWS_AT_SCALE_1)),
-        ),
-        oracle=Oracle(check="windtunnel.workloads.inference.readers:check_cascade", rtol=1e-3),
-        status_column="status",
-        description="find, cut out and read the lines of 5,000 pages a scale unit with the two models of PP-OCRv4",
-    )  # fmt: skip
-
-
-def _map(name: str, kind: Kind, function: str, schema: Any, source: str, rows: int) -> Operator:
-    kernel = MapBatches(function=f"{_KERNELS}:{function}", schema=schema)
-    return Operator(name=name, kind=kind, kernel=kernel, inputs=(source,), batch_rows=rows, language="python")
-
-
-def _model(name: str, function: str, schema: Any, source: str, rows: int, gpus: float, gmacs: float) -> Operator:
-    kernel = MapBatches(function=f"{_KERNELS}:{function}", schema=schema, params=(("gmacs", gmacs),) if gpus else ())
-    resources = Resources(cpus=0, gpus=gpus) if gpus else Resources()
-    return Operator(
-        name=name, kind="map", kernel=kernel, inputs=(source,), batch_rows=rows, state=State(kind="actor"), language="python",
-        resources=resources,
+    return workload(
+        "cascade", operators, dataset("pages", "pages:pages", ROWS_AT_SCALE_1, scale, partitions, seed, format),
+        "readers:check_cascade", 1e-3,
+        "find, cut out and read the lines of 5,000 pages a scale unit with the two models of PP-OCRv4",
     )  # fmt: skip

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Literal
 
+from windtunnel.workloads.inference.build import dataset, mapped, model, scan, sink, workload
 from windtunnel.workloads.inference.words import EMBEDDED, GMACS, LOOKED_UP, TOKENIZED
 
-from windtunnel.plan import MapBatches, Operator, Pipeline, Resources, Scan, Sink, State
-from windtunnel.workload import DatasetSpec, Format, Oracle, Workload
+from windtunnel.workload import Format, Workload
 
 ROWS_AT_SCALE_1 = 10_000
 BATCH_ROWS = 32  # documents a call, the same for all engines
-_KERNELS = "windtunnel.workloads.inference.words"
 
 
 def documents(
@@ -22,34 +21,15 @@ def documents(
 
     ``gpus`` asks for devices for the model; on an emulated one it takes the time of a model of ``gmacs`` · 1e9 multiply-adds a row.
     """
-    embed = MapBatches(function=f"{_KERNELS}:Embedder", schema=EMBEDDED, params=(("gmacs", gmacs),) if gpus else ())
-    pipeline = Pipeline(
-        (
-            Operator(name="scan", kind="scan", kernel=Scan(table="documents", columns=("id", "text"))),
-            Operator(
-                name="tokenize", kind="map", kernel=MapBatches(function=f"{_KERNELS}:tokenize", schema=TOKENIZED),
-                inputs=("scan",), batch_rows=batch_rows, language="python",
-            ),
-            Operator(
-                name="embed", kind="map", kernel=embed, inputs=("tokenize",), batch_rows=batch_rows, state=State(kind="actor"),
-                language="python", resources=Resources(cpus=0, gpus=gpus) if gpus else Resources(),
-            ),
-            Operator(
-                name="lookup", kind="map", kernel=MapBatches(function=f"{_KERNELS}:Nearest", schema=LOOKED_UP),
-                inputs=("embed",), batch_rows=batch_rows, state=State(kind="actor"), language="python",
-            ),
-            Operator(name="write", kind="sink", kernel=Sink(), inputs=("lookup",)),
-        )
-    )  # fmt: skip
-    return Workload(
-        name="documents",
-        kind="inference",
-        pipeline=pipeline,
-        dataset=DatasetSpec(
-            name=texts, generator=f"windtunnel.workloads.inference.texts:{texts}", scale=scale, seed=seed, format=format,
-            partitions=partitions, rows=max(1, round(scale * ROWS_AT_SCALE_1)),
-        ),
-        oracle=Oracle(check="windtunnel.workloads.inference.oracle:check_documents", rtol=1e-4),
-        status_column="status",
-        description="tokenize and embed 10,000 documents a scale unit with all-MiniLM-L6-v2, and find the nearest reference of each",
+    operators = (
+        scan("documents", "id", "text"),
+        mapped("tokenize", "words:tokenize", TOKENIZED, "scan", batch_rows),
+        model("embed", "words:Embedder", EMBEDDED, "tokenize", batch_rows, gpus, gmacs),
+        model("lookup", "words:Nearest", LOOKED_UP, "embed", batch_rows),
+        sink("lookup"),
+    )
+    return workload(
+        "documents", operators, dataset(texts, f"texts:{texts}", ROWS_AT_SCALE_1, scale, partitions, seed, format),
+        "oracle:check_documents", 1e-4,
+        "tokenize and embed 10,000 documents a scale unit with all-MiniLM-L6-v2, and find the nearest reference of each",
     )  # fmt: skip
