@@ -78,10 +78,9 @@ def _busy(found: Account) -> float:
 
 
 def _is_open(record: RunRecord) -> bool:
-    """Whether every task left its spans."""
-    return bool(pc.any(pc.equal(record.spans["kind"].cast("string"), "compute")).as_py()) and not record.counters.get(
-        "spans_dropped"
-    )
+    """Whether every task left its spans: a foreign leg of a pair leaves a query as one."""
+    kinds = set(record.spans["kind"].unique().cast("string").to_pylist())
+    return "compute" in kinds and "query" not in kinds and not record.counters.get("spans_dropped")
 
 
 def _spans(record: RunRecord, resource: Resource) -> dict[str, float]:

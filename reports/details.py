@@ -13,7 +13,7 @@ from windtunnel.record import RunRecord
 from windtunnel.training import training_numbers
 
 #: counters that a pair of engines leaves
-LEGS = ("first_leg_s", "handover_s", "second_leg_s", "first_start_s", "second_start_s", "handover_bytes")
+LEGS = ("first_leg_s", "handover_s", "second_plan_s", "second_leg_s", "first_start_s", "second_start_s", "handover_bytes")
 
 
 def fed(record: RunRecord) -> dict[str, float]:

@@ -89,9 +89,10 @@ def seconds_of(record: RunRecord, *kinds: str) -> float | None:
 
 
 def _open_inside(record: RunRecord) -> bool:
-    """Whether every task of a good run left its spans."""
+    """Whether every task of a good run left its spans: a foreign leg of a pair leaves a query as one."""
     left_out = record.counters.get("spans_left_out") or record.counters.get("spans_dropped")
-    return record.status == "ok" and not left_out and "compute" in worker_seconds(record)
+    kinds = worker_seconds(record)
+    return record.status == "ok" and not left_out and "compute" in kinds and "query" not in kinds
 
 
 def sampled(record: RunRecord, name: str) -> Curve:

@@ -74,6 +74,7 @@ ENGINES: dict[str, EngineEntry] = {
     "bulk-serve": EngineEntry(
         "windtunnel.engines.serving.engine:BulkServeEngine", ("httptools",), "pip install 'windtunnel[serving]'"
     ),
+    "pair": EngineEntry("windtunnel.engines.pair:PairEngine"),
     "loop": EngineEntry("windtunnel.engines.loop:LoopEngine"),
     "null": EngineEntry("windtunnel.engines.null:NullEngine"),
     "sim:bulk": EngineEntry("windtunnel.sim.engine:SimBulkEngine"),
@@ -101,6 +102,7 @@ WORKLOADS: dict[str, str] = {
     "video": "windtunnel.workloads.inference.video:video",
     "cascade": "windtunnel.workloads.inference.cascade:cascade",
     "ingest": "windtunnel.workloads.inference.ingest:ingest",
+    "handoff": "windtunnel.workloads.inference.handoff:handoff",
 }
 
 

@@ -52,11 +52,12 @@ class DatasetSpec:
 class TableData:
     """A table on disk: its files in order, format, total rows and bytes on disk, and columns with Arrow type names.
 
-    ``generated`` tables have no files: ``partition_rows`` says how many rows each partition makes.
+    ``arrow`` files are what one engine left in memory for another. ``generated`` tables have no files: ``partition_rows`` says how many
+    rows each partition makes.
     """
 
     name: str
-    format: Format
+    format: Format | Literal["arrow"]
     paths: tuple[str, ...]
     rows: int
     bytes: int

@@ -87,7 +87,7 @@ class DuckDBSession(ForeignSession):
         for name, stream in streams.items():
             connection.register(name, stream)
         for table in workload.tables:
-            if table.format == "orc":  # DuckDB has no ORC reader: it scans Arrow's
+            if table.format in ("orc", "arrow"):  # DuckDB has no reader of its own: it scans Arrow's
                 connection.register(f"file_{table.name}", as_dataset(table))
         return connection
 

@@ -36,8 +36,9 @@ _FED: tuple[Column, ...] = (
 )  # fmt: skip
 _LEGS: tuple[Column, ...] = (
     ("first leg", "first_leg_s", format_seconds), ("hand-over", "handover_s", format_seconds),
-    ("second leg", "second_leg_s", format_seconds), ("handed over", "handover_bytes", format_bytes),
-    ("start of the first", "first_start_s", format_seconds), ("of the second", "second_start_s", format_seconds),
+    ("planning the second", "second_plan_s", format_seconds), ("second leg", "second_leg_s", format_seconds),
+    ("handed over", "handover_bytes", format_bytes), ("start of the first", "first_start_s", format_seconds),
+    ("of the second", "second_start_s", format_seconds),
 )  # fmt: skip
 _KINDS: dict[str, tuple[str, str, tuple[Column, ...]]] = {
     "fed": (
@@ -48,8 +49,8 @@ _KINDS: dict[str, tuple[str, str, tuple[Column, ...]]] = {
     ),
     "legs": (
         "From one engine to the other",
-        "a leg ends when its engine has its answer, as Arrow or as files; its writing and reading of files is in the legs. Both engines "
-        "were started before the run",
+        "hand-over: writing the first one's answer, to Parquet on disk or to Arrow in shared memory; reading it is in the second leg. "
+        "Both engines were started before the run",
         _LEGS,
     ),
 }

@@ -13,9 +13,9 @@ from windtunnel.record import Recorder
 from windtunnel.registry import ENGINES, WORKLOADS, engine_entry, load_workload, missing_modules
 from windtunnel.workload import Workload
 
-#: engines that compute answers; `null` returns one, `loop` has no exchange and a test of its own, the simulated engines count rows
+#: engines that compute answers; `null` returns one, `loop` (no exchange) and `pair` have tests of their own, simulated ones count
 SERVERS = ("serving", "fastapi", "ray-serve", "dask-serve", "bulk-serve")  # they answer requests and run no operators
-REAL = tuple(name for name in ENGINES if name not in ("null", "loop", *SERVERS) and not name.startswith("sim:"))
+REAL = tuple(name for name in ENGINES if name not in ("null", "loop", "pair", *SERVERS) and not name.startswith("sim:"))
 JAVA = ("spark", "flink", "mapreduce")
 ETL = tuple(name for name in WORKLOADS if load_workload(name).kind == "etl")
 

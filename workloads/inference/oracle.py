@@ -26,13 +26,17 @@ LEAST_RIGHT = 0.9  # of made documents find their own topic
 
 def check_images(bound: BoundWorkload, output: pa.Table) -> None:
     """Raise WrongResult naming the first photograph that differs; the oracle's ``rtol`` bounds 1 - cosine and scores."""
-    output, ids, usable, features = _check_rows(bound, output, "photograph", vision.CLASSIFIED, FEATURES, _reference)
-    _check_head(output, usable, features, ids, _rtol(bound))
+    check_classified(bound, output, "photograph", _reference)
 
 
 def check_video(bound: BoundWorkload, output: pa.Table) -> None:
     """The same of every frame of every film."""
-    output, ids, usable, features = _check_rows(bound, output, "frame", vision.CLASSIFIED, FEATURES, _frame_reference)
+    check_classified(bound, output, "frame", _frame_reference)
+
+
+def check_classified(bound: BoundWorkload, output: pa.Table, what: str, reference: Callable[[BoundWorkload], pa.Table]) -> None:
+    """Rows, status and embeddings are the reference's, and label and score follow from the embedding."""
+    output, ids, usable, features = _check_rows(bound, output, what, vision.CLASSIFIED, FEATURES, reference)
     _check_head(output, usable, features, ids, _rtol(bound))
 
 

@@ -32,18 +32,27 @@ _QUALITIES = (75, 96)
 
 def photos(spec: DatasetSpec, folder: Path) -> tuple[TableData, ...]:
     """``spec.rows`` photographs. Raises MissingEngine without Pillow or scikit-image, InputError for formats without binary."""
-    if spec.format not in ("parquet", "orc"):
-        raise InputError(f"photographs are binary, which {spec.format} files cannot hold; use format parquet or orc")
-    rows = spec.rows or 0
-    if rows < 1:
-        raise InputError(f"data set {spec.name!r} needs rows of at least 1, not {spec.rows}")
+    checked(spec)
 
     def build(scratch: Path) -> tuple[TableData, ...]:
-        need("the data set of photographs", ("PIL", "skimage"))
-        parts = cut(_chunks(spec.seed, rows), even_sizes(rows, spec.partitions))
-        return (write_table(scratch, "photos", spec.format, SCHEMA, parts),)
+        return (write_photos(spec, scratch),)
 
     return materialise(spec, folder, build)
+
+
+def checked(spec: DatasetSpec) -> None:
+    """Raise InputError where photographs cannot be made so."""
+    if spec.format not in ("parquet", "orc"):
+        raise InputError(f"photographs are binary, which {spec.format} files cannot hold; use format parquet or orc")
+    if (spec.rows or 0) < 1:
+        raise InputError(f"data set {spec.name!r} needs rows of at least 1, not {spec.rows}")
+
+
+def write_photos(spec: DatasetSpec, scratch: Path) -> TableData:
+    """The table's files, below ``scratch``."""
+    need("the data set of photographs", ("PIL", "skimage"))
+    rows = spec.rows or 0
+    return write_table(scratch, "photos", spec.format, SCHEMA, cut(_chunks(spec.seed, rows), even_sizes(rows, spec.partitions)))
 
 
 def _chunks(seed: int, rows: int) -> Iterator[pa.Table]:
