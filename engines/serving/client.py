@@ -16,17 +16,22 @@ from typing import cast
 from urllib.parse import urlsplit
 
 import httptools
+from windtunnel.engines.serving import streamed
 from windtunnel.engines.serving.wire import TRACE
 from windtunnel.engines.serving.work import reply
 
-OUTCOMES = {200: "ok", 503: "rejected", 408: "timed_out"}
+OUTCOMES = {200: "ok", 503: "rejected", 408: "timed_out", 413: "rejected"}
+NUMBER_BITS = 40  # of the numbers of one process's requests
 _SWEEP_S = 0.25  # how often requests that take too long are given up
 _TRACE = TRACE.encode()
 
 
 @dataclass(slots=True)
 class Sent:
-    """One request; times are seconds since the start of the run. ``trace``: visits as the server told them, monotonic times."""
+    """One request; times are seconds since the start of the run. ``trace``: visits as the server told them, monotonic times.
+
+    ``tokens``: how many it asked for, where answers are streams of tokens.
+    """
 
     intended_s: float
     sent_s: float = 0.0
@@ -34,6 +39,7 @@ class Sent:
     done_s: float = 0.0
     outcome: str = "failed"
     trace: list[list] = field(default_factory=list)
+    tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,20 +47,29 @@ class Target:
     """Where to, what, and what the answers must be.
 
     Without ``samples`` each request has a body of its own of ``body_bytes``, and its answer must be that body, repeated or cut to
-    ``answer_bytes`` (None: any answer will do). With ``samples`` (body, right answer) they are sent in turn.
+    ``answer_bytes`` (None: any answer will do). With ``samples`` (body, right answer) they are sent in turn. With ``tokens`` (of
+    prompt and answer) they ask for these in turn, and the answer must be the stream of them.
     """
 
     url: str
     body_bytes: int = 0
     answer_bytes: int | None = None
     samples: tuple[tuple[bytes, bytes], ...] = ()
+    tokens: tuple[tuple[int, int], ...] = ()
     timeout_s: float = 60.0
     trace: bool = True
+
+    def lengths(self, number: int) -> tuple[int, int]:
+        """Tokens of the prompt and of the answer of a request; none where answers are no streams of them."""
+        return self.tokens[(number & ((1 << NUMBER_BITS) - 1)) % len(self.tokens)] if self.tokens else (0, 0)
 
     def exchange(self, number: int) -> tuple[bytes, bytes | None]:
         """The body of a request, and its right answer."""
         if self.samples:
             return self.samples[number % len(self.samples)]
+        if self.tokens:
+            prompt, output = self.lengths(number)
+            return streamed.request(f"{number:x}", prompt, output, self.body_bytes), streamed.answer(f"{number:x}", output)
         stamp = b"%016x" % number
         body = stamp[: self.body_bytes] if self.body_bytes <= len(stamp) else reply(stamp, self.body_bytes)
         return body, None if self.answer_bytes is None else reply(body, self.answer_bytes)
@@ -80,7 +95,7 @@ class Connection(asyncio.Protocol):
         """Write it."""
         assert self.transport is not None
         self.request, self._done, self._body, self._trace = request, done, b"", []
-        data, self._expected = self.client.message()
+        data, self._expected, request.tokens = self.client.message()
         self.transport.write(data)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -156,11 +171,12 @@ class Client:
         self._head = "\r\n".join(lines).encode()
         self._number = first
 
-    def message(self) -> tuple[bytes, bytes | None]:
-        """The bytes of the next request, and the right answer to it."""
-        body, expected = self.target.exchange(self._number)
+    def message(self) -> tuple[bytes, bytes | None, int]:
+        """The bytes of the next request, the right answer to it, and how many tokens that has."""
+        number = self._number
         self._number += 1
-        return b"%b%d\r\n\r\n%b" % (self._head, len(body), body), expected
+        body, expected = self.target.exchange(number)
+        return b"%b%d\r\n\r\n%b" % (self._head, len(body), body), expected, self.target.lengths(number)[1]
 
     def send(self, request: Sent, done: Done) -> None:
         """Send now; ``done`` is called with the request when it is answered or lost."""

@@ -108,7 +108,11 @@ class Deployment:
     async def _live(self, worker: Worker) -> None:
         """One replica from its start to its end; a dead one is replaced, and what it had is tried again or fails."""
         stream = [self.rules.seed, self._index, worker.number]
-        told = {"cost": asdict(self.spec.cost), "work": self.rules.work, "stream": stream, "startup_s": self.spec.startup_s}
+        spec = self.spec
+        told = {
+            "cost": asdict(spec.cost), "tokens": spec.tokens and asdict(spec.tokens), "stream": stream, "startup_s": spec.startup_s,
+            "work": "sleep" if spec.resources.gpus else self.rules.work,  # a device that is emulated leaves the CPU free
+        }  # fmt: skip
         ready = False
         try:
             with contextlib.suppress(OSError):  # no process to be had now

@@ -16,7 +16,7 @@ from http import HTTPStatus
 from typing import cast
 
 import httptools
-from windtunnel.engines.serving.messages import BYTES, GONE, Answer, Asked, Request, sentence
+from windtunnel.engines.serving.messages import GONE, Answer, Asked, Request, sentence
 from windtunnel.engines.serving.wire import TRACE
 
 OWN = "/-/"  # paths below it are the host's pages
@@ -283,7 +283,9 @@ class Connection(asyncio.Protocol):
         start = b""
         if not self._streaming:
             self._streaming = True
-            start = f"{_status_line(200)}\r\nContent-Type: {BYTES}\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
+            start = (
+                f"{_status_line(200)}\r\nContent-Type: {self._host.stream_kind}\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
+            )
         self._transport.write(start + b"%x\r\n%b\r\n" % (len(data), data))
 
     def _end_stream(self, answer: Answer) -> None:
@@ -293,7 +295,8 @@ class Connection(asyncio.Protocol):
         if answer.status != 200:
             self.abort()  # without its last chunk the client knows that it is not whole
             return
-        self._transport.write(b"0\r\n\r\n")
+        trailers = "".join(f"{line}\r\n" for line in answer.more)
+        self._transport.write(b"0\r\n%b\r\n" % trailers.encode("latin-1"))
         if self._keep and not self._host.draining:
             self._next()
         else:

@@ -23,7 +23,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any, Protocol
 
 from windtunnel.engines.serving.door import Door
-from windtunnel.engines.serving.messages import GONE, Answer, Request, sentence
+from windtunnel.engines.serving.messages import BYTES, GONE, Answer, Request, sentence
 from windtunnel.engines.serving.process import Told
 from windtunnel.engines.serving.wire import TRACE
 from windtunnel.engines.serving.work import EMULATED, Chain, reply
@@ -135,7 +135,7 @@ class Front:
     """What the door asks: a bound on what waits, a deadline, counts."""
 
     def __init__(self, told: Told, behind: Behind) -> None:
-        self.most_bytes, self.draining = told.max_body, False
+        self.most_bytes, self.draining, self.stream_kind = told.max_body, False, BYTES
         self._told, self._behind = told, behind
         self._inside = 0
         self._counts: Counter[int] = Counter()

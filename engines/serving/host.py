@@ -21,14 +21,16 @@ import uvloop
 from windtunnel.engines.serving import pages
 from windtunnel.engines.serving.deployment import Deployment, Overloaded, ReplicaDied, Rules
 from windtunnel.engines.serving.door import Door
-from windtunnel.engines.serving.messages import GONE, Answer, Request, sentence
+from windtunnel.engines.serving.messages import BYTES, GONE, Answer, Request, sentence
 from windtunnel.engines.serving.mounted import mount
 from windtunnel.engines.serving.process import Told
+from windtunnel.engines.serving.streamed import EVENTS, lengths
 from windtunnel.engines.serving.wire import TRACE
 from windtunnel.engines.serving.work import EMULATED, reply
 from windtunnel.engines.serving.workers import HandlerFailed, Visit
 
-from windtunnel.serving import Calls
+from windtunnel.errors import InputError
+from windtunnel.serving import Calls, TokenSpec
 from windtunnel.units import parse_seconds
 
 DRAIN_S = 10.0
@@ -44,6 +46,8 @@ class Host:
         self._told = told
         self._ingress = self.deployments[told.deployments[0].name]
         self._emulated = rules.work in EMULATED
+        self._tokens = told.deployments[0].tokens
+        self.stream_kind = EVENTS if self._tokens else BYTES
         self._counts: Counter[str] = Counter()
         self._times = pages.Histogram()
         self._deadlines = Deadlines(told.timeout_s)
@@ -87,6 +91,8 @@ class Host:
         return answer
 
     async def _guarded(self, request: Request) -> Answer:
+        if self._tokens is not None and (refusal := _unfit(request.body, self._tokens)):
+            return refusal
         deadline_s = self._deadlines.watch(request)
         trace: list[list[Any]] = []
         try:
@@ -160,6 +166,17 @@ class Host:
 
     def _document(self) -> Answer:
         return Answer(200, self._openapi, kind="application/json")
+
+
+def _unfit(body: bytes, spec: TokenSpec) -> Answer | None:
+    """The refusal of what asks for no tokens, or for more than memory will ever hold."""
+    try:
+        _, prompt, output = lengths(body)
+    except InputError as error:
+        return sentence(400, str(error))
+    if spec.kv_tokens is None or prompt + output - 1 <= spec.kv_tokens:
+        return None
+    return sentence(413, f"{prompt} tokens of a prompt and {output} of an answer do not fit into memory for {spec.kv_tokens}")
 
 
 class Deadlines:

@@ -22,14 +22,13 @@ from dataclasses import asdict, astuple, dataclass, replace
 from typing import Any
 
 import uvloop
-from windtunnel.engines.serving.client import Client, Sent, Target
+from windtunnel.engines.serving.client import NUMBER_BITS, Client, Sent, Target
 
 #: of what one process can do at most, the share that it is asked for: beyond it, requests leave late
 SHARE = 0.4
 _START_S = 1.0  # for processes to start before the first request
 _PROBE_S = 0.5
 _PROBE_CLIENTS = 16
-_NUMBER_BITS = 40  # of the numbers of one process's requests
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,7 +132,8 @@ def generate(target: Target, loop: Loop, processes: int = 1) -> list[Sent]:
     try:
         for number, (child, part) in enumerate(zip(children, loop.parts(processes), strict=True)):
             assert child.stdin is not None
-            json.dump({"target": told, "start": start, "first": number << _NUMBER_BITS, "loop": asdict(part)}, child.stdin)
+            told["tokens"] = target.tokens[number::processes]  # as the times of the parts
+            json.dump({"target": told, "start": start, "first": number << NUMBER_BITS, "loop": asdict(part)}, child.stdin)
             child.stdin.close()
         for child in children:
             assert child.stdout is not None

@@ -52,6 +52,7 @@ class Asked(Protocol):
     """What the door needs of the host."""
 
     most_bytes: int
+    stream_kind: str  # of answers in pieces
     draining: bool
 
     async def answer(self, request: Request) -> Answer:

@@ -12,19 +12,21 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, NamedTuple
 
+from windtunnel.engines.models.streams import SERVICE, Factors
 from windtunnel.engines.serving.wire import ANSWER, FAILED, HEAD, LAST, PART, SKIPPED, join, split
-from windtunnel.engines.serving.work import Handler, handler
+from windtunnel.engines.serving.work import Handler, handler, spend
 
-from windtunnel.serving import CallCost
+from windtunnel.serving import CallCost, TokenSpec
 
 _CHUNK = 1 << 18
 
 
 class Call(NamedTuple):
-    """What has been read and not answered."""
+    """What has been read and not answered; numbers are unique, so it may be a key."""
 
     number: int
     items: int
@@ -51,6 +53,12 @@ class Inbox:
         number = next(iter(self._calls))
         self.withdrawn.clear()
         return self._calls.pop(number)
+
+    def all(self) -> list[Call]:
+        """Every call that has been read."""
+        calls = list(self._calls.values())
+        self._calls.clear()
+        return calls
 
     def look(self) -> None:
         """Read what is there without waiting."""
@@ -111,16 +119,27 @@ def _answer(inbox: Inbox, call: Call, work: Handler, target: socket.socket, begu
 
 
 def main() -> None:
-    """Entry point: one line of JSON with cost, kind of work and random stream; then frames."""
+    """Entry point: one line of JSON with cost or tokens, kind of work and random stream; then frames."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the host's to handle: it drains
     source = socket.socket(fileno=os.dup(0))
     os.dup2(2, 1)  # what a handler prints is no answer
     line, _, rest = _first_line(source).partition(b"\n")
     told = json.loads(line)
-    work = handler(CallCost(**told["cost"]), told["work"], *told["stream"])
+    run = _token_loop(source, told, rest) if told["tokens"] else partial(serve, source, _handler(told), rest)
     time.sleep(told["startup_s"])
     source.sendall(ANSWER.pack(0, 0, 0, 0.0, 0.0, LAST))  # ready
-    serve(source, work, rest)
+    run()
+
+
+def _handler(told: dict[str, Any]) -> Handler:
+    return handler(CallCost(**told["cost"]), told["work"], *told["stream"])
+
+
+def _token_loop(source: socket.socket, told: dict[str, Any], rest: bytes) -> Callable[[], None]:
+    from windtunnel.engines.serving.token_replica import TokenLoop
+
+    factor = Factors("lognormal", told["cost"]["cv"], SERVICE, *told["stream"])
+    return TokenLoop(source, TokenSpec(**told["tokens"]), factor, spend(told["work"] == "spin"), rest).serve
 
 
 def _first_line(source: socket.socket) -> bytes:

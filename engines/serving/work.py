@@ -22,11 +22,27 @@ Handler = Callable[[list[bytes]], "Sequence[bytes] | Iterator[bytes]"]
 EMULATED = ("spin", "sleep")
 
 
+def spend(spin: bool) -> Callable[[float], None]:
+    """Lets seconds pass: burns as much CPU time, or sleeps."""
+    return _spin if spin else _sleep
+
+
+def _spin(seconds: float) -> None:
+    end = time.thread_time() + seconds
+    while time.thread_time() < end:
+        pass
+
+
+def _sleep(seconds: float) -> None:
+    if seconds > 0:
+        time.sleep(seconds)
+
+
 class Work:
     """The emulated handler of one replica. ``spin`` counts CPU time of the thread, so that a crowded machine slows it down as it should."""
 
     def __init__(self, cost: CallCost, kind: str, *name: int) -> None:
-        self._cost, self._spin = cost, kind == "spin"
+        self._cost, self._spend = cost, spend(kind == "spin")
         self._factor = Factors("lognormal", cost.cv, SERVICE, *name)
 
     def seconds(self, items: int) -> float:
@@ -35,15 +51,7 @@ class Work:
 
     def __call__(self, bodies: list[bytes]) -> list[bytes]:
         """Do it; the answers are the requests."""
-        left = self.seconds(len(bodies))
-        if left <= 0:
-            return bodies
-        if not self._spin:
-            time.sleep(left)
-            return bodies
-        end = time.thread_time() + left
-        while time.thread_time() < end:
-            pass
+        self._spend(self.seconds(len(bodies)))
         return bodies
 
 

@@ -34,7 +34,8 @@ def tables(service: Service) -> tuple[Words, ...]:
     found = [Words(service.title, (*heads, "note"), tuple(_point(p, goodput) for p in service.points), 2)]
     streamed = tuple(_tokens(p) for p in service.points if p.tokens)
     if streamed:
-        found.append(Words("Tokens: time to the first (TTFT), time of each after it (TPOT)", _TOKEN_HEADS, streamed, 2))
+        title = "Tokens of an emulated language model: time to the first (TTFT), time of each after it (TPOT)"
+        found.append(Words(title, _TOKEN_HEADS, streamed, 2))
     parts = tuple(_times(service.points))
     if parts:
         found.append(Words("Where a request's time went (mean; slowest 1 %)", ("engine", "load", *PARTS, "requests"), parts, 2))

@@ -147,8 +147,7 @@ class Journal:
         for name in ("ttft", "tpot"):
             values = np.array([v for n, _, v in self.recorder.samples if n == f"{name}_s"]) if self._tokens else ()
             if len(values):
-                told = {k.replace("latency", name): v for k, v in statistics(np.asarray(values)).items()}
-                self.recorder.counters.update(told)
+                self.recorder.counters.update(statistics(np.asarray(values), name))
         if len(latencies):
             self.recorder.counters.update(statistics(latencies))
             self.recorder.counters["first_output_s"] = float(ends[0])

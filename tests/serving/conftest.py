@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from windtunnel.cluster import ClusterSpec
+from windtunnel.registry import load_engine
 from windtunnel.scenario import parse_scenario
 
 SCENARIO = """
@@ -23,12 +24,21 @@ count = 1
 cpus = 2
 memory = "4GiB"
 [arrivals]
-kind = "uniform"
-rate_per_s = 10
+{arrivals}
 duration = "1s"
 [[engines]]
-name = "serving"
+name = "{engine}"
+{options}
 """
+
+
+UNIFORM = 'kind = "uniform"\nrate_per_s = 10'
+
+
+def scenario(deployments: str, engine: str = "serving", arrivals: str = UNIFORM, options: str = "") -> str:
+    """A whole scenario of a second, for this machine, from its interesting parts."""
+    return SCENARIO.format(engine=engine, arrivals=arrivals, options=options and f"options = {{ {options} }}") + deployments
+
 
 MODULE = """
 import time
@@ -65,14 +75,11 @@ async def app(scope, receive, send):
 
 
 @contextmanager
-def running(folder: Path, deployments: str, **options: Any) -> Iterator[Any]:
-    """A session whose host runs."""
-    from windtunnel.engines.serving.engine import EmbeddedServingEngine
-
-    scenario = parse_scenario(SCENARIO + deployments)
-    session = EmbeddedServingEngine().open(ClusterSpec.here(), options)
+def running(folder: Path, deployments: str, arrivals: str = UNIFORM, engine: str = "serving", **options: Any) -> Iterator[Any]:
+    """A session whose servers run."""
+    session = load_engine(engine).open(ClusterSpec.here(), options)
     try:
-        session.prepare(scenario.workload.bind(folder))
+        session.prepare(parse_scenario(scenario(deployments, arrivals=arrivals)).workload.bind(folder))
         yield session
     finally:
         session.close()

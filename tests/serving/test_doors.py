@@ -210,13 +210,13 @@ def test_grpc_answers_streams_and_keeps_the_callers_deadline(host: Any) -> None:
 
 
 def test_a_run_verifies_every_answer(handlers: Path) -> None:
-    from tests.serving.conftest import SCENARIO
+    from tests.serving.conftest import scenario
     from windtunnel.errors import WrongResult
     from windtunnel.record import Recorder
     from windtunnel.scenario import parse_scenario
 
     with running(handlers, ONE, work="shouting:Shout") as session:
-        bound = parse_scenario(SCENARIO + ONE).workload.bind(handlers)
+        bound = parse_scenario(scenario(ONE)).workload.bind(handlers)
         outcome = session.run(bound, Recorder(), handlers)
         assert outcome.verified and outcome.rows == 10
         session._samples = ((b"a", b"B"), *session._samples)

@@ -10,16 +10,13 @@ import pytest
 
 pytest.importorskip("httptools")
 
-from windtunnel.engines.serving import engine as engines
 from windtunnel.engines.serving.load import Loop
 
-from tests.serving.conftest import SCENARIO
-from windtunnel.cluster import ClusterSpec
-from windtunnel.scenario import parse_scenario
+from tests.serving.conftest import running
+from windtunnel.serving import ArrivalSpec
 
 TEXT = (
-    SCENARIO
-    + '[[deployments]]\nname = "a"\nreplicas = 2\ncost = { per_call = "20ms" }\ncalls = ["b"]\n'
+    '[[deployments]]\nname = "a"\nreplicas = 2\ncost = { per_call = "20ms" }\ncalls = ["b"]\n'
     + '[[deployments]]\nname = "b"\ncost = { per_call = "1ms" }\n'
 )
 
@@ -28,16 +25,9 @@ TEXT = (
 def test_every_request_is_answered_and_nothing_is_left(name: str, tmp_path: Path) -> None:
     if name == "dask":
         pytest.importorskip("distributed")
-    made = {"bulk": engines.BulkServeEngine, "dask": engines.DaskServeEngine}[name]()
-    scenario = parse_scenario(TEXT)
-    assert scenario.serving is not None
-    session = made.open(ClusterSpec.here(), {"work": "sleep"})
-    try:
-        session.prepare(scenario.workload.bind(tmp_path))
+    with running(tmp_path, TEXT, engine=f"{name}-serve", work="sleep") as session:
         family = psutil.Process(session.processes[0].pid).children(recursive=True)
-        sent = session.ask(scenario.serving.arrivals, Loop(times=(0.0,) * 8))
-    finally:
-        session.close()
+        sent = session.ask(ArrivalSpec(kind="uniform"), Loop(times=(0.0,) * 8))
     assert Counter(r.outcome for r in sent) == {"ok": 8}
     assert all([v[0] for v in r.trace] == ["a", "b"] for r in sent)
     workers = {r.trace[0][1] for r in sent}

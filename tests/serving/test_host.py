@@ -21,40 +21,17 @@ pytest.importorskip("starlette")
 pytest.importorskip("httptools")
 
 from windtunnel.engines.serving.client import Sent, Target
-from windtunnel.engines.serving.engine import EmbeddedServingEngine, ServingSession
 from windtunnel.engines.serving.load import open_loop
+from windtunnel.engines.serving.session import ServingSession
 
-from windtunnel.cluster import ClusterSpec
-from windtunnel.scenario import parse_scenario
-
-SCENARIO = """
-schema = 1
-name = "t"
-[[cluster.nodes]]
-name = "here"
-count = 1
-cpus = 2
-memory = "4GiB"
-[arrivals]
-kind = "uniform"
-rate_per_s = 10
-duration = "1s"
-[[engines]]
-name = "serving"
-"""
+from tests.serving.conftest import running, scenario
 
 
 @contextmanager
 def host(deployments: str, **options: Any) -> Iterator[ServingSession]:
     """A running host."""
-    scenario = parse_scenario(SCENARIO + deployments)
-    session = EmbeddedServingEngine().open(ClusterSpec.here(), options)
-    try:
-        with TemporaryDirectory() as folder:
-            session.prepare(scenario.workload.bind(Path(folder)))
+    with TemporaryDirectory() as folder, running(Path(folder), deployments, **options) as session:
         yield session
-    finally:
-        session.close()
 
 
 def _replicas(session: ServingSession) -> list[psutil.Process]:
@@ -159,14 +136,9 @@ def test_a_scenario_runs_in_both_worlds(engine: str, tmp_path: Path, capsys: pyt
     from windtunnel.cli import main
 
     file = tmp_path / "s.toml"
-    text = SCENARIO.replace('kind = "uniform"\nrate_per_s = 10', 'kind = "closed"\nconcurrency = 2').replace(
-        '"serving"', f'"{engine}"'
-    )
-    file.write_text(
-        text + '[[deployments]]\nname = "a"\ncost = { per_call = "2ms" }\ncalls = ["b"]\n'
-        '[[deployments]]\nname = "b"\ncost = { per_call = "3ms" }\n',
-        encoding="utf-8",
-    )
+    two = '[[deployments]]\nname = "a"\ncost = { per_call = "2ms" }\ncalls = ["b"]\n'
+    two += '[[deployments]]\nname = "b"\ncost = { per_call = "3ms" }\n'
+    file.write_text(scenario(two, engine, 'kind = "closed"\nconcurrency = 2'), encoding="utf-8")
     documents = {}
     for command in (["run", str(file), "--no-aa", "-n", "1"], ["simulate", str(file)]):
         folder = tmp_path / command[0]
@@ -186,8 +158,8 @@ def test_a_run_whose_requests_were_sent_late_is_invalid(tmp_path: Path, capsys: 
     from windtunnel.cli import main
 
     file = tmp_path / "s.toml"
-    late = SCENARIO.replace('name = "serving"', 'name = "serving"\noptions = { send_lag = "1ns" }')
-    file.write_text(late + '[[deployments]]\nname = "a"\ncost = { per_call = "1ms" }\n', encoding="utf-8")
+    one = '[[deployments]]\nname = "a"\ncost = { per_call = "1ms" }\n'
+    file.write_text(scenario(one, options='send_lag = "1ns"'), encoding="utf-8")
     assert main(["run", str(file), "--no-aa", "-n", "1", "--results", str(tmp_path / "results")]) == 7
     said = capsys.readouterr()
     assert "the rate or use a quieter machine" in " ".join((said.out + said.err).split())
@@ -198,19 +170,11 @@ def test_a_run_whose_requests_were_sent_late_is_invalid(tmp_path: Path, capsys: 
 def test_ray_serve_answers_batches_and_compositions(proxy: str) -> None:
     """A Ray of its own for each: the same scenario as the embedded host's, and nothing left of it afterwards."""
     pytest.importorskip("ray.serve")
-    from windtunnel.engines.serving.engine import RayServeEngine
-
     text = '[[deployments]]\nname = "a"\nreplicas = 2\ncost = { per_call = "1ms" }\ncalls = ["b"]\n'
     text += '[[deployments]]\nname = "b"\ncost = { per_call = "1ms" }\nbatch = { max_size = 4, wait = "20ms" }\n'
-    scenario = parse_scenario(SCENARIO + text)
-    session = RayServeEngine().open(ClusterSpec.here(), {"proxy": proxy})
-    try:
-        with TemporaryDirectory() as folder:
-            session.prepare(scenario.workload.bind(Path(folder)))
+    with host(text, engine="ray-serve", proxy=proxy) as session:
         family = psutil.Process(session.processes[0].pid).children(recursive=True)
         sent = _load(session, [0.05 * i for i in range(20)])
-    finally:
-        session.close()
     assert Counter(r.outcome for r in sent) == {"ok": 20}
     assert all([v[0] for v in r.trace] == ["a", "b"] for r in sent)
     assert not [p for p in family if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]

@@ -14,6 +14,7 @@ from windtunnel.engines.serving import modes
 from windtunnel.engines.serving.client import Sent
 from windtunnel.engines.serving.load import Loop
 
+from tests.serving.conftest import scenario
 from windtunnel.errors import InvalidMeasurement
 
 
@@ -57,33 +58,15 @@ def test_a_group_is_as_slow_as_its_last_answer() -> None:
     assert found.tolist() == pytest.approx([0.08, 0.08])
 
 
-SCENARIO = """
-schema = 1
-name = "t"
-[[cluster.nodes]]
-name = "here"
-count = 1
-cpus = 2
-memory = "4GiB"
-[arrivals]
-kind = "poisson"
-rate_per_s = 20
-duration = "1s"
-request_bytes = "16B"
-[[engines]]
-name = "serving"
-options = { work = "sleep", send_lag = "5s" }
-[[deployments]]
-name = "one"
-cost = { per_call = "5ms" }
-"""
+ONE = '[[deployments]]\nname = "one"\ncost = { per_call = "5ms" }\n'
+POISSON = 'kind = "poisson"\nrate_per_s = 20\nrequest_bytes = "16B"'
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from windtunnel.cli import main
 
     file = tmp_path / "s.toml"
-    file.write_text(SCENARIO, encoding="utf-8")
+    file.write_text(scenario(ONE, arrivals=POISSON, options='work = "sleep", send_lag = "5s"'), encoding="utf-8")
     assert main(["load", str(file), "--as", "multi-stream", "--seconds", "0.5", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["group"] == 8 and found["value_s"] > 8 * 0.005, "one replica, eight at a time"

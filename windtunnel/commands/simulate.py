@@ -151,10 +151,6 @@ def refuse_gaps(scenario: Scenario, verb: str) -> None:
     real = verb == "run"
     gaps = (
         (real and bool(scenario.cluster.faults), "faults ([[faults]])"),
-        (
-            real and scenario.serving is not None and any(d.tokens for d in scenario.serving.deployments),
-            "deployments that compute tokens (tokens); they are simulated only",
-        ),
         (real and location != "generated", f'data sets with location = "{location}"'),
     )
     for there, what in gaps:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from windtunnel.record import RunRecord
 
 _BATCH = ("makespan", "bound", "of optimum", "bound by", "bottleneck", "CPU", "GPU", "peak memory", "spilled", "cost")
+_TOKENS = ("TTFT p99", "TPOT p99")  # more of them is in the report
 _SERVING = ("offered /s", "answered /s", "p50", "p99", "replicas", "CPU", "GPU", "cost")
 
 
@@ -22,14 +23,17 @@ def print_runs(name: str, records: tuple[RunRecord, ...]) -> None:
     from rich.text import Text
 
     serving = any(is_serving(r) for r in records)
+    streams = any("ttft_mean_s" in r.counters for r in records)
+    heads = (*_SERVING[:4], *_TOKENS, *_SERVING[4:]) if streams else _SERVING if serving else _BATCH
     swept = list(dict.fromkeys(key for r in records for key in r.sweep))
     table = Table(title=Text(name))
-    for head in ("engine", *(k.rpartition(".")[2] for k in swept), "seed", *(_SERVING if serving else _BATCH)):
+    for head in ("engine", *(k.rpartition(".")[2] for k in swept), "seed", *heads):
         table.add_column(Text(head))
     for record in records:
         cells = [record.label, *(str(record.sweep.get(k, "")) for k in swept), str(record.seed)]
         if record.status == "ok":
-            cells += (_serving_cells if serving else _batch_cells)(record, run_document(record))
+            run = run_document(record)
+            cells += _serving_cells(record, run, streams) if serving else _batch_cells(record, run)
         else:
             cells.append(record.status)
         table.add_row(*(Text(c) for c in cells))
@@ -82,13 +86,14 @@ def _resource(name: str | None) -> str:
     return "–" if name is None else resource(name)
 
 
-def _serving_cells(record: RunRecord, run: dict[str, Any]) -> list[str]:
+def _serving_cells(record: RunRecord, run: dict[str, Any], streams: bool) -> list[str]:
     latency = run["latency_s"]
     lost = sum(count for name, count in run["requests"].items() if name not in ("sent", "ok"))
     answered = f"{run['throughput_per_s']:.4g}" + (f" ({lost} lost)" if lost else "")
     replicas = ", ".join(f"{name} {count}" for name, count in last_replicas(record).items())
+    tokens = [format_seconds(run[kind]["p99"]) if kind in run else "–" for kind in ("ttft_s", "tpot_s")] if streams else []
     return [
-        _offered(record, run), answered, format_seconds(latency["p50"]), _with_interval(run, latency["p99"]), replicas,
+        _offered(record, run), answered, format_seconds(latency["p50"]), _with_interval(run, latency["p99"]), *tokens, replicas,
         *_busy(run), f"${run['cost_usd']:.4f}",
     ]  # fmt: skip
 
