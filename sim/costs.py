@@ -96,6 +96,8 @@ class EngineCost:
     slowdown: tuple[tuple[float, float], ...] = ()
 
     def __post_init__(self) -> None:
+        for name in ("worker_memory_bytes", "driver_memory_bytes"):  # constants are given as 150e6, say
+            object.__setattr__(self, name, round(getattr(self, name)))
         if any(getattr(self, f.name) < 0 for f in dataclasses.fields(self) if f.type in _NUMBERS):
             raise InputError(f"overheads of engine {self.engine!r} must not be negative: {self}")
         if any(m < 1.0 for _, m in self.slowdown) or any(

@@ -129,7 +129,7 @@ class Journal:
             "tasks": self.tasks, "loads": self._loads, "spans_left_out": self.tasks - self._written, "bytes_network": network_bytes,
             "spilled_bytes": sum(n.store.spilled for n in nodes),
             "peak_memory_bytes": max(n.memory.peak for n in nodes), "peak_store_bytes": max(n.store.peak for n in nodes),
-            "peak_disk_bytes": max(n.disk.peak for n in nodes),
+            "peak_disk_bytes": max(n.disk_peak for n in nodes),
         }  # fmt: skip
         for name, total in counters.items():
             if total:

@@ -11,26 +11,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 from windtunnel.sim.hardware.cpu import Timer
-from windtunnel.sim.laws import StageLaw
 from windtunnel.sim.world import SimWorld
 
-from windtunnel.cluster import ClusterSpec
-from windtunnel.model import BlockReady, Event, Job, Launch, TaskDone, TaskFailed
-from windtunnel.record import Recorder
+from windtunnel.model import Block, BlockReady, Event, ExecutionModel, Launch, TaskDone, TaskFailed
 
 
 class RoundsWorld(SimWorld):
     """`SimWorld` with another driver. ``_open``: tasks whose end it has not read; ``_told``: those of them with news."""
 
-    def __init__(self, cluster: ClusterSpec, job: Job, laws: Sequence[StageLaw], recorder: Recorder, **settings: Any) -> None:
-        super().__init__(cluster, job, laws, recorder, **settings)
+    def run(self, model: ExecutionModel) -> Sequence[Block]:
+        """As `SimWorld` does."""
         self._open: set[int] = set()
         self._told: set[int] = set()
         self._round = 0  # serial number of the round that is due; timers of others are void
         self._due_s = math.inf
+        return super().run(model)
 
     def _launch(self, launch: Launch) -> None:
         self._open.add(launch.task)

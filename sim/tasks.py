@@ -29,11 +29,14 @@ SHARED = -1.0
 
 
 class Node:
-    """A simulated machine. ``load``: CPUs that running tasks keep busy; ``flat``: it does not slow anyone down."""
+    """A simulated machine. ``flat_law``: tasks on CPUs of their own do not slow each other down.
+
+    What its tasks may share is made when the first one does: of very many nodes most share nothing.
+    """
 
     __slots__ = (
-        "alive", "cached", "corun", "cpu", "cpus", "disk", "doomed", "flat_law", "index", "memory", "pages", "paused", "remote",
-        "remote_bytes_per_s", "slow", "spec", "store", "weight",
+        "_corun", "_cost", "_cpu", "_disk", "_env", "_log", "_pages", "_remote", "_rows", "alive", "cached", "cpus", "doomed",
+        "flat_law", "index", "memory", "paused", "remote_bytes_per_s", "slow", "spec", "store", "weight",
     )  # fmt: skip
 
     def __init__(
@@ -45,24 +48,75 @@ class Node:
         cost: EngineCost,
         remote_bytes_per_s: float | None = None,
     ) -> None:
+        self._env, self._cost = env, cost
         self.index = index
         self.spec = spec
         self.cpus = spec.cpus
         self.memory = Memory(index, spec.usable_memory_bytes, env)
         self.store = ObjectStore(store_limit, self.memory)
-        self.disk = Disk(env, spec.disk)
-        self.pages = PageCache(self.disk, self.memory, spec.memory_bytes)
         self.remote_bytes_per_s = min(spec.nic_bytes_per_s, remote_bytes_per_s or spec.nic_bytes_per_s)
-        self.remote = Shared(env, divided(self.remote_bytes_per_s))  # what the node may read from a remote store
         self.slow = 1.0  # a straggler takes so many times as long
         self.alive = True
         self.doomed = False  # its worker is about to be killed, for its memory
         self.paused: list[Worker] = []  # those that begin nothing for want of memory
-        self.cpu = Shared(env, cpu_rate(float(spec.cpus)))
-        self.corun = CoRun(env, float(spec.cpus), cost.slowdown)
         self.flat_law = is_flat(cost.slowdown)
         self.weight = 0.0  # CPUs that its workers keep busy when all of them run
         self.cached: set[int] = set()  # broadcast blocks that are here already
+        self._cpu: Shared | None = None
+        self._corun: CoRun | None = None
+        self._disk: Disk | None = None
+        self._pages: PageCache | None = None
+        self._remote: Shared | None = None
+        self._log: list[float] = []
+        self._rows = (0, 0, 0, 0)
+
+    def watch(self, log: list[float], rows: tuple[int, int, int, int]) -> None:
+        """What is shared here appends its use to a `Meter`'s log: rows of CPUs, reads, writes and the remote store."""
+        self._log, self._rows = log, rows
+
+    @property
+    def cpu(self) -> Shared:
+        """CPUs that more tasks share than there are."""
+        if self._cpu is None:
+            self._cpu = Shared(self._env, cpu_rate(float(self.spec.cpus)))
+            self._cpu.watch(self._log, self._rows[0])
+        return self._cpu
+
+    @property
+    def corun(self) -> CoRun:
+        """CPUs whose tasks slow each other down."""
+        if self._corun is None:
+            self._corun = CoRun(self._env, float(self.spec.cpus), self._cost.slowdown)
+            self._corun.watch(self._log, self._rows[0])
+        return self._corun
+
+    @property
+    def disk(self) -> Disk:
+        """Its disk."""
+        if self._disk is None:
+            self._disk = Disk(self._env, self.spec.disk)
+            self._disk.watch(self._log, self._rows[1], self._rows[2])
+        return self._disk
+
+    @property
+    def disk_peak(self) -> int:
+        """The most bytes that lay on its disk."""
+        return 0 if self._disk is None else self._disk.peak
+
+    @property
+    def pages(self) -> PageCache:
+        """The page cache before its disk."""
+        if self._pages is None:
+            self._pages = PageCache(self.disk, self.memory, self.spec.memory_bytes)
+        return self._pages
+
+    @property
+    def remote(self) -> Shared:
+        """What the node may read from a remote store."""
+        if self._remote is None:
+            self._remote = Shared(self._env, divided(self.remote_bytes_per_s))
+            self._remote.watch(self._log, self._rows[3])
+        return self._remote
 
 
 class Worker(Timer):

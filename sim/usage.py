@@ -90,14 +90,15 @@ class Usage:
 
     def _watch(self, network: Network) -> None:
         """Whoever shares a resource appends to the log himself."""
+        cpu, down, *shared = (self.first[name] for name in ("cpu", "nic_down", "disk_read", "disk_write", "remote_store"))
         for i, node in enumerate(self._nodes):
-            node.cpu.watch(self.log, self.first["cpu"])
-            node.corun.watch(self.log, self.first["cpu"])
-            node.disk.watch(self.log, self.row("disk_read", i), self.row("disk_write", i))
-            node.remote.watch(self.log, self.row("remote_store", i))
-        numbers = range(len(self._nodes))
-        up = [self.row("nic_up", i) if self._each > 1 else -1 for i in numbers]  # of very many nodes both sums are the same
-        links = [*up, *(self.row("nic_down", i) for i in numbers)]
+            place = i if self._each > 1 else 0
+            node.watch(self.log, (cpu, shared[0] + place, shared[1] + place, shared[2] + place))
+        count = len(self._nodes)
+        if self._each > 1:
+            links = [*range(self.first["nic_up"], self.first["nic_up"] + count), *range(down, down + count)]
+        else:  # of very many nodes the sums of both directions are the same
+            links = [-1] * count + [down] * count
         network.watch(self.log, [*links, self.first["network_core"]])
 
     # -- looking at what has no stretches of its own -------------------------------------------------------------------

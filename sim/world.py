@@ -7,7 +7,6 @@ service time, and pays for every launch. What workers do with a task is in `exec
 
 from __future__ import annotations
 
-import gc
 from collections import deque
 from collections.abc import Sequence
 from heapq import heappop
@@ -16,6 +15,7 @@ from typing import NoReturn
 from windtunnel.engines.models.traits import Traits
 from windtunnel.sim.costs import EngineCost
 from windtunnel.sim.faults import Faults
+from windtunnel.sim.garbage import uncollected
 from windtunnel.sim.hardware.cpu import Timer
 from windtunnel.sim.hardware.gpu import check_device_memory
 from windtunnel.sim.journal import Journal
@@ -70,7 +70,8 @@ class SimWorld(Waves):
     ) -> None:
         self._job = job
         stages = [StageRun(s, law, cost, block_bytes, seed, traits) for s, law in zip(job.stages, laws, strict=True)]
-        super().__init__(cluster, stages, Journal(recorder, stages, spans), cost, store_bytes, location)
+        with uncollected():
+            super().__init__(cluster, stages, Journal(recorder, stages, spans), cost, store_bytes, location)
         self._inbox: deque[tuple[float, Event]] = deque()
         self._driver = Timer(self.env, self._handle)
         self._driver_busy = False
@@ -97,18 +98,15 @@ class SimWorld(Waves):
     def run(self, model: ExecutionModel) -> Sequence[Block]:
         """Run to the end; the result's blocks in order. Raises RunFailed and OutOfMemory."""
         self._model = model
-        collecting = gc.isenabled()
-        gc.disable()  # the hot path makes no cycles; scanning its many live objects would cost a fifth of the time
         try:
-            self._obey(model.start(self._job, self))
-            if self._faults is not None:
-                self._faults.arm()
-            if model.tick_s > 0:
-                Timer(self.env, self._tick).arm(model.tick_s)
-            self._loop()
+            with uncollected():
+                self._obey(model.start(self._job, self))
+                if self._faults is not None:
+                    self._faults.arm()
+                if model.tick_s > 0:
+                    Timer(self.env, self._tick).arm(model.tick_s)
+                self._loop()
         finally:
-            if collecting:
-                gc.enable()
             self.journal.close(self.makespan_s, self._machines, self._network.bytes)
             end = max(self.now, self._driver_free_s)
             self.usage.look(end, self._driver_s(end))

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from windtunnel import core
+
 if TYPE_CHECKING:
     from windtunnel.commands.api import compare, run, simulate
     from windtunnel.document import run_document
@@ -32,6 +34,8 @@ _HOMES = {
     "WindtunnelError": "errors", "Experiment": "experiment", "RunRecord": "record", "load_engine": "registry",
     "load_workload": "registry", "load_scenario": "scenario", "Store": "store",
 }  # fmt: skip
+
+core.choose()  # before anything of the core is imported
 
 
 def __getattr__(name: str) -> Any:

@@ -28,6 +28,7 @@ from typing import Any, TextIO
 import pyarrow as pa
 
 import windtunnel
+from windtunnel import core
 from windtunnel.cellspec import CellSpec, base_record, failure
 from windtunnel.environment import capture
 from windtunnel.errors import Unsupported, WindtunnelError, WrongResult
@@ -186,8 +187,8 @@ def _engine(name: str) -> Any:
 
 
 def environment_of(spec: CellSpec) -> dict[str, Any]:
-    """Where a real run happens. A simulated one is the same everywhere: only the version counts."""
-    return capture() if spec.clock == "wall" else {"libraries": {"windtunnel": windtunnel.__version__}}
+    """Where a real run happens. A simulated one is the same everywhere: only the version counts, and the core to be named."""
+    return capture() if spec.clock == "wall" else {"libraries": {"windtunnel": windtunnel.__version__}, "core": core.kind()}
 
 
 def all_options(engine: Any, given: dict[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import click
 
-from windtunnel import __version__
+from windtunnel import __version__, core
 from windtunnel.commands.calibrate import calibrate
 from windtunnel.commands.claims import claims
 from windtunnel.commands.compare import compare, history
@@ -64,7 +64,7 @@ class _Ordered(click.Group):
 
 
 @click.group(cls=_Ordered, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-@click.version_option(__version__, prog_name="windtunnel")
+@click.version_option(__version__, prog_name="windtunnel", message=f"%(prog)s, version %(version)s, {core.kind()} core")
 def cli() -> None:
     """Compare distributed execution models on identical workloads, for real and simulated."""
 

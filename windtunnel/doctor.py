@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from windtunnel import core
 from windtunnel.environment import cgroup_cpu_quota, cgroup_memory_limit, cpu_model, usable_cpus
 from windtunnel.java import LEAST_VERSION, WAY_OUT, find_java, java_version
 from windtunnel.registry import engine_entry, engine_names, missing_modules
@@ -29,7 +30,7 @@ class Check:
 def examine() -> tuple[Check, ...]:
     """Every check, engines first."""
     engines = tuple(_engine(name) for name in engine_names())
-    return (*engines, _java(), _chromium(), _shared_memory(), _cpus(), _memory())
+    return (*engines, _core(), _java(), _chromium(), _shared_memory(), _cpus(), _memory())
 
 
 def _engine(name: str) -> Check:
@@ -48,6 +49,18 @@ def _module_there(name: str) -> bool:
         return find_spec(name) is not None
     except ModuleNotFoundError:
         return False
+
+
+def _core() -> Check:
+    if core.kind() == "compiled":
+        return Check(name="simulator", status="ok", text="compiled core")
+    why = core.reason()
+    if why is None:
+        return Check(name="simulator", status="ok", text=f"Python, as {core.ASKED} asks, though a compiled core is there")
+    stale = core.BUILT.is_dir()
+    return Check(
+        name="simulator", status="warning" if stale else "ok", text=f"Python; of the compiled core, twice as fast: {why}"
+    )
 
 
 def _java() -> Check:

@@ -13,6 +13,8 @@ from typing import Any
 
 import psutil
 
+from windtunnel import core
+
 LIBRARIES = (
     "windtunnel", "pyarrow", "numpy", "pandas", "duckdb", "polars", "dask", "distributed", "pyspark", "ray", "daft", "simpy", "psutil",
 )  # fmt: skip
@@ -32,6 +34,7 @@ def capture() -> dict[str, Any]:
         "kernel": platform.release(),
         "machine": platform.machine(),
         "python": platform.python_version(),
+        "core": core.kind(),
         "libraries": library_versions(),
         "load_average": list(os.getloadavg()),
     }

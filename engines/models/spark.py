@@ -22,7 +22,7 @@ What the model knows, with its source (Spark 4.0 docs, configuration.html and rd
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from windtunnel.engines.api import Option
@@ -31,7 +31,7 @@ from windtunnel.engines.models.entry import ModelEntry
 from windtunnel.engines.models.ledger import Task
 from windtunnel.engines.models.speculation import TICK_S, Speculation
 from windtunnel.engines.models.traits import Constant, Traits
-from windtunnel.engines.models.views import Narrowed
+from windtunnel.engines.models.views import Executors
 from windtunnel.engines.physical import Partitioner, program
 
 from windtunnel.cluster import ClusterSpec
@@ -40,7 +40,6 @@ from windtunnel.model import (
     Event,
     Job,
     Launch,
-    NodeView,
     Release,
     Stage,
     StageInput,
@@ -53,7 +52,6 @@ from windtunnel.units import parse_bytes
 
 MEMORY_FRACTION = 0.6
 ADVISORY_BYTES = 64 * 2**20
-_SYSTEM_BYTES = 2**30  # what a standalone worker leaves to the system: SPARK_WORKER_MEMORY
 
 TRAITS = Traits(
     outputs="disk",
@@ -74,41 +72,6 @@ TRAITS = Traits(
         Constant(name="driver_memory_bytes", value=1.5e9, source="driver JVM and Python, standalone master and worker"),
     ),
 )  # fmt: skip
-
-
-@dataclass(slots=True)
-class Executors(Narrowed):
-    """The view as a Spark application sees it: the cores and devices of its executors."""
-
-    count: int | None
-    cores: int | None
-    memory: int | None
-    gpus: float
-
-    @property
-    def nodes(self) -> tuple[NodeView, ...]:
-        """Nodes with the resources of the executors on them; executors are spread one by one."""
-        most = [self._most(n) for n in self.view.nodes]
-        given = [0] * len(most)
-        left = sum(most) if self.count is None else min(self.count, sum(most))
-        while left:
-            for i, limit in enumerate(most):
-                if left and given[i] < limit:
-                    given[i] += 1
-                    left -= 1
-        return tuple(
-            replace(n, cpus=min(n.cpus, g * (self.cores or n.cpus)), gpus=min(n.gpus, g * self.gpus) if self.gpus else n.gpus)
-            for n, g in zip(self.view.nodes, given, strict=True)
-            if g
-        )
-
-    def _most(self, node: NodeView) -> int:
-        limits = [node.cpus // (self.cores or node.cpus)]
-        if self.gpus:
-            limits.append(node.gpus // self.gpus)
-        if self.memory:
-            limits.append((node.physical_bytes - _SYSTEM_BYTES) // self.memory)
-        return max(int(min(limits)), 0)
 
 
 class Spark(Bulk):

@@ -1,33 +1,25 @@
 """The planner of jobs with an end: bounds, search, refinement, and what there is to say about the plan that wins.
 
-`Bench` owns the worker processes and remembers what was simulated; everything else is arithmetic on estimates.
+`windtunnel.sim.capacity.bench` simulates and remembers what was simulated; everything here is arithmetic on estimates.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from windtunnel.sim.capacity import odds
-from windtunnel.sim.capacity.estimate import SCOUT, Estimate, assess, refined
+from windtunnel.sim.capacity.bench import Bench
+from windtunnel.sim.capacity.estimate import SCOUT, Estimate, refined
 from windtunnel.sim.capacity.question import Candidate, Question, candidate_document, resized
 from windtunnel.sim.capacity.search import best_first, explore
-from windtunnel.sim.capacity.trial import Order, Trial, engine_name
+from windtunnel.sim.capacity.trial import Order, Trial
 from windtunnel.sim.prediction import Law
 
-from windtunnel import pool
-from windtunnel.cellspec import default_data_root
-from windtunnel.errors import InputError
-from windtunnel.registry import load_engine
 from windtunnel.scenario import from_document
-from windtunnel.workload import BoundWorkload
 
-Key = tuple[Any, ...]
-Progress = Callable[[str, int], None]
 FINALISTS = 6
 SEEDS = 2  # more of them for the finalists
 FRONT_COST = 4.0  # the front is filled in up to so many times the least cost
@@ -36,33 +28,6 @@ FRONT_MOST = 48
 REPLACEMENT_S = 120.0  # until a lost node is back, where its type has no start-up time
 BEHIND = 0.15  # a first look at small sizes drops what is so far behind in time, and in cost
 WHOLE = 1 << 20  # sizes so large that a job is simulated whole
-
-
-class Bench:
-    """Simulates orders, side by side, each once. Results do not depend on ``jobs``."""
-
-    def __init__(self, executor: Executor | None, progress: Progress) -> None:
-        self._executor, self._progress = executor, progress
-        self.done: dict[Key, Estimate] = {}
-
-    def estimates(self, orders: Sequence[Order]) -> list[Estimate]:
-        """In the order asked for."""
-        new = {o.key: o for o in orders if o.key not in self.done}
-        results = map(assess, new.values()) if self._executor is None else self._executor.map(assess, new.values())
-        for key, estimate in results:
-            self.done[key] = estimate
-            self._progress("simulating", len(self.done))
-        return [self.done[o.key] for o in orders]
-
-
-@contextmanager
-def bench(jobs: int, progress: Progress) -> Iterator[Bench]:
-    """A bench on ``jobs`` processes, none of which outlives it."""
-    if jobs == 1:
-        yield Bench(None, progress)
-        return
-    with pool.processes(jobs) as executor:
-        yield Bench(executor, progress)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,52 +64,12 @@ class Search:
     refused: dict[int, str]
 
 
-def bounds(question: Question) -> tuple[dict[int, float], dict[int, str]]:
-    """Seconds that no run of a candidate can beat; and why candidates cannot run at all."""
-    found: dict[int, float] = {}
-    refused: dict[int, str] = {}
-    bound_tables: dict[int, BoundWorkload] = {}
-    for candidate in question.candidates:
-        try:
-            found[candidate.number] = _bound(question, candidate, bound_tables)
-        except InputError as error:
-            if question.calibration is None and "windtunnel calibrate" in str(error):
-                raise
-            refused[candidate.number] = str(error)
-    if not found:
-        raise InputError(
-            f"no candidate can run this: {next(iter(refused.values()), 'the grid is empty; check --type, --count, --gpus')}"
-        )
-    return found, refused
-
-
-_SAMPLE = 16  # partitions that bounds are worked out on
-
-
-def _bound(question: Question, candidate: Candidate, tables: dict[int, BoundWorkload]) -> float:
-    document = candidate_document(question, candidate)
-    scenario = from_document(document, question.file)
-    data = scenario.workload.dataset
-    times = 1.0
-    if data.format == "generated" and data.skew == 0.0 and data.partitions > _SAMPLE and (data.rows or 0) >= data.partitions:
-        scenario = from_document(resized(document, _SAMPLE), question.file)
-        times = (data.rows or 0) / (scenario.workload.dataset.rows or 1)
-        bound = scenario.workload.bind(default_data_root())
-    else:
-        bound = tables.setdefault(candidate.variant, scenario.workload.bind(default_data_root()))
-    engine: Any = load_engine(engine_name(scenario))
-    extra = {"calibration": question.calibration} if question.calibration else {}
-    session = engine.open(scenario.cluster, {**extra, **scenario.engines[0].options, "seed": question.seed})
-    session.prepare(bound)
-    return float(session.lower_bound(times))
-
-
 class Planner:
     """One search. ``bench`` simulates."""
 
     def __init__(self, question: Question, bench: Bench) -> None:
         self.question, self._bench = question, bench
-        self.bound_s, self.refused = bounds(question)
+        self.bound_s, self.refused = bench.bounds(question)
         self._estimates: dict[int, Estimate] = {}
         self._behind: set[int] = set()  # those left at a first look
         self._seeds: dict[int, list[float]] = {}

@@ -18,8 +18,8 @@ from typing import Any
 from windtunnel.engines.models.arrivals import trace_times
 from windtunnel.sim.capacity import odds
 from windtunnel.sim.capacity.answer import bottleneck, idle
+from windtunnel.sim.capacity.bench import Bench, bench
 from windtunnel.sim.capacity.estimate import Estimate
-from windtunnel.sim.capacity.planner import Bench, bench
 from windtunnel.sim.capacity.question import Candidate, Question, candidate_document
 from windtunnel.sim.capacity.trial import Order
 

@@ -6,7 +6,6 @@ Everything is a callback on one heap; no request is a process of its own.
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Iterator, Sequence
 from heapq import heappop
 
@@ -15,6 +14,7 @@ from windtunnel.engines.models.arrivals import arrival_times, token_lengths, tra
 from windtunnel.engines.models.serving import rules_of
 from windtunnel.engines.models.streams import OVERHEAD, Factors
 from windtunnel.sim.faults import Faults, expanded
+from windtunnel.sim.garbage import uncollected
 from windtunnel.sim.hardware.cpu import Timer
 from windtunnel.sim.serving.breakage import Breakage
 from windtunnel.sim.serving.deadlines import Deadlines
@@ -98,14 +98,9 @@ class ServingWorld(Breakage):
 
     def run(self) -> None:
         """Until the window is over and every request is answered. Raises RunFailed where they never would be."""
-        collecting = gc.isenabled()
-        gc.disable()  # the hot path makes no cycles worth the scan of all requests under way
-        try:
+        with uncollected():
             self._begin()
             self._loop()
-        finally:
-            if collecting:
-                gc.enable()
         for deployment in self.deployments:
             for replica in deployment.replicas:
                 self.journal.retire(replica.loop.busy_s, deployment.weight, deployment.spec.resources.gpus)

@@ -84,7 +84,8 @@ def _answered(question: Question, given: dict[str, Any]) -> dict[str, Any]:
 
 def _plan_job(question: Question, given: dict[str, Any]) -> dict[str, Any]:
     from windtunnel.sim.capacity.answer import answer
-    from windtunnel.sim.capacity.planner import Planner, bench
+    from windtunnel.sim.capacity.bench import bench
+    from windtunnel.sim.capacity.planner import Planner
 
     with _progress() as show, bench(given["jobs"], show) as place:
         show("bounds", 0)
