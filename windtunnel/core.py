@@ -21,8 +21,8 @@ ASKED = "WINDTUNNEL_CORE"
 #: what every simulated task or request passes through, and all classes that derive from it, by room
 MODULES = {
     "engines/models": (
-        "arrivals", "bulk", "dask", "flink", "graph", "latencies", "ledger", "lineage", "mapreduce", "ray", "routing", "slots", "spark",
-        "speculation", "streaming", "streams",
+        "arrivals", "bulk", "dask", "flink", "graph", "latencies", "ledger", "lineage", "mapreduce", "ray", "routing", "serving", "slots",
+        "spark", "speculation", "streaming", "streams",
     ),
     "sim": (
         "agenda", "draws", "execution", "faults", "journal", "laws", "losses", "meter", "place", "rounds", "samples", "steady", "tasks",
@@ -30,7 +30,7 @@ MODULES = {
     ),
     "sim/hardware": ("cpu", "disk", "gpu", "memory", "network", "pages", "serialization", "store"),
     "sim/serving": (
-        "breakage", "deployments", "journal", "loops", "replicas", "requests", "routers", "scaling", "site", "tokens", "world",
+        "breakage", "deadlines", "deployments", "journal", "loops", "replicas", "requests", "routers", "scaling", "site", "tokens", "world",
     ),
 }  # fmt: skip
 NOTE = "built.json"  # the digests of the sources that were compiled, written last

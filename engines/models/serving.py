@@ -175,7 +175,9 @@ class Pace:
     Nothing is expected before the second answer, and a call that finds a free replica is always let in.
     """
 
-    _QUICK, _SLOW, _DEVIATIONS = 0.05, 0.005, 3.0
+    _QUICK = 0.05
+    _SLOW = 0.005
+    _DEVIATIONS = 3.0
 
     def __init__(self) -> None:
         self._last_s = -1.0  # below 0: the time until the next answer does not count
