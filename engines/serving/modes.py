@@ -32,10 +32,11 @@ Judge = Callable[[np.ndarray], "bool | None"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Probe:
-    """One rate that was tried."""
+    """One rate that was tried; ``goodput_per_s``: answers within the bound."""
 
     rate_per_s: float
     p99_s: float
+    goodput_per_s: float
     answered: float  # share of the requests
     meets: bool
 
@@ -59,14 +60,21 @@ def multi_stream(ask: Ask, seconds: float) -> np.ndarray:
     )
 
 
-def offline(ask: Ask, seconds: float) -> float:
-    """Answers/s when there is always more to do."""
+def goodput(found: np.ndarray, bound_s: float, seconds: float) -> float:
+    """Answers within a bound, a second: what of the throughput was of use."""
+    return float((found <= bound_s).sum()) / seconds
+
+
+def offline(ask: Ask, seconds: float) -> tuple[float, np.ndarray]:
+    """Answers/s when there is always more to do, and their latencies."""
     sent = ask(Loop(clients=IN_FLIGHT, duration_s=seconds))
     good = [r.done_s for r in sent if r.outcome == "ok"]
-    return len(good) / max(good) if good else 0.0
+    return (len(good) / max(good) if good else 0.0), latencies(sent)
 
 
-def server(ask: Ask, judge: Judge, seconds: float, lag_s: float, seed: int, first: float, precision: float = 0.05) -> list[Probe]:
+def server(
+    ask: Ask, judge: Judge, bound_s: float, seconds: float, lag_s: float, seed: int, first: float, precision: float = 0.05
+) -> list[Probe]:
     """Rates that were tried, in order: doubled from ``first`` until one fails (halved, if the first does), then bisected.
 
     The highest that meets the bound is the answer. A rate that the generator could not keep fails only if a lower one is known to
@@ -75,7 +83,7 @@ def server(ask: Ask, judge: Judge, seconds: float, lag_s: float, seed: int, firs
     probes: list[Probe] = []
 
     def meets(rate: float) -> bool:
-        probes.append(_probe(ask, judge, rate, seconds, lag_s, seed))
+        probes.append(_probe(ask, judge, bound_s, rate, seconds, lag_s, seed))
         return probes[-1].meets
 
     low, high, rate = 0.0, float("inf"), first
@@ -90,7 +98,7 @@ def server(ask: Ask, judge: Judge, seconds: float, lag_s: float, seed: int, firs
     return probes
 
 
-def _probe(ask: Ask, judge: Judge, rate: float, seconds: float, lag_s: float, seed: int) -> Probe:
+def _probe(ask: Ask, judge: Judge, bound_s: float, rate: float, seconds: float, lag_s: float, seed: int) -> Probe:
     spec = ArrivalSpec(kind="poisson", rate_per_s=rate, duration_s=seconds)
     sent = ask(Loop(times=tuple(arrival_times(spec, seed))))
     lag = float(np.percentile([r.sent_s - r.intended_s for r in sent], 99)) if sent else 0.0
@@ -102,7 +110,8 @@ def _probe(ask: Ask, judge: Judge, rate: float, seconds: float, lag_s: float, se
     found = latencies(sent)
     answered = len(found) / len(sent) if sent else 0.0
     p99 = float(np.percentile(found, 99)) if len(found) else float("inf")
-    return Probe(rate_per_s=rate, p99_s=p99, answered=answered, meets=answered == 1.0 and bool(judge(found)))
+    meets = answered == 1.0 and bool(judge(found))
+    return Probe(rate_per_s=rate, p99_s=p99, goodput_per_s=goodput(found, bound_s, seconds), answered=answered, meets=meets)
 
 
 def highest(probes: Sequence[Probe]) -> Probe | None:

@@ -81,14 +81,10 @@ def percentiles(sent: list[Sent], *levels: float) -> dict[str, float]:
 
 
 class Machine:
-    """CPU seconds since it was made: of the server, and the share of all CPUs that neither it nor this process used."""
+    """Since it was made: the share of all CPUs that this process and its children did not use and somebody did."""
 
-    def __init__(self, session: Any) -> None:
-        self._session, self._begun = session, (time.monotonic(), _busy_s(), _own_s(), _server_s(session))
-
-    def server_s(self) -> float:
-        """Of the server's processes."""
-        return _server_s(self._session) - self._begun[3]
+    def __init__(self) -> None:
+        self._begun = (time.monotonic(), _busy_s(), _own_s())
 
     def others(self) -> float:
         """What other programs took, as a share of all CPUs."""
@@ -108,7 +104,8 @@ def _own_s() -> float:
     return sum(me.cpu_times()[:4]) + sum(map(_cpu_s, me.children(recursive=True)))
 
 
-def _server_s(session: Any) -> float:
+def server_s(session: Any) -> float:
+    """CPU seconds of the server's processes so far."""
     roots = [psutil.Process(process.pid) for process in session.processes]
     return sum(_cpu_s(p) for root in roots for p in (root, *root.children(recursive=True)))
 

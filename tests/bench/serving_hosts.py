@@ -1,21 +1,22 @@
-"""Serving hosts against each other for real: ceilings in a closed loop, then both at half the weaker one's ceiling in an open loop.
+"""Serving hosts against the embedded one for real: ceilings in a closed loop, then both at half the weaker one's in an open loop.
 
-`python -m tests.bench.serving_hosts echo fastapi ray-serve:haproxy ray-serve:python` (or `model`: EfficientNet on photographs). The
-embedded host comes first and last, the others between, each alone on the machine; every answer is compared with what it must be.
-Loads are asked three times; medians are told, and the worst of what other programs took meanwhile.
+`python -m tests.bench.serving_hosts echo fastapi ray-serve:haproxy ray-serve:python` (or `model`: EfficientNet on photographs). Both hosts
+of a comparison are up, and loads go to one and the other in turn, so that a machine that is slow for a while is slow for both; every
+answer is compared with what it must be. Each load is asked three times; medians are told, and the most that other programs took.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from windtunnel.engines.serving.client import Sent, Target
 from windtunnel.engines.serving.load import Loop, generate
 
-from tests.bench.serving_common import Machine, percentiles, poisson, started
+from tests.bench.serving_common import Machine, percentiles, poisson, server_s, started
 
 CLIENTS = (4, 16, 32)
 PROBE_S = 1.5
@@ -37,42 +38,45 @@ def ask(session: Any, served: str, loop: Loop) -> list[Sent]:
     return sent
 
 
-def ceiling(session: Any, served: str) -> float:
-    """The most requests/s, over numbers of clients."""
-    return max(len(ask(session, served, Loop(clients=n, duration_s=PROBE_S))) / PROBE_S for n in CLIENTS)
+def ceilings(hosts: Mapping[str, Any], served: str) -> dict[str, int]:
+    """The most requests/s of each, over numbers of clients."""
+    rates = {
+        (name, n): len(ask(session, served, Loop(clients=n, duration_s=PROBE_S))) / PROBE_S
+        for n in CLIENTS
+        for name, session in hosts.items()
+    }
+    return {name: round(max(rate for (host, _), rate in rates.items() if host == name)) for name in hosts}
 
 
-def at(session: Any, served: str, rate: float) -> dict[str, Any]:
-    """Medians over some open loops of Poisson arrivals: latencies and lateness in ms, CPU time of the server a request."""
-    runs = []
-    for _ in range(TIMES):
-        machine = Machine(session)
-        sent = ask(session, served, poisson(rate, OPEN_S))
-        told = {"cpu_us": machine.server_s() / len(sent) * 1e6, "others": machine.others()}
-        runs.append({**percentiles(sent, 50, 99, 99.9), **told})
-    found = {name: round(float(np.median([r[name] for r in runs])), 3) for name in runs[0]}
-    each = {f"each_{name}": [r[name] for r in runs] for name in ("p50_ms", "p99_ms")}
-    return {"rate_per_s": round(rate, 1), **found, **each, "others": max(r["others"] for r in runs)}
+def window(session: Any, served: str, rate: float) -> dict[str, float]:
+    """An open loop of Poisson arrivals: latencies and lateness in ms, CPU time of the server a request, what others took."""
+    machine, before = Machine(), server_s(session)
+    sent = ask(session, served, poisson(rate, OPEN_S))
+    cpu_us = (server_s(session) - before) / len(sent) * 1e6
+    return {**percentiles(sent, 50, 99, 99.9), "cpu_us": cpu_us, "others": machine.others()}
+
+
+def beside(hosts: Mapping[str, Any], served: str, rate: float) -> dict[str, Any]:
+    """Medians of some windows of each host, asked in turn."""
+    runs = [{name: window(session, served, rate) for name, session in hosts.items()} for _ in range(TIMES)]
+    found: dict[str, Any] = {"rate_per_s": round(rate, 1), "others": max(r["others"] for run in runs for r in run.values())}
+    for name in hosts:
+        each = {key: [run[name][key] for run in runs] for key in runs[0][name] if key != "others"}
+        found[name] = {key: round(float(np.median(values)), 3) for key, values in each.items()}
+        found[name]["each_p99_ms"] = each["p99_ms"]
+    return found
 
 
 def main(served: str, *others: str) -> None:
-    """Ceilings, then each other host and the embedded one at half the weaker one's."""
+    """Each other host beside the embedded one."""
     options, deployment = SERVED[served]
-    low = [LOW_PER_S] if served != "model" else []
-    with started("serving", options, **deployment) as (session, _):
-        own = ceiling(session, served)
-    _say(served=served, host="serving", ceiling_per_s=round(own))
-    rates = {}
     for other in others:
-        with started(other, options, **deployment) as (session, _):
-            most = ceiling(session, served)
-            rates[other] = 0.5 * min(own, most)
-            _say(host=other, ceiling_per_s=round(most), **at(session, served, rates[other]))
-            for rate in low:
-                _say(host=other, **at(session, served, rate))
-    with started("serving", options, **deployment) as (session, _):
-        for other, rate in [*rates.items(), *(("all", rate) for rate in low)]:
-            _say(host="serving", beside=other, **at(session, served, rate))
+        with started("serving", options, **deployment) as (own, _), started(other, options, **deployment) as (theirs, _):
+            hosts = {"serving": own, other: theirs}
+            most = ceilings(hosts, served)
+            _say(served=served, ceilings_per_s=most)
+            for rate in (0.5 * min(most.values()), *([LOW_PER_S] if served != "model" else [])):
+                _say(served=served, **beside(hosts, served, rate))
 
 
 def _say(**told: Any) -> None:

@@ -67,7 +67,7 @@ def main(seconds: float = 60.0) -> None:
         before = told(ask(poisson(0.2 * ceiling, 5.0)))
         watch = Watch(session.processes[0].pid)
         watch.start()
-        machine = Machine(session)
+        machine = Machine()
         sent = ask(poisson(3.0 * ceiling, seconds))
         others = machine.others()
         after = ask(poisson(0.2 * ceiling, 10.0))

@@ -38,7 +38,8 @@ def load(scenario: Path, way: str, label: str | None, seconds: float, p99: str |
         say(_sentence(found))
         for probe in found.get("probes", ()):
             click.echo(
-                f"{probe['rate_per_s']:10.1f} /s  p99 {probe['p99_s'] * _MS:8.2f} ms  {'meets' if probe['meets'] else 'fails'}"
+                f"{probe['rate_per_s']:10.1f} /s  p99 {probe['p99_s'] * _MS:8.2f} ms  goodput {probe['goodput_per_s']:8.1f} /s  "
+                f"{'meets' if probe['meets'] else 'fails'}"
             )
     return 0
 
@@ -91,17 +92,29 @@ def _measured(
 ) -> dict[str, Any]:
     from windtunnel.engines.serving import modes
 
-    if way == "offline":
-        return {"answered_per_s": modes.offline(ask, seconds)}
-    if way == "single-stream":
-        return _percentile(modes.single_stream(ask, seconds), 0.90)
-    if way == "multi-stream":
-        return {"group": modes.GROUP} | _percentile(modes.multi_stream(ask, seconds), 0.99)
+    if way != "server":
+        found, latencies = _plain(ask, way, seconds)
+        good = {} if bound_s is None else {"bound_s": bound_s, "goodput_per_s": modes.goodput(latencies, bound_s, seconds)}
+        return found | good
     assert bound_s is not None and scenario.serving is not None
     first = rate or scenario.serving.arrivals.rate_per_s or 10.0
-    probes = modes.server(ask, partial(_meets, bound_s), seconds, lag_s, scenario.seed, first)
+    probes = modes.server(ask, partial(_meets, bound_s), bound_s, seconds, lag_s, scenario.seed, first)
     best = modes.highest(probes)
     return {"p99_bound_s": bound_s, "rate_per_s": best.rate_per_s if best else None, "probes": [asdict(p) for p in probes]}
+
+
+def _plain(ask: Any, way: str, seconds: float) -> tuple[dict[str, Any], Any]:
+    """Of the ways without a search: what judges them, and latencies (of groups, where groups are asked)."""
+    from windtunnel.engines.serving import modes
+
+    if way == "offline":
+        rate, latencies = modes.offline(ask, seconds)
+        return {"answered_per_s": rate}, latencies
+    if way == "single-stream":
+        latencies = modes.single_stream(ask, seconds)
+        return _percentile(latencies, 0.90), latencies
+    latencies = modes.multi_stream(ask, seconds)
+    return {"group": modes.GROUP} | _percentile(latencies, 0.99), latencies
 
 
 def _percentile(latencies: Any, level: float) -> dict[str, Any]:
@@ -127,14 +140,16 @@ def _meets(bound_s: float, latencies: Any) -> bool:
 def _sentence(found: dict[str, Any]) -> str:
     """What was found, in words."""
     who = f"{found['label']}, {found['seconds']:g} s"
+    what = "groups" if "group" in found else "answers"
+    good = f"; {found['goodput_per_s']:.1f} {what}/s within {found['bound_s'] * _MS:g} ms" if "bound_s" in found else ""
     if "answered_per_s" in found:
-        return f"{who}: {found['answered_per_s']:.1f} answers/s when there is always more to do"
+        return f"{who}: {found['answered_per_s']:.1f} answers/s when there is always more to do{good}"
     if "value_s" in found:
         what = f"groups of {found['group']}" if "group" in found else "one request at a time"
         ends = [f"{v * _MS:.2f}" if v is not None else "?" for v in (found["low_s"], found["high_s"])]
         return (
             f"{who}, {what}: {found['percentile']:g}th percentile {found['value_s'] * _MS:.2f} ms "
-            f"(95 %: {ends[0]} to {ends[1]}) of {found['count']}"
+            f"(95 %: {ends[0]} to {ends[1]}) of {found['count']}{good}"
         )
     bound = f"a 99th percentile of {found['p99_bound_s'] * _MS:g} ms"
     if found["rate_per_s"] is None:
