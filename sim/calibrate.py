@@ -8,16 +8,17 @@ the world itself costs is told by `overheads`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from windtunnel.engines.physical import program
+from windtunnel.sim.actors import calls_of, device_kind, first_tasks, load_costs, phase_of, published_s
 from windtunnel.sim.costs import Calibration, OperatorCost, Residual
 from windtunnel.sim.fits import FLOOR_S, Array, is_constant, non_negative_fit, rows_law, run_ratios, spread, weighted_median
 from windtunnel.sim.hardware.cpu import slowdown_at
-from windtunnel.sim.laws import EXCHANGE, SINK
+from windtunnel.sim.laws import EMULATED, EXCHANGE, SINK
 from windtunnel.sim.observe import ObservedRun, ObservedTask, observe
 from windtunnel.sim.overheads import engine_cost
 from windtunnel.sim.quiet import quiet, settled
@@ -56,6 +57,7 @@ class Samples:
     scale: list[float] = field(default_factory=list)
     run: list[int] = field(default_factory=list)
     cold: list[bool] = field(default_factory=list)
+    calls: list[float] = field(default_factory=list)
     sensitivity: float = 1.0  # to the co-run law; found on the way
 
     def add(
@@ -69,9 +71,10 @@ class Samples:
         scale: float,
         run: int,
         cold: bool,
+        calls: float = 0.0,
     ) -> None:
         """One task."""
-        values = (rows, size, seconds, overlap, rows_out, bytes_out, scale, run, cold)
+        values = (rows, size, seconds, overlap, rows_out, bytes_out, scale, run, cold, calls)
         for column, value in zip(self.__slots__, values, strict=False):
             getattr(self, column).append(value)
 
@@ -92,7 +95,7 @@ def calibrate(
         )
     calm = settled(quiet(usable, lambda r: (r.workload, _workers(r)), keep=_LEAST))
     runs = [observe(r, workloads) for r in calm]
-    samples = _collect(runs)
+    samples, firsts = _collect(runs)
     law = Law()
     for _ in range(_ROUNDS):
         fitted = {key: _fit(s, law) for key, s in samples.items()}
@@ -101,6 +104,7 @@ def calibrate(
             s.sensitivity = _sensitivity(s, fitted[key], law)
     fitted = {key: _mean_kept(samples[key], cost, law) for key, cost in fitted.items()}
     operators = tuple(_operator(key, samples[key], fitted[key], law) for key in sorted(samples))
+    operators += tuple(load_costs(runs, _first_calls(firsts, samples, fitted, law)))
     engines = tuple(
         engine_cost(name, [r for r in runs if r.record.engine == name], law.points, law.cold)
         for name in sorted({r.record.engine for r in runs})
@@ -118,42 +122,56 @@ def _workers(record: RunRecord) -> int:
 # -- samples ----------------------------------------------------------------------------------------------------------
 
 
-def _collect(runs: Iterable[ObservedRun]) -> dict[Key, Samples]:
+def _collect(runs: Iterable[ObservedRun]) -> tuple[dict[Key, Samples], dict[Key, tuple[str, Samples]]]:
+    """Samples of all phases; beside them, with the stage's first operator, those of tasks that were the first of an actor."""
     samples: dict[Key, Samples] = {}
+    firsts: dict[Key, tuple[str, Samples]] = {}
     for number, run in enumerate(runs):
         warm: set[int] = set()
-        for task in sorted(run.tasks, key=lambda t: t.begin_s):
+        first = first_tasks(run)
+        for position in sorted(range(len(run.tasks)), key=lambda i: run.tasks[i].begin_s):
+            task = run.tasks[position]
             if task.stage is not None and task.attempt == 0:
-                _collect_task(samples, run, task, task.stage, number, task.worker not in warm)
+                for key, values in _told(run, task, task.stage):
+                    if position in first:
+                        operator = program(task.stage).steps[0].operator
+                        firsts.setdefault(key, (operator, Samples()))[1].add(*values[:-1], number, False, values[-1])
+                    else:
+                        samples.setdefault(key, Samples()).add(*values[:-1], number, task.worker not in warm, values[-1])
             warm.add(task.worker)
-    return samples
+    for key in [k for k in firsts if k not in samples]:  # nothing to compare them with
+        samples[key] = firsts.pop(key)[1]
+    return samples, firsts
 
 
-def _collect_task(
-    samples: dict[Key, Samples], run: ObservedRun, task: ObservedTask, stage: Stage, number: int, cold: bool
-) -> None:
-    workload, scale = run.record.workload, run.record.scale
+Told = tuple[
+    float, float, float, float, float, float, float, float
+]  # rows, bytes, seconds, overlap, rows and bytes out, scale, calls
+
+
+def _told(run: ObservedRun, task: ObservedTask, stage: Stage) -> Iterator[tuple[Key, Told]]:
+    """What a task tells of its phases."""
+    workload, scale, kind = run.record.workload, run.record.scale, device_kind(run, stage)
     all_steps = program(stage).steps
     steps = [s for s in all_steps if not isinstance(s.phase, Sink)]
     sink = next((s for s in all_steps if isinstance(s.phase, Sink)), None)
     last = _output(run, task, sink is not None)
-
-    def add(operator: str, phase: str, rows: float, size: float, seconds: float, out: tuple[float, float]) -> None:
-        samples.setdefault((workload, operator, phase), Samples()).add(
-            rows, size, seconds, task.overlap, *out, scale, number, cold
-        )
-
     for i, (step, span) in enumerate(zip(steps, task.compute, strict=False)):
         out = (task.compute[i + 1].rows, task.compute[i + 1].bytes) if i + 1 < len(task.compute) else last
-        rows, size = float(span.rows), float(span.bytes)
+        rows, size, seconds = float(span.rows), float(span.bytes), span.seconds
         if i == 0 and isinstance(step.phase, Join):  # its span counts left rows alone
             rows, size = float(sum(p.rows for p in task.fetch)), float(sum(p.bytes for p in task.fetch))
-        add(step.operator, type(step.phase).__name__, rows, size, span.seconds, out)
+        calls, phase = calls_of(task, rows, step.batch_rows), phase_of(run, stage, step.phase)
+        if phase.endswith(EMULATED):
+            seconds = max(0.0, seconds - published_s(run, step.operator, kind, rows, calls, size + out[1]))
+        yield (workload, step.operator, phase), (rows, size, seconds, task.overlap, *out, scale, calls)
     if task.serialize and stage.output_partitions > 1:
-        rows, size = sum(p.rows for p in task.serialize), sum(p.bytes for p in task.serialize)
-        add(stage.operators[-1], EXCHANGE, rows, size, sum(p.seconds for p in task.serialize), (rows, size))
+        rows, size = float(sum(p.rows for p in task.serialize)), float(sum(p.bytes for p in task.serialize))
+        seconds = sum(p.seconds for p in task.serialize)
+        yield (workload, stage.operators[-1], EXCHANGE), (rows, size, seconds, task.overlap, rows, size, scale, 0.0)
     if sink is not None:
-        add(sink.operator, SINK, *last, sum(p.seconds for p in [*task.emit, *task.spill]), last)
+        seconds = sum(p.seconds for p in [*task.emit, *task.spill])
+        yield (workload, sink.operator, SINK), (*last, seconds, task.overlap, *last, scale, 0.0)
 
 
 def _output(run: ObservedRun, task: ObservedTask, has_sink: bool) -> tuple[float, float]:
@@ -171,11 +189,12 @@ def _output(run: ObservedRun, task: ObservedTask, has_sink: bool) -> tuple[float
 
 
 def _fit(samples: Samples, law: Law) -> Array:
-    """(fixed, per row, per byte) by non-negative least squares on relative errors; outliers are set aside once."""
+    """(fixed, per row, per byte, per call) by non-negative least squares on relative errors; outliers are set aside once."""
     y = samples.array("seconds") / _multipliers(samples, law)
-    columns = np.stack([np.ones_like(y), samples.array("rows"), samples.array("bytes")], axis=1)
-    if _redundant(columns[:, 1], columns[:, 2]):
-        columns[:, 2] = 0.0
+    columns = np.stack([np.ones_like(y), samples.array("rows"), samples.array("bytes"), samples.array("calls")], axis=1)
+    for other in (2, 3):
+        if _redundant(columns[:, 1], columns[:, other]):
+            columns[:, other] = 0.0
     if is_constant(columns[:, 1]):
         # Fixed and per-row costs cannot be told apart. Rows that do not follow the data cost a fixed time; where there is one
         # scale alone, nobody knows whether they do, and rows carry the cost.
@@ -187,7 +206,7 @@ def _fit(samples: Samples, law: Law) -> Array:
 
 
 def _redundant(rows: Array, size: Array) -> bool:
-    """Whether bytes say no more than rows: every row is about as wide."""
+    """Whether bytes (or calls) say no more than rows: every row is about as wide, every call takes about as many."""
     width = size[rows > 0] / rows[rows > 0]
     return len(width) == 0 or float(np.std(width)) <= 0.05 * float(np.mean(width))
 
@@ -211,7 +230,8 @@ def _law_at(samples: Samples, law: Law) -> Array:
 
 
 def _predicted(samples: Samples, cost: Array) -> Array:
-    predicted: Array = cost[0] + cost[1] * samples.array("rows") + cost[2] * samples.array("bytes")
+    names = ("rows", "bytes", "calls")
+    predicted: Array = cost[0] + sum(c * samples.array(n) for c, n in zip(cost[1:], names, strict=True))
     return predicted
 
 
@@ -275,6 +295,18 @@ def _sensitivity(samples: Samples, cost: Array, law: Law) -> float:
     return float(np.clip(felt / (float(np.mean(at[beside])) - 1.0), 0.0, _MOST_FELT))
 
 
+def _first_calls(
+    firsts: Mapping[Key, tuple[str, Samples]], samples: Mapping[Key, Samples], fitted: Mapping[Key, Array], law: Law
+) -> dict[tuple[str, str], float]:
+    """Seconds that an actor's first task takes longer than its later ones, by workload and first operator of its stage."""
+    extra: dict[tuple[str, str], float] = {}
+    for key, (operator, first) in sorted(firsts.items()):
+        first.sensitivity = samples[key].sensitivity
+        longer = first.array("seconds") - _predicted(first, fitted[key]) * _beside(first, law)
+        extra[key[0], operator] = extra.get((key[0], operator), 0.0) + max(0.0, float(np.median(longer)))
+    return extra
+
+
 def _operator(key: Key, samples: Samples, cost: Array, law: Law) -> OperatorCost:
     workload, operator, phase = key
     predicted = _predicted(samples, cost) * _multipliers(samples, law)
@@ -286,7 +318,7 @@ def _operator(key: Key, samples: Samples, cost: Array, law: Law) -> OperatorCost
     seconds = samples.array("seconds")
     return OperatorCost(
         workload=workload, operator=operator, phase=phase, fixed_s=float(cost[0]), per_row_s=float(cost[1]),
-        per_byte_s=float(cost[2]), cv=spread(samples.array("run"), seconds, predicted), rows_factor=factor,
+        per_byte_s=float(cost[2]), per_call_s=float(cost[3]), cv=spread(samples.array("run"), seconds, predicted), rows_factor=factor,
         rows_exponent=exponent, row_bytes_out=sum(samples.bytes_out) / total if total else 0.0, samples=len(seconds),
         error=float(np.median(error)), sensitivity=samples.sensitivity,
     )  # fmt: skip

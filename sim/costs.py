@@ -22,7 +22,9 @@ SCHEMA = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OperatorCost:
-    """Cost of one phase of an operator of a workload, a task: ``fixed_s + per_row_s * rows + per_byte_s * bytes`` of its input.
+    """Cost of one phase of an operator of a workload, a task: ``fixed_s + per_row_s * rows + per_byte_s * bytes`` of its input,
+    and ``per_call_s`` for each call of at most the operator's ``batch_rows``. Of phase ``Load``, ``fixed_s`` is what a worker takes to
+    load a stateful operator, and ``per_call_s`` how much longer its first task takes than the later ones.
 
     It emits ``rows_factor * rows ** rows_exponent`` rows (exponent 1: proportional, 0: constant, as groups of an aggregate) of
     ``row_bytes_out`` bytes. For a scan "rows" and "bytes" of the cost are its output, and ``rows`` of the second formula is
@@ -37,6 +39,7 @@ class OperatorCost:
     fixed_s: float = 0.0
     per_row_s: float = 0.0
     per_byte_s: float = 0.0
+    per_call_s: float = 0.0
     cv: float = 0.0
     rows_factor: float = 1.0
     rows_exponent: float = 1.0
@@ -46,7 +49,7 @@ class OperatorCost:
     error: float = 0.0
 
     def __post_init__(self) -> None:
-        if min(self.fixed_s, self.per_row_s, self.per_byte_s, self.cv, self.rows_factor, self.sensitivity) < 0:
+        if min(self.fixed_s, self.per_row_s, self.per_byte_s, self.per_call_s, self.cv, self.rows_factor, self.sensitivity) < 0:
             raise InputError(f"costs of {self.workload}/{self.operator}/{self.phase} must not be negative: {self}")
 
 
@@ -59,6 +62,7 @@ class EngineCost:
     as long: its memory is not touched yet.
     ``startup_s`` passes before the first launch, ``finish_s`` after the last block. Pool workers come up in
     ``worker_start_s``, actors (always new processes) in ``actor_start_s``.
+    A worker loads a stateful operator ``loads`` times a run (0: a warm session kept it).
     ``slowdown``: points (busy workers of a node, duration multiplier).
 
     Rows of Python operators cross a bridge to engines of another language: ``bridge_row_s`` a row and ``bridge_bytes_per_s``
@@ -85,6 +89,7 @@ class EngineCost:
     emit_bytes_per_s: float = 2e9
     forget_bytes_per_s: float = 0.0
     cold: float = 1.0
+    loads: float = 1.0
     worker_memory_bytes: int = 0
     driver_memory_bytes: int = 0
     bridge_row_s: float = 0.0

@@ -7,46 +7,46 @@ neighbours are fitted and itself is not. The final calibration is fitted to all;
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from windtunnel.sim.calibrate import calibrate
 from windtunnel.sim.costs import Calibration, HeldOut
-from windtunnel.sim.holdout import Cell, Point, cell_of, judge, predict
+from windtunnel.sim.foreign import LEAST_CELLS
+from windtunnel.sim.grid import ENGINES, Cell, cell_of
+from windtunnel.sim.holdout import Point, held_out
 
-from windtunnel.cellspec import WorkloadChoice
-from windtunnel.cluster import ClusterSpec
 from windtunnel.errors import InputError
 from windtunnel.record import RunRecord
-from windtunnel.store import Store
 from windtunnel.workload import Workload
 
 
-def held_out(
+def cross_fitted(
     records: Sequence[RunRecord], workloads: Mapping[str, Workload], scratch: Path, data_root: Path
 ) -> tuple[HeldOut, ...]:
     """Every quiet cell with its prediction; none where a half is empty. ``scratch`` gets the fits and their simulated runs."""
     found: list[Point] = []
     white, black = halves([r for r in records if r.status == "ok" and not r.warmup])
     for fitted, rest in ((white, black), (black, white)):
-        try:
-            calibration = calibrate(fitted, provenance={}, workloads=workloads)
-        except InputError:
-            continue
-        path = scratch / f"{calibration.digest()}.json"
-        calibration.save(path)
-        simulated = predict(choices(rest), path, Store(scratch / calibration.digest()), data_root)
-        found += judge(rest, simulated).points
+        able = {e for e, cells in _cells(fitted).items() if e in ENGINES or len(cells) >= LEAST_CELLS}
+        seen, others = ([r for r in half if r.engine in able] for half in (fitted, rest))
+        with suppress(InputError):
+            found += held_out(seen, others, workloads, scratch, data_root).points
     return from_points(found)
+
+
+def _cells(records: Sequence[RunRecord]) -> dict[str, set[Cell]]:
+    found: dict[str, set[Cell]] = {}
+    for record in records:
+        found.setdefault(record.engine, set()).add(cell_of(record))
+    return found
 
 
 def from_points(points: Sequence[Point]) -> tuple[HeldOut, ...]:
     """In the form of a calibration's file."""
     return tuple(
         HeldOut(
-            engine=p.engine, cell=f"{p.workload} at {p.scale:g}, {p.workers} workers, {p.partitions} partitions", group=p.workload,
-            cpus=p.workers, measured_s=p.measured_s, simulated_s=p.simulated_s,
+            engine=p.engine, cell=str(p.cell), group=p.workload, cpus=p.workers, measured_s=p.measured_s, simulated_s=p.simulated_s
         )
         for p in points
     )  # fmt: skip
@@ -55,29 +55,13 @@ def from_points(points: Sequence[Point]) -> tuple[HeldOut, ...]:
 def halves(records: Sequence[RunRecord]) -> tuple[list[RunRecord], list[RunRecord]]:
     """White and black squares; each workload has a board of its own."""
     split: tuple[list[RunRecord], list[RunRecord]] = ([], [])
-    places = {r.run_id: _place(cell_of(r)) for r in records}
+    places = {r.run_id: cell_of(r)[1:-1] for r in records}
     for workload in {r.workload for r in records}:
         mine = [r for r in records if r.workload == workload]
-        axes = [sorted({places[r.run_id][i] for r in mine}) for i in range(3)]
+        axes = [sorted(set(values)) for values in zip(*(places[r.run_id] for r in mine), strict=True)]
         for record in mine:
             split[sum(axis.index(v) for axis, v in zip(axes, places[record.run_id], strict=True)) % 2].append(record)
     return split
-
-
-def _place(cell: Cell) -> tuple[float, int, int]:
-    return cell[1], cell[2], cell[3]
-
-
-def choices(records: Sequence[RunRecord]) -> tuple[WorkloadChoice, ...]:
-    """What the records ran, once each."""
-    found: dict[tuple[Any, ...], WorkloadChoice] = {}
-    for record in records:
-        name, scale, workers, partitions, batch, _ = cell_of(record)
-        parameters = {"scale": scale, "partitions": partitions} | ({"batch_rows": batch} if batch else {})
-        found[name, scale, workers, partitions, batch] = WorkloadChoice(
-            name=name, parameters=parameters, cluster=ClusterSpec.here(cpus=workers)
-        )
-    return tuple(found.values())
 
 
 def with_held_out(calibration: Calibration, cells: Sequence[HeldOut]) -> Calibration:

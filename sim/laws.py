@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from windtunnel.engines.physical import (
@@ -31,6 +31,8 @@ from windtunnel.workload import BoundWorkload, TableData
 
 WorkClass = Literal["cpu", "sleep", "device"]
 EXCHANGE = "Exchange"  # the phase name of cutting a stage's output into partitions
+LOAD = "Load"  # and of what a stateful operator's worker pays before its first row is as fast as the later ones
+EMULATED = "@emulated"  # ends the names of phases on emulated devices
 SCAN_BATCH_ROWS = 131_072
 SINK = "Sink"  # the phase name of writing a stage's output to files
 _ONE_CALL = 1 << 62
@@ -49,6 +51,7 @@ class StepLaw:
     row_bytes_out: float | None = None
     batch_rows: int = 0
     flow_rows: int = 0  # rows of an output batch where that is not a call's
+    flow_s: float = 0.0  # and seconds for each of them
     work_class: WorkClass = "cpu"
     at_end: bool = False
     sensitivity: float = 1.0  # share of the co-run slowdown that it feels
@@ -124,6 +127,8 @@ class StageLaw:
                 crossed_rows, crossed_bytes, python = crossed_rows + rows, crossed_bytes + rows * width, law.python
             calls = law.calls(rows, blocks)
             seconds = calls * law.cost.per_batch_s + rows * law.cost.per_row_s + rows * width * law.cost.per_byte_s
+            if law.flow_s:
+                seconds += math.ceil(rows / law.flow_rows) * law.flow_s
             cv = law.cost.cv / math.sqrt(calls) if calls else 0.0
             steps.append(StepWork(law.operator, law.work_class, seconds, cv, round(rows), round(rows * width), law.sensitivity))
             out = law.rows_out(rows)
@@ -248,7 +253,8 @@ def _stage_law(stage: Stage, bound: BoundWorkload, calibration: Calibration) -> 
         elif isinstance(step.phase, Synthetic):
             laws.append(_declared(step, step.phase, stage, bound.pipeline[step.operator].language == "python"))
         else:
-            laws.append(_measured(step, stage, bound.workload.name, calibration))
+            python = bound.pipeline[step.operator].language == "python"
+            laws.append(replace(_measured(step, stage, bound.workload.name, calibration), python=python))
         real = real or not isinstance(step.phase, (Synthetic, Scan)) or bool(source and step.table and step.table.paths)
     count = stage.output_partitions
     shares = (1.0 / count,) * count if count else ()
@@ -284,8 +290,15 @@ def _declared(step: Step, kernel: Synthetic, stage: Stage, python: bool) -> Step
 
 
 def _measured(step: Step, stage: Stage, workload: str, calibration: Calibration) -> StepLaw:
-    cost = calibration.operator(workload, step.operator, type(step.phase).__name__)
-    if (published := _published(step)) is not None:
+    name, published = type(step.phase).__name__, _published(step)
+    if published is not None and calibration.has(workload, step.operator, name + EMULATED):
+        name += EMULATED
+        cost = calibration.operator(workload, step.operator, name)
+        published = replace(
+            published, per_row_s=published.per_row_s + cost.per_row_s, per_batch_s=published.per_batch_s + cost.per_call_s
+        )
+    cost = calibration.operator(workload, step.operator, name)
+    if published is not None:
         return StepLaw(
             operator=step.operator, cost=published, rows_factor=cost.rows_factor, rows_exponent=cost.rows_exponent,
             row_bytes_out=cost.row_bytes_out, batch_rows=step.batch_rows, work_class=_work_class(stage, not stage.resources.gpus),
@@ -293,7 +306,8 @@ def _measured(step: Step, stage: Stage, workload: str, calibration: Calibration)
     return StepLaw(
         operator=step.operator, cost=Cost(per_row_s=cost.per_row_s, per_byte_s=cost.per_byte_s, per_batch_s=cost.fixed_s, cv=cost.cv),
         rows_factor=cost.rows_factor, rows_exponent=cost.rows_exponent, row_bytes_out=cost.row_bytes_out,
-        max_rows=_most_rows(step), batch_rows=_ONE_CALL, flow_rows=step.batch_rows or _ONE_CALL, work_class=_work_class(stage),
+        max_rows=_most_rows(step), batch_rows=_ONE_CALL, flow_rows=step.batch_rows or _ONE_CALL, flow_s=cost.per_call_s,
+        work_class=_work_class(stage),
         at_end=isinstance(step.phase, _AT_END), sensitivity=cost.sensitivity,
     )  # fmt: skip
 

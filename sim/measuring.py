@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from windtunnel.sim.calibrate import calibrate
 from windtunnel.sim.costs import Calibration, HostCost
-from windtunnel.sim.crossfit import held_out, with_held_out
+from windtunnel.sim.crossfit import cross_fitted, with_held_out
+from windtunnel.sim.holdout import calibrated
 
 from windtunnel.cellspec import WorkloadChoice, default_data_root
 from windtunnel.cluster import ClusterSpec
@@ -26,26 +26,30 @@ ENGINES = tuple(EngineChoice(name=n, label=n, options={}) for n in ("bulk", "str
 def calibrate_workloads(
     choices: Sequence[WorkloadChoice], cluster: ClusterSpec, store: Store, out: Path,
     progress: Callable[[Progress], None] | None = None, *, date: str = "", repetitions: int = 3, data_root: Path | None = None,
-    host: Sequence[HostCost] = (),
+    host: Sequence[HostCost] = (), engines: Sequence[str] = (),
 ) -> Calibration:  # fmt: skip
     """Run each workload small, on one worker and on all, write the fitted calibration with its held-out errors to ``out``.
+
+    ``engines``: others to measure on the same cells.
 
     One worker alone tells what a kernel costs undisturbed, all of them how much they disturb each other. Kernels cost the same
     under both engines, so that of several choices each is run by one engine a number of workers, in turns.
     """
     node, root = cluster.nodes[0], data_root or default_data_root()
     records: list[RunRecord] = []
+    others = tuple(EngineChoice(name=n, label=n, options={}) for n in engines)
     for turn, cpus in enumerate(sorted({1, node.cpus})):
-        alternating = [replace(c, engines=(ENGINES[(turn + i) % 2],)) for i, c in enumerate(choices)]
+        alternating = [replace(c, engines=(ENGINES[(turn + i) % 2], *others)) for i, c in enumerate(choices)]
         experiment = Experiment(
-            name=f"calibrate-{cpus}", workloads=tuple(alternating if len(choices) > 1 else choices), engines=ENGINES, aa=False,
+            name=f"calibrate-{cpus}", workloads=tuple(alternating if len(choices) > 1 else choices), engines=(*ENGINES, *others), aa=False,
             repetitions=repetitions, cluster=replace(cluster, nodes=(replace(node, cpus=cpus),)), data_root=root,
         )  # fmt: skip
         records += experiment.run(store, resume=True, progress=progress)
     workloads = {c.name: c.load() for c in choices}
     names = list(dict.fromkeys(c.name for c in choices))
-    result = calibrate(records, provenance={"date": date, "workloads": names}, workloads=workloads)
-    result = with_held_out(result, held_out(records, workloads, store.root / "held-out", root))
+    scratch = store.root / "held-out"
+    result = calibrated(records, workloads, scratch, root, provenance={"date": date, "workloads": names})
+    result = with_held_out(result, cross_fitted(records, workloads, scratch, root))
     result = replace(result, host=tuple(host))
     result.save(out)
     return result

@@ -13,7 +13,7 @@ from typing import Any
 from windtunnel.engines.physical import compile_job, program
 
 from windtunnel.model import Job, Stage
-from windtunnel.plan import Scan, Sink
+from windtunnel.plan import Operator, Pipeline, Scan, Sink
 from windtunnel.record import RunRecord
 from windtunnel.registry import load_workload
 from windtunnel.workload import BoundWorkload, DatasetSpec, TableData, Workload
@@ -111,11 +111,22 @@ def observe(record: RunRecord, workloads: Mapping[str, Workload] | None = None) 
 
 
 def workload_of(record: RunRecord, workloads: Mapping[str, Workload] | None = None) -> Workload:
-    """The workload of a record: its plan by name, its data set as recorded."""
+    """The workload of a record: its plan by name, its data set, rows a call and devices as recorded."""
     known = dict(workloads or {})
     workload = known.get(record.workload) or load_workload(record.workload)
     plain = {k: v for k, v in record.workload_spec["dataset"].items() if k != "type"}
-    return replace(workload, dataset=DatasetSpec(**plain))
+    told = {op["name"]: op for op in (record.workload_spec.get("pipeline") or {}).get("operators") or ()}
+    pipeline = workload.pipeline and Pipeline(
+        tuple(_as_recorded(op, told.get(op.name, {})) for op in workload.pipeline.operators)
+    )
+    return replace(workload, dataset=DatasetSpec(**plain), pipeline=pipeline)
+
+
+def _as_recorded(op: Operator, told: Mapping[str, Any]) -> Operator:
+    """An operator with the parameters of its workload that a record tells."""
+    resources = told.get("resources")
+    asked = op.resources if resources is None else replace(op.resources, cpus=resources["cpus"], gpus=resources["gpus"])
+    return replace(op, batch_rows=int(told.get("batch_rows", op.batch_rows)), resources=asked)
 
 
 def _stand_in(workload: Workload) -> BoundWorkload:
@@ -189,7 +200,8 @@ def _signature(stage: Stage) -> tuple[object, ...]:
 
 def _overlaps(tasks: list[ObservedTask]) -> None:
     """Average number of busy workers during each task, itself among them."""
-    edges = sorted([(t.begin_s, 1) for t in tasks] + [(t.end_s, -1) for t in tasks])
+    on_cpus = [t for t in tasks if t.stage is None or t.stage.resources.cpus > 0 or not t.stage.resources.gpus]
+    edges = sorted([(t.begin_s, 1) for t in on_cpus] + [(t.end_s, -1) for t in on_cpus])
     times: list[float] = []
     area: list[float] = []  # integral of the number of busy workers up to that time
     busy, total, before = 0, 0.0, 0.0
@@ -200,7 +212,7 @@ def _overlaps(tasks: list[ObservedTask]) -> None:
         area.append(total)
     import numpy as np
 
-    for task in tasks:
+    for task in on_cpus:
         length = task.end_s - task.begin_s
         if length > 0:
             begin, end = np.interp([task.begin_s, task.end_s], times, area)

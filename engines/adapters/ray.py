@@ -224,7 +224,7 @@ def _kernel(op: Operator, tuned_cpus: int | None, pools: int) -> dict[str, Any]:
     least, most = (pool.minimum, pool.maximum) if pool is not None else (1, None)
     if pool is None and tuned_cpus and needs.cpus and not needs.gpus:
         least = most = max(1, int(tuned_cpus / needs.cpus))
-        shared["num_cpus"] = needs.cpus / (2 * pools)
+        shared["num_cpus"] = min(needs.cpus / 2, (tuned_cpus - 1) / least) / pools  # one CPU is left to read with
     strategy = ActorPoolStrategy(min_size=least, max_size=most)
     return {**shared, "fn": Stateful, "fn_constructor_kwargs": {"op": op}, "compute": strategy}
 

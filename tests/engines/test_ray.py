@@ -40,6 +40,9 @@ def test_a_pool_of_open_size_leaves_cpus_to_read_with() -> None:
     assert (tuned["compute"].min_size, tuned["compute"].max_size, tuned["num_cpus"]) == (4, 4, 0.5)
     two = adapter._kernel(stateful(), 4, 2)
     assert two["num_cpus"] == 0.25, "all pools together claim half of the CPUs"
+    assert adapter._kernel(stateful(), 1, 1)["num_cpus"] == 0.0, (
+        "an actor that holds the only CPU would wait for its input for ever"
+    )
     stock = adapter._kernel(stateful(), None, 1)
     assert (stock["compute"].min_size, stock["compute"].max_size, stock["num_cpus"]) == (1, float("inf"), 1.0)
 

@@ -7,9 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from windtunnel.sim.costs import Calibration, EngineCost
-from windtunnel.sim.foreign import foreign_cost, startup_and_factor
-from windtunnel.sim.holdout import ENGINES, Grid, cell_of, cell_of_choice, judge, main, table
+from windtunnel.sim.grid import ENGINES, Grid, cell_of, cell_of_choice
+from windtunnel.sim.holdout import judge, main, table
 
 from tests.sim import crafted
 from windtunnel.cellspec import WorkloadChoice
@@ -41,9 +40,9 @@ def test_the_halves_are_the_squares_of_a_checkerboard() -> None:
 
 
 def test_a_simulated_record_lies_where_its_engine_does() -> None:
-    assert cell_of(run("sim:bulk", 1.0, scale=2.0, workers=2, partitions=8)) == ("crafted", 2.0, 2, 8, 0, "bulk")
+    assert cell_of(run("sim:bulk", 1.0, scale=2.0, workers=2, partitions=8)) == ("crafted", 2.0, 2, 8, 0, "", "bulk")
     choice = GRID.halves()[0][0]
-    assert cell_of_choice(choice, "bulk") == ("tpch_q1", 0.1, 1, 2, 0, "bulk")
+    assert cell_of_choice(choice, "bulk") == ("tpch_q1", 0.1, 1, 2, 0, "", "bulk")
     images = replace(GRID, workloads=("images",), batches=(4, 64))
     cells = {cell_of_choice(c, "ray") for half in images.halves() for c in half}
     assert {c[4] for c in cells} == {4, 64} and len(cells) == 2 * 12
@@ -100,26 +99,6 @@ def test_disturbed_points_are_shown_and_not_counted() -> None:
 def test_nothing_measured_is_no_number() -> None:
     found = judge([], [run("sim:bulk", 1.0)])
     assert (found.points, found.median_error, found.worst_error, found.orders) == ((), None, None, 0)
-
-
-def test_a_foreign_engine_is_two_numbers_of_whole_runs() -> None:
-    pairs = [(t, 3.0 + 1.5 * t) for t in (1.0, 2.0, 8.0)]
-    assert startup_and_factor(pairs) == pytest.approx((3.0, 1.5))
-    cost = foreign_cost("spark", pairs, Calibration(engines=(EngineCost(engine="bulk", slowdown=((1.0, 1.0), (2.0, 1.2))),)))
-    assert cost.startup_s == pytest.approx(3.0)
-    assert [m for _, m in cost.slowdown] == pytest.approx([1.5, 1.8])
-    assert cost.launch_s == 1.5e-3  # its sourced constants stay
-
-
-def test_an_engine_that_is_faster_than_its_model_only_starts_later() -> None:
-    startup, factor = startup_and_factor([(2.0, 1.5), (4.0, 3.0)])
-    assert (startup, factor) == (0.0, 1.0)
-    assert startup_and_factor([(2.0, 3.0), (4.0, 4.8)])[1] == 1.0
-
-
-def test_one_cell_is_too_few() -> None:
-    with pytest.raises(InputError, match="two at least"):
-        foreign_cost("ray", [(1.0, 2.0)], Calibration())
 
 
 @pytest.mark.parametrize(

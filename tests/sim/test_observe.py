@@ -77,7 +77,7 @@ def test_no_spans_no_tasks() -> None:
 def test_the_plan_comes_by_name_and_the_data_from_the_record() -> None:
     record = crafted.record(scale=2.0, partitions=7)
     found = workload_of(record, {"crafted": crafted.WORKLOAD})
-    assert found.pipeline is crafted.WORKLOAD.pipeline
+    assert found.pipeline == crafted.WORKLOAD.pipeline
     assert (found.dataset.scale, found.dataset.partitions) == (2.0, 7)
     with pytest.raises(InputError, match="unknown workload 'crafted'"):
         workload_of(record)

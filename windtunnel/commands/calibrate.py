@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.option("-w", "--workload", "workloads", multiple=True, help="Workload of the catalogue; may be repeated.")
+@click.option(
+    "-e", "--engine", "engines", multiple=True, help="Engine to measure beside bulk and streaming, such as ray; may be repeated."
+)
 @click.option("--serving", is_flag=True, help="Measure the serving engines instead: what host and workers spend on a request.")
 @click.option("--scale", type=float, help="Scale factor of the data.  [default: that of the workload]")
 @click.option("--partitions", type=int, help="Files that a large table is cut into.")
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
 @json_option
 def calibrate(
     workloads: tuple[str, ...],
+    engines: tuple[str, ...],
     serving: bool,
     scale: float | None,
     partitions: int | None,
@@ -50,16 +54,18 @@ def calibrate(
         return _serving(out, as_json)
     from windtunnel.cellspec import WorkloadChoice
     from windtunnel.cluster import ClusterSpec
+    from windtunnel.commands.common import check_both_worlds
     from windtunnel.sim.measuring import calibrate_workloads, grid
     from windtunnel.store import Store
 
+    check_both_worlds(engines)
     parameters = {k: v for k, v in (("scale", scale), ("partitions", partitions)) if v is not None}
     chosen = tuple(WorkloadChoice(name=name, parameters=parameters) for name in dict.fromkeys(workloads))
     store, cluster = Store(results_folder(results, "calibration")), ClusterSpec.here(cpus=cpus)
     host = () if quick else _host(cluster)
     with progress() as show:
         found = calibrate_workloads(
-            chosen if quick else grid(chosen), cluster, store, out, show, date=today(), host=host
+            chosen if quick else grid(chosen), cluster, store, out, show, date=today(), host=host, engines=engines
         )  # fmt: skip
     if as_json:
         print_json(to_plain(found))

@@ -141,3 +141,15 @@ def check_engines(choices: Iterable[EngineChoice], *, missing_is_record: bool = 
             continue
         engine = load_engine(choice.name)
         resolve_options(choice.name, engine.options, choice.options)
+
+
+def check_both_worlds(names: Iterable[str]) -> None:
+    """Refuse engines that cannot be both measured and simulated, before anything runs."""
+    from windtunnel.errors import nearest
+    from windtunnel.registry import engine_names
+
+    known = engine_names()
+    able = [n for n in known if f"sim:{n}" in known]
+    for name in names:
+        if name not in able:
+            raise InputError(f"engine {name!r} cannot be both measured and simulated{nearest(name, able)}")

@@ -15,6 +15,7 @@ from windtunnel.commands.common import json_option, print_json, progress, result
 @click.option(
     "--batch", "batches", type=click.IntRange(min=1), multiple=True, help="Rows a call, of workloads that take them (images)."
 )
+@click.option("--devices", multiple=True, help="Device kind, such as emulated:T4, of workloads that take them (images).")
 @click.option("--scale", "scales", type=float, multiple=True, default=(0.1, 0.2, 0.4), show_default=True)
 @click.option("--cpus", type=click.IntRange(min=1), multiple=True, default=(1, 2), show_default=True, help="Workers.")
 @click.option("--partitions", type=click.IntRange(min=1), multiple=True, default=(2, 4, 8), show_default=True)
@@ -32,6 +33,7 @@ def holdout(
     workloads: tuple[str, ...],
     engines: tuple[str, ...],
     batches: tuple[int, ...],
+    devices: tuple[str, ...],
     scales: tuple[float, ...],
     cpus: tuple[int, ...],
     partitions: tuple[int, ...],
@@ -42,15 +44,16 @@ def holdout(
 ) -> int:
     """Calibrate on half of a grid of scale, workers and partitions, predict the other half, and compare with measurements."""
     from windtunnel.cellspec import default_data_root
-    from windtunnel.sim.holdout import Grid, table
+    from windtunnel.sim.grid import Grid
     from windtunnel.sim.holdout import holdout as hold_out
+    from windtunnel.sim.holdout import table
     from windtunnel.store import Store
 
     names = tuple(dict.fromkeys(workloads))
-    check_holdout(names, engines, batches)
+    check_holdout(names, engines, batches, devices)
     grid = Grid(
-        workloads=names, engines=engines, batches=batches or (0,), scales=scales, workers=cpus, partitions=partitions,
-        repetitions=repetitions, rounds=rounds,
+        workloads=names, engines=engines, batches=batches or (0,), devices=devices or ("",), scales=scales, workers=cpus,
+        partitions=partitions, repetitions=repetitions, rounds=rounds,
     )  # fmt: skip
     store = Store(results_folder(results, "holdout"))
     with progress() as show:
@@ -65,16 +68,19 @@ def holdout(
     return 0
 
 
-def check_holdout(workloads: tuple[str, ...], engines: tuple[str, ...], batches: tuple[int, ...]) -> None:
-    """Told before anything runs: what cannot be simulated here, or takes no rows a call."""
-    from windtunnel.errors import InputError, nearest
-    from windtunnel.registry import engine_names
-    from windtunnel.sim.holdout import BATCHED
+def check_holdout(
+    workloads: tuple[str, ...], engines: tuple[str, ...], batches: tuple[int, ...], devices: tuple[str, ...] = ()
+) -> None:
+    """Told before anything runs: what cannot be simulated here, or takes no rows a call and no devices."""
+    from windtunnel.commands.common import check_both_worlds
+    from windtunnel.devices import device_spec
+    from windtunnel.errors import InputError
+    from windtunnel.sim.grid import BATCHED
 
-    names = engine_names()
-    able = [n for n in names if f"sim:{n}" in names]
-    for name in engines:
-        if name not in able:
-            raise InputError(f"engine {name!r} cannot be both measured and simulated{nearest(name, able)}")
-    if batches and (other := [w for w in workloads if w not in BATCHED]):
-        raise InputError(f"--batch is for {', '.join(BATCHED)}; workload {other[0]!r} takes no rows a call")
+    check_both_worlds(engines)
+    other = [w for w in workloads if w not in BATCHED]
+    if other and (batches or devices):
+        option, what = ("--batch", "rows a call") if batches else ("--devices", "devices")
+        raise InputError(f"{option} is for {', '.join(BATCHED)}; workload {other[0]!r} takes no {what}")
+    for kind in devices:
+        device_spec(kind)

@@ -1,0 +1,104 @@
+"""What stateful operators cost beside their rows: loading them, their first calls, and what the host does around an emulated device.
+
+A worker loads its model (``load`` spans), and its first task is slower than its later ones: memory is laid out, kernels are chosen.
+Both are paid once a worker and run, so they are one cost of phase `LOAD`. Emulated devices take published time, which is no
+measurement: of their calls only what exceeds it is fitted, under a phase of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from windtunnel.engines.physical import program
+from windtunnel.sim.costs import Calibration, OperatorCost
+from windtunnel.sim.laws import EMULATED, LOAD
+from windtunnel.sim.observe import ObservedRun, ObservedTask
+
+from windtunnel.devices import emulated, is_emulated
+from windtunnel.model import Job, Stage
+from windtunnel.plan import MapBatches
+
+
+def device_kind(run: ObservedRun, stage: Stage) -> str:
+    """The emulated device that a stage ran on; empty where it ran on none."""
+    if stage.resources.gpus <= 0:
+        return ""
+    kinds = (str((n.get("gpus") or {}).get("kind", "")) for n in run.record.cluster_spec["nodes"])
+    return next((k for k in kinds if is_emulated(k)), "")
+
+
+def phase_of(run: ObservedRun, stage: Stage, phase: object) -> str:
+    """The name under which a phase's costs are kept."""
+    name = type(phase).__name__
+    return name + EMULATED if isinstance(phase, MapBatches) and device_kind(run, stage) else name
+
+
+def published_s(run: ObservedRun, operator: str, kind: str, rows: float, calls: float, moved_bytes: float) -> float:
+    """Seconds that an emulated device takes for so many rows, by the figures that emulation and simulation share."""
+    figures = emulated(kind)
+    pipeline: Mapping[str, Any] = run.record.workload_spec["pipeline"]
+    told = next(op for op in pipeline["operators"] if op["name"] == operator)
+    gmacs = {str(k): v for k, v in told["kernel"]["params"]}.get("gmacs")
+    row_s = figures.row_s if gmacs is None else figures.seconds(1, float(gmacs)) - figures.fixed_s
+    return calls * figures.fixed_s + rows * row_s + moved_bytes / figures.pcie_bytes_per_s
+
+
+def first_tasks(run: ObservedRun) -> set[int]:
+    """Of each worker that loaded state, the first task, as positions in the run."""
+    found: dict[int, int] = {}
+    for position in sorted(range(len(run.tasks)), key=lambda i: run.tasks[i].begin_s):
+        task = run.tasks[position]
+        if task.stage is not None and task.stage.state.kind == "actor":
+            found.setdefault(task.worker, position)
+    return set(found.values())
+
+
+def load_costs(runs: Sequence[ObservedRun], extra: Mapping[tuple[str, str], float]) -> Iterator[OperatorCost]:
+    """A cost a stateful stage, named by its first operator: the median load, and what its first tasks took too long (``extra``)."""
+    seconds: dict[tuple[str, str, str], list[float]] = {}
+    for run in runs:
+        where = {program(s).steps[0].operator: s for s in run.job.stages}
+        for piece in run.loads:
+            stage = where.get(piece.operator)
+            phase = LOAD + EMULATED if stage is not None and device_kind(run, stage) else LOAD
+            seconds.setdefault((run.record.workload, piece.operator, phase), []).append(piece.seconds)
+    for (workload, operator, phase), found in sorted(seconds.items()):
+        median = float(np.median(found))
+        yield OperatorCost(
+            workload=workload, operator=operator, phase=phase, samples=len(found),
+            fixed_s=median, per_call_s=extra.get((workload, operator), 0.0) if phase == LOAD else 0.0,
+            error=float(np.median(np.abs(np.array(found) - median))) / median if median else 0.0,
+        )  # fmt: skip
+
+
+def loading(job: Job, workload: str, calibration: Calibration, share: float) -> Job:
+    """The job whose stateful stages take as long to load as was measured; a declared time that is longer stays.
+
+    ``share``: how often a worker of the engine loads in a run (`EngineCost.loads`).
+    """
+    return replace(job, stages=tuple(_loading(s, workload, calibration, share) for s in job.stages))
+
+
+def _loading(stage: Stage, workload: str, calibration: Calibration, share: float) -> Stage:
+    steps = program(stage).steps
+    if stage.state.kind != "actor" or not steps:
+        return stage
+    phase = LOAD + EMULATED if on_emulated(stage) else LOAD
+    if not calibration.has(workload, steps[0].operator, phase):
+        return stage
+    cost = calibration.operator(workload, steps[0].operator, phase)
+    return replace(stage, state=replace(stage.state, load_s=max(stage.state.load_s, (cost.fixed_s + cost.per_call_s) * share)))
+
+
+def on_emulated(stage: Stage) -> bool:
+    """Whether a placed stage runs on an emulated device."""
+    kernels = (s.phase for s in program(stage).steps)
+    return any(is_emulated(str(dict(k.params).get("device", ""))) for k in kernels if isinstance(k, MapBatches))
+
+
+def calls_of(task: ObservedTask, rows: float, batch_rows: int) -> float:
+    """How often a kernel was called on so many rows; 0 where it takes them as they come."""
+    return float(-(-rows // batch_rows)) if batch_rows and task.compute else 0.0
