@@ -15,11 +15,12 @@ import numpy as np
 from windtunnel.engines.physical import program
 from windtunnel.sim.costs import Calibration, OperatorCost
 from windtunnel.sim.laws import EMULATED, LOAD
-from windtunnel.sim.observe import ObservedRun, ObservedTask
+from windtunnel.sim.observe import ObservedRun
 
 from windtunnel.devices import emulated, is_emulated
 from windtunnel.model import Job, Stage
-from windtunnel.plan import MapBatches
+from windtunnel.plan import MapBatches, Pipeline, State
+from windtunnel.workload import BoundWorkload
 
 
 def device_kind(run: ObservedRun, stage: Stage) -> str:
@@ -60,7 +61,7 @@ def load_costs(runs: Sequence[ObservedRun], extra: Mapping[tuple[str, str], floa
     """A cost a stateful stage, named by its first operator: the median load, and what its first tasks took too long (``extra``)."""
     seconds: dict[tuple[str, str, str], list[float]] = {}
     for run in runs:
-        where = {program(s).steps[0].operator: s for s in run.job.stages}
+        where = {s.operators[0]: s for s in run.job.stages if s.state.kind == "actor"}
         for piece in run.loads:
             stage = where.get(piece.operator)
             phase = LOAD + EMULATED if stage is not None and device_kind(run, stage) else LOAD
@@ -69,36 +70,34 @@ def load_costs(runs: Sequence[ObservedRun], extra: Mapping[tuple[str, str], floa
         median = float(np.median(found))
         yield OperatorCost(
             workload=workload, operator=operator, phase=phase, samples=len(found),
-            fixed_s=median, per_call_s=extra.get((workload, operator), 0.0) if phase == LOAD else 0.0,
+            fixed_s=median, first_s=extra.get((workload, operator), 0.0) if phase == LOAD else 0.0,
             error=float(np.median(np.abs(np.array(found) - median))) / median if median else 0.0,
         )  # fmt: skip
 
 
-def loading(job: Job, workload: str, calibration: Calibration, share: float) -> Job:
-    """The job whose stateful stages take as long to load as was measured; a declared time that is longer stays.
+def kept(workload: BoundWorkload) -> BoundWorkload:
+    """The workload of an engine whose warm workers hold its state: real kernels are stateless as far as a run is concerned."""
+    operators = tuple(
+        replace(op, state=State()) if isinstance(op.kernel, MapBatches) and not op.resources.gpus else op
+        for op in workload.pipeline.operators
+    )
+    return replace(workload, workload=replace(workload.workload, pipeline=Pipeline(operators)))
 
-    ``share``: how often a worker of the engine loads in a run (`EngineCost.loads`).
-    """
-    return replace(job, stages=tuple(_loading(s, workload, calibration, share) for s in job.stages))
+
+def loading(job: Job, workload: str, calibration: Calibration) -> Job:
+    """The job whose stateful stages take as long to load as was measured; a declared time that is longer stays."""
+    return replace(job, stages=tuple(_loading(s, workload, calibration) for s in job.stages))
 
 
-def _loading(stage: Stage, workload: str, calibration: Calibration, share: float) -> Stage:
-    steps = program(stage).steps
-    if stage.state.kind != "actor" or not steps:
-        return stage
+def _loading(stage: Stage, workload: str, calibration: Calibration) -> Stage:
     phase = LOAD + EMULATED if on_emulated(stage) else LOAD
-    if not calibration.has(workload, steps[0].operator, phase):
+    if stage.state.kind != "actor" or not calibration.has(workload, stage.operators[0], phase):
         return stage
-    cost = calibration.operator(workload, steps[0].operator, phase)
-    return replace(stage, state=replace(stage.state, load_s=max(stage.state.load_s, (cost.fixed_s + cost.per_call_s) * share)))
+    cost = calibration.operator(workload, stage.operators[0], phase)
+    return replace(stage, state=replace(stage.state, load_s=max(stage.state.load_s, cost.fixed_s + cost.first_s)))
 
 
 def on_emulated(stage: Stage) -> bool:
     """Whether a placed stage runs on an emulated device."""
     kernels = (s.phase for s in program(stage).steps)
     return any(is_emulated(str(dict(k.params).get("device", ""))) for k in kernels if isinstance(k, MapBatches))
-
-
-def calls_of(task: ObservedTask, rows: float, batch_rows: int) -> float:
-    """How often a kernel was called on so many rows; 0 where it takes them as they come."""
-    return float(-(-rows // batch_rows)) if batch_rows and task.compute else 0.0

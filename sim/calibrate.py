@@ -8,14 +8,16 @@ the world itself costs is told by `overheads`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from windtunnel.engines.physical import program
-from windtunnel.sim.actors import calls_of, device_kind, first_tasks, load_costs, phase_of, published_s
+from windtunnel.sim.actors import device_kind, first_tasks, load_costs, phase_of, published_s
 from windtunnel.sim.costs import Calibration, OperatorCost, Residual
+from windtunnel.sim.curves import at_zero, knots_of, task_weights
 from windtunnel.sim.fits import FLOOR_S, Array, is_constant, non_negative_fit, rows_law, run_ratios, spread, weighted_median
 from windtunnel.sim.hardware.cpu import slowdown_at
 from windtunnel.sim.laws import EMULATED, EXCHANGE, SINK
@@ -57,8 +59,9 @@ class Samples:
     scale: list[float] = field(default_factory=list)
     run: list[int] = field(default_factory=list)
     cold: list[bool] = field(default_factory=list)
-    calls: list[float] = field(default_factory=list)
+    batch: list[int] = field(default_factory=list)  # rows a call at most; 0 where they come as they are
     sensitivity: float = 1.0  # to the co-run law; found on the way
+    knots: tuple[float, ...] = ()  # of the curve of a call, where calls of several sizes were seen
 
     def add(
         self,
@@ -71,10 +74,10 @@ class Samples:
         scale: float,
         run: int,
         cold: bool,
-        calls: float = 0.0,
+        batch: int = 0,
     ) -> None:
         """One task."""
-        values = (rows, size, seconds, overlap, rows_out, bytes_out, scale, run, cold, calls)
+        values = (rows, size, seconds, overlap, rows_out, bytes_out, scale, run, cold, batch)
         for column, value in zip(self.__slots__, values, strict=False):
             getattr(self, column).append(value)
 
@@ -134,19 +137,21 @@ def _collect(runs: Iterable[ObservedRun]) -> tuple[dict[Key, Samples], dict[Key,
             if task.stage is not None and task.attempt == 0:
                 for key, values in _told(run, task, task.stage):
                     if position in first:
-                        operator = program(task.stage).steps[0].operator
+                        operator = task.stage.operators[0]
                         firsts.setdefault(key, (operator, Samples()))[1].add(*values[:-1], number, False, values[-1])
                     else:
                         samples.setdefault(key, Samples()).add(*values[:-1], number, task.worker not in warm, values[-1])
             warm.add(task.worker)
     for key in [k for k in firsts if k not in samples]:  # nothing to compare them with
         samples[key] = firsts.pop(key)[1]
+    for found in samples.values():
+        calls = {batch: min(batch, rows) for batch, rows in sorted(zip(found.batch, found.rows, strict=True)) if batch}
+        found.knots = knots_of(calls.values())
     return samples, firsts
 
 
-Told = tuple[
-    float, float, float, float, float, float, float, float
-]  # rows, bytes, seconds, overlap, rows and bytes out, scale, calls
+#: rows, bytes, seconds, overlap, rows and bytes out, scale, rows a call
+Told = tuple[float, float, float, float, float, float, float, int]
 
 
 def _told(run: ObservedRun, task: ObservedTask, stage: Stage) -> Iterator[tuple[Key, Told]]:
@@ -161,17 +166,18 @@ def _told(run: ObservedRun, task: ObservedTask, stage: Stage) -> Iterator[tuple[
         rows, size, seconds = float(span.rows), float(span.bytes), span.seconds
         if i == 0 and isinstance(step.phase, Join):  # its span counts left rows alone
             rows, size = float(sum(p.rows for p in task.fetch)), float(sum(p.bytes for p in task.fetch))
-        calls, phase = calls_of(task, rows, step.batch_rows), phase_of(run, stage, step.phase)
+        batch, phase = step.batch_rows, phase_of(run, stage, step.phase)
         if phase.endswith(EMULATED):
-            seconds = max(0.0, seconds - published_s(run, step.operator, kind, rows, calls, size + out[1]))
-        yield (workload, step.operator, phase), (rows, size, seconds, task.overlap, *out, scale, calls)
+            calls = math.ceil(rows / batch) if batch else 1
+            batch, seconds = 0, max(0.0, seconds - published_s(run, step.operator, kind, rows, calls, size + out[1]))
+        yield (workload, step.operator, phase), (rows, size, seconds, task.overlap, *out, scale, batch)
     if task.serialize and stage.output_partitions > 1:
         rows, size = float(sum(p.rows for p in task.serialize)), float(sum(p.bytes for p in task.serialize))
         seconds = sum(p.seconds for p in task.serialize)
-        yield (workload, stage.operators[-1], EXCHANGE), (rows, size, seconds, task.overlap, rows, size, scale, 0.0)
+        yield (workload, stage.operators[-1], EXCHANGE), (rows, size, seconds, task.overlap, rows, size, scale, 0)
     if sink is not None:
         seconds = sum(p.seconds for p in [*task.emit, *task.spill])
-        yield (workload, sink.operator, SINK), (*last, seconds, task.overlap, *last, scale, 0.0)
+        yield (workload, sink.operator, SINK), (*last, seconds, task.overlap, *last, scale, 0)
 
 
 def _output(run: ObservedRun, task: ObservedTask, has_sink: bool) -> tuple[float, float]:
@@ -189,16 +195,40 @@ def _output(run: ObservedRun, task: ObservedTask, has_sink: bool) -> tuple[float
 
 
 def _fit(samples: Samples, law: Law) -> Array:
-    """(fixed, per row, per byte, per call) by non-negative least squares on relative errors; outliers are set aside once."""
+    """(fixed, per row, per byte), or the values of a curve, by non-negative least squares on relative errors; outliers are set aside
+    once."""
     y = samples.array("seconds") / _multipliers(samples, law)
-    columns = np.stack([np.ones_like(y), samples.array("rows"), samples.array("bytes"), samples.array("calls")], axis=1)
-    for other in (2, 3):
-        if _redundant(columns[:, 1], columns[:, other]):
-            columns[:, other] = 0.0
+    columns = _columns(samples)
+    if samples.knots:
+        return _curve(samples.knots, columns, y)
+    if _redundant(columns[:, 1], columns[:, 2]):
+        columns[:, 2] = 0.0
     if is_constant(columns[:, 1]):
         # Fixed and per-row costs cannot be told apart. Rows that do not follow the data cost a fixed time; where there is one
         # scale alone, nobody knows whether they do, and rows carry the cost.
         columns[:, 0 if is_constant(samples.array("scale")) else 1] = 0.0
+    return _robust(columns, y)
+
+
+def _curve(knots: tuple[float, ...], columns: Array, y: Array) -> Array:
+    """Values of a curve. Calls smaller than the smallest are seen at the ends of tasks alone, too few to tell a value at 0 rows: it lies
+    on the line through the first two calls."""
+    zero, values = 0.0, np.zeros(len(knots))
+    for _ in range(_ROUNDS):
+        left = np.maximum(y - zero * columns[:, 0], FLOOR_S)
+        values = np.concatenate([[zero], _robust(columns[:, 1:], left)])
+        zero = at_zero(knots, values)
+    return np.array([zero, *values[1:]])
+
+
+def _columns(samples: Samples) -> Array:
+    if samples.knots:
+        calls = zip(samples.rows, samples.batch, strict=True)
+        return np.stack([task_weights(samples.knots, rows, batch) for rows, batch in calls])
+    return np.stack([np.ones(len(samples.rows)), samples.array("rows"), samples.array("bytes")], axis=1)
+
+
+def _robust(columns: Array, y: Array) -> Array:
     cost = non_negative_fit(columns, y)
     residual = np.abs(y - columns @ cost) / np.maximum(y, FLOOR_S)
     keep = residual <= max(3 * float(np.median(residual)), 0.05)
@@ -206,7 +236,7 @@ def _fit(samples: Samples, law: Law) -> Array:
 
 
 def _redundant(rows: Array, size: Array) -> bool:
-    """Whether bytes (or calls) say no more than rows: every row is about as wide, every call takes about as many."""
+    """Whether bytes say no more than rows: every row is about as wide."""
     width = size[rows > 0] / rows[rows > 0]
     return len(width) == 0 or float(np.std(width)) <= 0.05 * float(np.mean(width))
 
@@ -230,8 +260,7 @@ def _law_at(samples: Samples, law: Law) -> Array:
 
 
 def _predicted(samples: Samples, cost: Array) -> Array:
-    names = ("rows", "bytes", "calls")
-    predicted: Array = cost[0] + sum(c * samples.array(n) for c, n in zip(cost[1:], names, strict=True))
+    predicted: Array = _columns(samples) @ cost
     return predicted
 
 
@@ -301,7 +330,7 @@ def _first_calls(
     """Seconds that an actor's first task takes longer than its later ones, by workload and first operator of its stage."""
     extra: dict[tuple[str, str], float] = {}
     for key, (operator, first) in sorted(firsts.items()):
-        first.sensitivity = samples[key].sensitivity
+        first.sensitivity, first.knots = samples[key].sensitivity, samples[key].knots
         longer = first.array("seconds") - _predicted(first, fitted[key]) * _beside(first, law)
         extra[key[0], operator] = extra.get((key[0], operator), 0.0) + max(0.0, float(np.median(longer)))
     return extra
@@ -314,11 +343,13 @@ def _operator(key: Key, samples: Samples, cost: Array, law: Law) -> OperatorCost
     factor, exponent = (
         _scan_rows(samples) if phase == Scan.__name__ else rows_law(samples.array("rows"), samples.array("rows_out"))
     )
+    curve = tuple(zip(samples.knots, map(float, cost), strict=True)) if samples.knots else ()
+    fixed, row, byte = map(float, (0.0, cost[-1] / samples.knots[-1], 0.0) if curve else cost)
     total = sum(samples.rows_out)
     seconds = samples.array("seconds")
     return OperatorCost(
-        workload=workload, operator=operator, phase=phase, fixed_s=float(cost[0]), per_row_s=float(cost[1]),
-        per_byte_s=float(cost[2]), per_call_s=float(cost[3]), cv=spread(samples.array("run"), seconds, predicted), rows_factor=factor,
+        workload=workload, operator=operator, phase=phase, fixed_s=fixed, per_row_s=row, per_byte_s=byte, curve=curve,
+        cv=spread(samples.array("run"), seconds, predicted), rows_factor=factor,
         rows_exponent=exponent, row_bytes_out=sum(samples.bytes_out) / total if total else 0.0, samples=len(seconds),
         error=float(np.median(error)), sensitivity=samples.sensitivity,
     )  # fmt: skip

@@ -23,8 +23,9 @@ SCHEMA = 1
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OperatorCost:
     """Cost of one phase of an operator of a workload, a task: ``fixed_s + per_row_s * rows + per_byte_s * bytes`` of its input,
-    and ``per_call_s`` for each call of at most the operator's ``batch_rows``. Of phase ``Load``, ``fixed_s`` is what a worker takes to
-    load a stateful operator, and ``per_call_s`` how much longer its first task takes than the later ones.
+    Kernels that were called with several numbers of rows have a ``curve`` in its place, points (rows, seconds a call): ``per_row_s`` is
+    then a row of its largest call, for reading. Of phase ``Load``, ``fixed_s`` is what a worker takes to load a stateful operator,
+    and ``first_s`` how much longer its first task takes than the later ones.
 
     It emits ``rows_factor * rows ** rows_exponent`` rows (exponent 1: proportional, 0: constant, as groups of an aggregate) of
     ``row_bytes_out`` bytes. For a scan "rows" and "bytes" of the cost are its output, and ``rows`` of the second formula is
@@ -39,7 +40,8 @@ class OperatorCost:
     fixed_s: float = 0.0
     per_row_s: float = 0.0
     per_byte_s: float = 0.0
-    per_call_s: float = 0.0
+    first_s: float = 0.0
+    curve: tuple[tuple[float, float], ...] = ()
     cv: float = 0.0
     rows_factor: float = 1.0
     rows_exponent: float = 1.0
@@ -49,7 +51,7 @@ class OperatorCost:
     error: float = 0.0
 
     def __post_init__(self) -> None:
-        if min(self.fixed_s, self.per_row_s, self.per_byte_s, self.per_call_s, self.cv, self.rows_factor, self.sensitivity) < 0:
+        if min(self.fixed_s, self.per_row_s, self.per_byte_s, self.first_s, self.cv, self.rows_factor, self.sensitivity) < 0:
             raise InputError(f"costs of {self.workload}/{self.operator}/{self.phase} must not be negative: {self}")
 
 
@@ -62,7 +64,8 @@ class EngineCost:
     as long: its memory is not touched yet.
     ``startup_s`` passes before the first launch, ``finish_s`` after the last block. Pool workers come up in
     ``worker_start_s``, actors (always new processes) in ``actor_start_s``.
-    A worker loads a stateful operator ``loads`` times a run (0: a warm session kept it).
+    With ``keeps_state`` a warm session holds stateful operators in its pool's workers: they load nothing, and their rows are worked on
+    in tasks like any other.
     ``slowdown``: points (busy workers of a node, duration multiplier).
 
     Rows of Python operators cross a bridge to engines of another language: ``bridge_row_s`` a row and ``bridge_bytes_per_s``
@@ -89,7 +92,7 @@ class EngineCost:
     emit_bytes_per_s: float = 2e9
     forget_bytes_per_s: float = 0.0
     cold: float = 1.0
-    loads: float = 1.0
+    keeps_state: bool = False
     worker_memory_bytes: int = 0
     driver_memory_bytes: int = 0
     bridge_row_s: float = 0.0
@@ -238,10 +241,12 @@ def _checked(kind: type[Any], entry: Any) -> dict[str, Any]:
     if not isinstance(entry, dict):
         raise TypeError(f"{kind.__name__} is not an object but {entry!r:.60}")
     values = dict(entry)
-    if "slowdown" in values:
-        values["slowdown"] = tuple((float(x), float(y)) for x, y in values["slowdown"])
+    for name in {"slowdown", "curve"} & values.keys():
+        values[name] = tuple((float(x), float(y)) for x, y in values[name])
     for field in dataclasses.fields(kind):
         value = values.get(field.name, "" if field.type == "str" else 0)
+        if field.type == "bool" and not isinstance(values.get(field.name, False), bool):
+            raise TypeError(f"{field.name} of {kind.__name__} is neither true nor false but {value!r:.60}")
         optional = value is None and "None" in str(field.type)
         if field.type == "str" and not isinstance(value, str):
             raise TypeError(f"{field.name} of {kind.__name__} is not a text but {value!r:.60}")

@@ -17,7 +17,7 @@ from windtunnel.engines.models.catalogue import ENTRIES
 from windtunnel.engines.models.entry import ModelEntry
 from windtunnel.engines.physical import compile_job
 from windtunnel.engines.placement import placed
-from windtunnel.sim.actors import loading
+from windtunnel.sim.actors import kept, loading
 from windtunnel.sim.bounds import bound
 from windtunnel.sim.costs import Calibration, EngineCost
 from windtunnel.sim.faults import expanded
@@ -84,12 +84,10 @@ class SimSession:
                 f"sim:{self._entry.name} needs the measured cost of operator {real[0]!r} of workload {workload.workload.name!r}; run "
                 f"`windtunnel calibrate` with this workload and pass its file as option calibration"
             )
-        workload = placed(workload, self._cluster)
+        workload = placed(kept(workload) if self._cost.keeps_state else workload, self._cluster)
         partitions = int(self._settings["partitions"] or max(1, self._cluster.cpus))
         job = compile_job(workload, partitions=partitions, fuse=bool(self._settings["fuse"]))
-        job = self._entry.plan(
-            loading(job, workload.workload.name, self._calibration, self._cost.loads), self._options, self._cluster
-        )
+        job = self._entry.plan(loading(job, workload.workload.name, self._calibration), self._options, self._cluster)
         self._prepared = job, stage_laws(job, workload, self._calibration)
         self._location = workload.workload.dataset.location
 

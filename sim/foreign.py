@@ -2,8 +2,8 @@
 
 Its model, with operators as the embedded engines measured them and its sourced constants, is corrected in the order of what is known
 best. (1) Kernels tell their CPU seconds in every engine's processes (`windtunnel.engines.notes`): over those of the embedded fit they
-are the engine's own co-run law, by number of workers. (2) Loads are counted: a session whose workers keep their state between runs
-loads less often than once a worker and run. (3) What is then left of the measured times is fitted over all cells, on relative errors
+are the engine's own co-run law, by number of workers. (2) Loads are counted: a warm session whose workers keep their state loads less
+often than once a worker and run. (3) What is then left of the measured times is fitted over all cells, on relative errors
 and never negative, to what the model says a second of each overhead makes of each cell: ``startup_s`` a run, and ``bridge_row_s`` a
 row that crosses to Python and back, or, of engines whose own operators did the work, a factor on it. What a few numbers cannot
 follow shows as error on cells held out.
@@ -30,6 +30,7 @@ from windtunnel.store import Store
 
 Simulated = Mapping[Cell, Sequence[RunRecord]]
 Simulate = Callable[[EngineCost], Simulated]
+_KEPT = 0.5  # loads a worker and run below which a session counts as one that keeps its state
 _CROSSING_S = 1e-3  # of a row, to see what crossing makes of a run
 LEAST_CELLS = 2
 
@@ -69,11 +70,15 @@ def foreign_cost(
         raise InputError(
             f"{engine} ended well at {len(measured)} cells to calibrate on; its overheads need {LEAST_CELLS} at least"
         )
-    bare = {**ENTRIES[engine].traits.overheads(), "startup_s": 0.0}
+    bare = {
+        **ENTRIES[engine].traits.overheads(),
+        "startup_s": 0.0,
+        "actor_start_s": 0.0,
+    }  # what a run pays at its start is fitted
     crosses = any("kernel_s" in r.counters for runs in measured.values() for r in runs)
     if crosses:  # a row's way is fitted, its bytes with it
         bare |= {"bridge_row_s": 0.0, "bridge_bytes_per_s": 0.0}
-    cost = EngineCost(engine=engine, **bare, loads=loads_a_worker(measured))
+    cost = EngineCost(engine=engine, **bare, keeps_state=loads_a_worker(measured) < _KEPT)
     law = kernel_law(measured, simulate(cost), calibration) if crosses else _embedded_law(calibration)
     cost = replace(cost, slowdown=law)
     cells = sorted(measured)
@@ -147,5 +152,5 @@ def _kernel_seconds(record: RunRecord, names: set[str]) -> float:
 
 def _first_calls(record: RunRecord, calibration: Calibration) -> float:
     """Seconds of first calls after its loads, which are no part of the steady cost."""
-    extra = sum(c.per_call_s for c in calibration.operators if c.workload == record.workload and c.phase == LOAD)
+    extra = sum(c.first_s for c in calibration.operators if c.workload == record.workload and c.phase == LOAD)
     return record.counters.get("loads", 0.0) * extra

@@ -23,6 +23,7 @@ from windtunnel.engines.physical import (
     program,
 )
 from windtunnel.sim.costs import Calibration
+from windtunnel.sim.curves import Curve, task_seconds
 
 from windtunnel.devices import REFERENCE_GMACS, emulated, is_emulated
 from windtunnel.model import Job, Stage
@@ -51,7 +52,7 @@ class StepLaw:
     row_bytes_out: float | None = None
     batch_rows: int = 0
     flow_rows: int = 0  # rows of an output batch where that is not a call's
-    flow_s: float = 0.0  # and seconds for each of them
+    curve: Curve = ()  # seconds of a call by its rows, in place of the cost
     work_class: WorkClass = "cpu"
     at_end: bool = False
     sensitivity: float = 1.0  # share of the co-run slowdown that it feels
@@ -127,8 +128,8 @@ class StageLaw:
                 crossed_rows, crossed_bytes, python = crossed_rows + rows, crossed_bytes + rows * width, law.python
             calls = law.calls(rows, blocks)
             seconds = calls * law.cost.per_batch_s + rows * law.cost.per_row_s + rows * width * law.cost.per_byte_s
-            if law.flow_s:
-                seconds += math.ceil(rows / law.flow_rows) * law.flow_s
+            if law.curve:
+                seconds = task_seconds(law.curve, rows, law.flow_rows)
             cv = law.cost.cv / math.sqrt(calls) if calls else 0.0
             steps.append(StepWork(law.operator, law.work_class, seconds, cv, round(rows), round(rows * width), law.sensitivity))
             out = law.rows_out(rows)
@@ -294,9 +295,7 @@ def _measured(step: Step, stage: Stage, workload: str, calibration: Calibration)
     if published is not None and calibration.has(workload, step.operator, name + EMULATED):
         name += EMULATED
         cost = calibration.operator(workload, step.operator, name)
-        published = replace(
-            published, per_row_s=published.per_row_s + cost.per_row_s, per_batch_s=published.per_batch_s + cost.per_call_s
-        )
+        published = replace(published, per_row_s=published.per_row_s + cost.per_row_s)
     cost = calibration.operator(workload, step.operator, name)
     if published is not None:
         return StepLaw(
@@ -306,7 +305,7 @@ def _measured(step: Step, stage: Stage, workload: str, calibration: Calibration)
     return StepLaw(
         operator=step.operator, cost=Cost(per_row_s=cost.per_row_s, per_byte_s=cost.per_byte_s, per_batch_s=cost.fixed_s, cv=cost.cv),
         rows_factor=cost.rows_factor, rows_exponent=cost.rows_exponent, row_bytes_out=cost.row_bytes_out,
-        max_rows=_most_rows(step), batch_rows=_ONE_CALL, flow_rows=step.batch_rows or _ONE_CALL, flow_s=cost.per_call_s,
+        max_rows=_most_rows(step), batch_rows=_ONE_CALL, flow_rows=step.batch_rows or _ONE_CALL, curve=cost.curve,
         work_class=_work_class(stage),
         at_end=isinstance(step.phase, _AT_END), sensitivity=cost.sensitivity,
     )  # fmt: skip

@@ -7,9 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from windtunnel.engines.physical import compile_job
-from windtunnel.sim.actors import loading, published_s
+from windtunnel.sim.actors import kept, loading, published_s
 from windtunnel.sim.calibrate import calibrate
 from windtunnel.sim.costs import Calibration, EngineCost
+from windtunnel.sim.curves import knots_of, task_seconds
 from windtunnel.sim.foreign import foreign_cost, kernel_law, loads_a_worker, remainder
 from windtunnel.sim.grid import Cell, choice_of
 from windtunnel.sim.laws import LOAD
@@ -78,14 +79,23 @@ def fitted(*records: RunRecord) -> Calibration:
 def test_loads_first_calls_calls_and_rows_are_told_apart() -> None:
     calibration = fitted(record(40, 8), record(80, 8), record(40, 40), record(80, 40))
     load, model = calibration.operator("model", "model", LOAD), calibration.operator("model", "model", "MapBatches")
-    assert load.fixed_s == pytest.approx(LOAD_S) and load.per_call_s == pytest.approx(FIRST_S, rel=0.01)
-    assert model.per_call_s == pytest.approx(CALL_S, rel=0.02) and model.per_row_s == pytest.approx(ROW_S, rel=0.02)
-    assert model.fixed_s == pytest.approx(0.0, abs=1e-3)
+    assert load.fixed_s == pytest.approx(LOAD_S) and load.first_s == pytest.approx(FIRST_S, rel=0.01)
+    assert [n for n, _ in model.curve] == [0, 8, 40]
+    assert [s for _, s in model.curve] == pytest.approx([0.02, 0.028, 0.06], rel=0.05)
+    assert task_seconds(model.curve, 50, 16) == pytest.approx(4 * CALL_S + 50 * ROW_S, rel=0.02)  # between: 16, 16, 16 and 2
+
+
+def test_a_curve_that_is_no_line_is_followed() -> None:
+    """A row in calls of 32 takes longer than in calls of 8: between the two as far as the way is, beyond the last as before it."""
+    curve = ((0.0, 0.0), (8.0, 0.04), (32.0, 0.232))
+    assert [task_seconds(curve, n, n) for n in (4, 8, 20, 32, 56)] == pytest.approx([0.02, 0.04, 0.136, 0.232, 0.424])
+    assert task_seconds(curve, 50, 32) == pytest.approx(0.232 + 0.12)
+    assert knots_of([8, 32, 33]) == (0.0, 8, 32) and knots_of([8, 9]) == ()
 
 
 def test_one_batch_size_tells_no_calls_from_rows() -> None:
     model = fitted(record(40, 8), record(80, 8)).operator("model", "model", "MapBatches")
-    assert model.per_call_s == 0.0 and model.fixed_s + 80 * model.per_row_s == pytest.approx(10 * CALL_S + 80 * ROW_S, rel=0.02)
+    assert model.curve == () and model.fixed_s + 80 * model.per_row_s == pytest.approx(10 * CALL_S + 80 * ROW_S, rel=0.02)
 
 
 def test_rows_a_call_come_from_the_record() -> None:
@@ -93,11 +103,17 @@ def test_rows_a_call_come_from_the_record() -> None:
     assert {s.operators: s.payload[0].steps[0].batch_rows for s in run.job.stages}[("model",)] == 40
 
 
-@pytest.mark.parametrize(("share", "seconds"), [(1.0, LOAD_S + FIRST_S), (0.0, 0.0), (0.5, (LOAD_S + FIRST_S) / 2)])
-def test_a_simulated_worker_loads_as_long_as_was_measured(share: float, seconds: float) -> None:
+def test_a_simulated_worker_loads_as_long_as_was_measured() -> None:
     calibration = fitted(record(40, 8), record(80, 8))
-    job = loading(compile_job(_stand_in(workload(8)), partitions=1, fuse=True), "model", calibration, share)
-    assert [s.state.load_s for s in job.stages] == pytest.approx([0.0, seconds], rel=0.01)
+    job = loading(compile_job(_stand_in(workload(8)), partitions=1, fuse=True), "model", calibration)
+    assert [s.state.load_s for s in job.stages] == pytest.approx([0.0, LOAD_S + FIRST_S], rel=0.01)
+
+
+def test_state_that_a_session_keeps_is_one_task_with_its_input() -> None:
+    (stage,) = compile_job(kept(_stand_in(workload(8))), partitions=1, fuse=True).stages
+    assert stage.operators == ("scan", "model") and stage.state.kind == "stateless"
+    on_device = compile_job(kept(_stand_in(workload(8, 1.0))), partitions=1, fuse=True)
+    assert [s.state.kind for s in on_device.stages] == ["stateless", "actor"]
 
 
 def test_of_an_emulated_device_only_what_exceeds_its_figures_is_fitted() -> None:
@@ -109,7 +125,7 @@ def test_of_an_emulated_device_only_what_exceeds_its_figures_is_fitted() -> None
     calibration = fitted(*records)
     assert not calibration.has("model", "model", "MapBatches"), "published time is no measurement"
     cost = calibration.operator("model", "model", "MapBatches@emulated")
-    assert cost.fixed_s + 80 * cost.per_row_s + 10 * cost.per_call_s == pytest.approx(80 * late, rel=0.05)
+    assert cost.fixed_s + 80 * cost.per_row_s == pytest.approx(80 * late, rel=0.05)
 
 
 # -- engines that keep their insides to themselves ----------------------------------------------------------------------
@@ -169,7 +185,8 @@ def test_overheads_of_a_foreign_engine_are_found() -> None:
         for c, rows in places.items()
     }
     cost = foreign_cost("ray", measured, Calibration(), simulate)
-    assert (cost.startup_s, cost.bridge_row_s, cost.loads) == pytest.approx((3.0, 0.002, 0.0))
+    assert (cost.startup_s, cost.bridge_row_s) == pytest.approx((3.0, 0.002))
+    assert cost.keeps_state
     assert cost.slowdown == ((1.0, pytest.approx(1.2)),)
     assert cost.task_s == 24e-3  # its sourced constants stay
 
