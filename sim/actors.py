@@ -8,12 +8,13 @@ measurement: of their calls only what exceeds it is fitted, under a phase of its
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from windtunnel.engines.physical import program
 from windtunnel.sim.costs import Calibration, OperatorCost
+from windtunnel.sim.fits import Array
 from windtunnel.sim.laws import EMULATED, LOAD
 from windtunnel.sim.observe import ObservedRun
 
@@ -57,7 +58,28 @@ def first_tasks(run: ObservedRun) -> set[int]:
     return set(found.values())
 
 
-def load_costs(runs: Sequence[ObservedRun], extra: Mapping[tuple[str, str], float]) -> Iterator[OperatorCost]:
+@dataclass(frozen=True, slots=True)
+class FirstCall:
+    """How much longer a worker's first task takes: seconds, and seconds for each row of a call (a model's memory grows with it)."""
+
+    first_s: float = 0.0
+    first_row_s: float = 0.0
+
+    def __add__(self, other: FirstCall) -> FirstCall:
+        return FirstCall(self.first_s + other.first_s, self.first_row_s + other.first_row_s)
+
+
+def first_call(longer: Array, calls: Array) -> FirstCall:
+    """Fitted to first tasks that took so much longer, with calls of so many rows; one size of calls tells no share a row."""
+    if len(set(calls.tolist())) < 2:
+        return FirstCall(max(0.0, float(np.median(longer))))
+    from scipy.optimize import nnls
+
+    found, _ = nnls(np.stack([np.ones_like(calls), calls], axis=1), longer)
+    return FirstCall(float(found[0]), float(found[1]))
+
+
+def load_costs(runs: Sequence[ObservedRun], extra: Mapping[tuple[str, str], FirstCall]) -> Iterator[OperatorCost]:
     """A cost a stateful stage, named by its first operator: the median load, and what its first tasks took too long (``extra``)."""
     seconds: dict[tuple[str, str, str], list[float]] = {}
     for run in runs:
@@ -68,9 +90,10 @@ def load_costs(runs: Sequence[ObservedRun], extra: Mapping[tuple[str, str], floa
             seconds.setdefault((run.record.workload, piece.operator, phase), []).append(piece.seconds)
     for (workload, operator, phase), found in sorted(seconds.items()):
         median = float(np.median(found))
+        first = extra.get((workload, operator), FirstCall()) if phase == LOAD else FirstCall()
         yield OperatorCost(
             workload=workload, operator=operator, phase=phase, samples=len(found),
-            fixed_s=median, first_s=extra.get((workload, operator), 0.0) if phase == LOAD else 0.0,
+            fixed_s=median, first_s=first.first_s, first_row_s=first.first_row_s,
             error=float(np.median(np.abs(np.array(found) - median))) / median if median else 0.0,
         )  # fmt: skip
 
@@ -93,8 +116,8 @@ def _loading(stage: Stage, workload: str, calibration: Calibration) -> Stage:
     phase = LOAD + EMULATED if on_emulated(stage) else LOAD
     if stage.state.kind != "actor" or not calibration.has(workload, stage.operators[0], phase):
         return stage
-    cost = calibration.operator(workload, stage.operators[0], phase)
-    return replace(stage, state=replace(stage.state, load_s=max(stage.state.load_s, cost.fixed_s + cost.first_s)))
+    load_s = calibration.operator(workload, stage.operators[0], phase).fixed_s
+    return replace(stage, state=replace(stage.state, load_s=max(stage.state.load_s, load_s)))
 
 
 def on_emulated(stage: Stage) -> bool:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 from windtunnel.engines.physical import program
-from windtunnel.sim.actors import device_kind, first_tasks, load_costs, phase_of, published_s
+from windtunnel.sim.actors import FirstCall, device_kind, first_call, first_tasks, load_costs, phase_of, published_s
 from windtunnel.sim.costs import Calibration, OperatorCost, Residual
 from windtunnel.sim.curves import at_zero, knots_of, task_weights
 from windtunnel.sim.fits import FLOOR_S, Array, is_constant, non_negative_fit, rows_law, run_ratios, spread, weighted_median
@@ -326,13 +326,15 @@ def _sensitivity(samples: Samples, cost: Array, law: Law) -> float:
 
 def _first_calls(
     firsts: Mapping[Key, tuple[str, Samples]], samples: Mapping[Key, Samples], fitted: Mapping[Key, Array], law: Law
-) -> dict[tuple[str, str], float]:
-    """Seconds that an actor's first task takes longer than its later ones, by workload and first operator of its stage."""
-    extra: dict[tuple[str, str], float] = {}
+) -> dict[tuple[str, str], FirstCall]:
+    """What an actor's first task takes longer than its later ones, by workload and first operator of its stage."""
+    extra: dict[tuple[str, str], FirstCall] = {}
     for key, (operator, first) in sorted(firsts.items()):
         first.sensitivity, first.knots = samples[key].sensitivity, samples[key].knots
         longer = first.array("seconds") - _predicted(first, fitted[key]) * _beside(first, law)
-        extra[key[0], operator] = extra.get((key[0], operator), 0.0) + max(0.0, float(np.median(longer)))
+        calls = np.minimum(first.array("batch"), first.array("rows"))
+        before = extra.get((key[0], operator), FirstCall())
+        extra[key[0], operator] = before + first_call(longer, calls)
     return extra
 
 

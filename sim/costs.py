@@ -25,7 +25,7 @@ class OperatorCost:
     """Cost of one phase of an operator of a workload, a task: ``fixed_s + per_row_s * rows + per_byte_s * bytes`` of its input,
     Kernels that were called with several numbers of rows have a ``curve`` in its place, points (rows, seconds a call): ``per_row_s`` is
     then a row of its largest call, for reading. Of phase ``Load``, ``fixed_s`` is what a worker takes to load a stateful operator,
-    and ``first_s`` how much longer its first task takes than the later ones.
+    ``first_s`` and ``first_row_s`` a row of a call how much longer its first task takes than the later ones.
 
     It emits ``rows_factor * rows ** rows_exponent`` rows (exponent 1: proportional, 0: constant, as groups of an aggregate) of
     ``row_bytes_out`` bytes. For a scan "rows" and "bytes" of the cost are its output, and ``rows`` of the second formula is
@@ -41,6 +41,7 @@ class OperatorCost:
     per_row_s: float = 0.0
     per_byte_s: float = 0.0
     first_s: float = 0.0
+    first_row_s: float = 0.0
     curve: tuple[tuple[float, float], ...] = ()
     cv: float = 0.0
     rows_factor: float = 1.0
@@ -51,7 +52,8 @@ class OperatorCost:
     error: float = 0.0
 
     def __post_init__(self) -> None:
-        if min(self.fixed_s, self.per_row_s, self.per_byte_s, self.first_s, self.cv, self.rows_factor, self.sensitivity) < 0:
+        seconds = (self.fixed_s, self.per_row_s, self.per_byte_s, self.first_s, self.first_row_s, *(s for _, s in self.curve))
+        if min(*seconds, self.cv, self.rows_factor, self.sensitivity) < 0:
             raise InputError(f"costs of {self.workload}/{self.operator}/{self.phase} must not be negative: {self}")
 
 

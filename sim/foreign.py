@@ -132,7 +132,7 @@ def kernel_law(
     for cell, runs in measured.items():
         names = {n.partition(":")[2] for r in runs for n in r.counters if n.startswith("kernel_s:")}
         expected = np.median([_kernel_seconds(r, names) for r in simulated.get(cell, ())] or [0.0])
-        spent = np.median([r.counters.get("kernel_cpu_s", 0.0) - _first_calls(r, calibration) for r in runs])
+        spent = np.median([r.counters.get("kernel_cpu_s", 0.0) - _first_calls(r, cell, calibration) for r in runs])
         if not cell.device and expected > 0 and spent > 0:
             ratios.setdefault(cell.workers, []).append(float(spent / expected))
     if not ratios:
@@ -150,7 +150,7 @@ def _kernel_seconds(record: RunRecord, names: set[str]) -> float:
     return float(sum(s["end_s"] - s["start_s"] for s in spans if s["kind"] == "compute" and s["operator"] in names))
 
 
-def _first_calls(record: RunRecord, calibration: Calibration) -> float:
+def _first_calls(record: RunRecord, cell: Cell, calibration: Calibration) -> float:
     """Seconds of first calls after its loads, which are no part of the steady cost."""
-    extra = sum(c.first_s for c in calibration.operators if c.workload == record.workload and c.phase == LOAD)
-    return record.counters.get("loads", 0.0) * extra
+    loads = [c for c in calibration.operators if c.workload == record.workload and c.phase == LOAD]
+    return record.counters.get("loads", 0.0) * sum(c.first_s + c.first_row_s * cell.batch_rows for c in loads)

@@ -115,6 +115,7 @@ class StageLaw:
     source: tuple[tuple[int, int], ...] = ()
     shares: tuple[float, ...] = ()
     exchange: StepLaw | None = None
+    first_s: float = 0.0  # how much longer the first task of a stateful stage's worker takes
     turns: bool = False  # tasks begin with another partition each (hash), not all with the first (round robin)
 
     def work(self, rows: float, size: float, blocks: int = 1) -> Work:
@@ -273,7 +274,15 @@ def _stage_law(stage: Stage, bound: BoundWorkload, calibration: Calibration) -> 
         )
     partitioner = program(stage).partitioner
     turns = partitioner is not None and partitioner.kind == "hash"
-    return StageLaw(steps=tuple(laws), source=source, shares=shares, exchange=exchange, turns=turns)
+    first_s = _first_s(stage, bound.workload.name, calibration)
+    return StageLaw(steps=tuple(laws), source=source, shares=shares, exchange=exchange, first_s=first_s, turns=turns)
+
+
+def _first_s(stage: Stage, workload: str, calibration: Calibration) -> float:
+    if stage.state.kind != "actor" or stage.resources.gpus > 0 or not calibration.has(workload, stage.operators[0], LOAD):
+        return 0.0
+    cost = calibration.operator(workload, stage.operators[0], LOAD)
+    return cost.first_s + cost.first_row_s * program(stage).steps[0].batch_rows
 
 
 def _work_class(stage: Stage, sleeps: bool = False) -> WorkClass:

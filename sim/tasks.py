@@ -419,6 +419,8 @@ class StageRun:
             seconds["cpu"] = overhead
         felt = seconds.get("cpu", 0.0)
         cold = self.cost.cold if run.worker.cold else 1.0
+        if self.law.first_s and run.worker.cold:
+            seconds["cpu"] = seconds.get("cpu", 0.0) + self.law.first_s
         for step, factor in zip(run.work.steps, factors, strict=True):
             if step.work_class == "cpu":
                 factor *= cold
@@ -436,6 +438,7 @@ class StageRun:
         worker, factors, cold = run.worker, run.factors, 1.0
         if worker.cold:
             worker.cold, cold = False, self.cost.cold
+            seconds += self.law.first_s
         for i, step in enumerate(run.work.steps):
             seconds += step.seconds * ((factors[i] if factors else 1.0) * cold)
         seconds *= node.slow

@@ -13,7 +13,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -180,17 +180,30 @@ def _rss(pid: int) -> int:
         return 0
 
 
-def cpu_seconds(pids: Iterable[int]) -> float:
-    """CPU time of these processes and of their children that were waited for, so that the sum never loses a dead child."""
-    total = 0.0
+def cpu_seconds(pids: Iterable[int]) -> dict[int, tuple[float, float]]:
+    """Of each of these processes its CPU time, and that of its children that were waited for; one that is gone is left out."""
+    found: dict[int, tuple[float, float]] = {}
     for pid in pids:
         with contextlib.suppress(OSError, ValueError, psutil.Error):
             if _HAS_PROC:
-                total += sum(int(v) for v in _stat(pid)[11:15]) / _TICKS
+                user, system, *children = (int(v) / _TICKS for v in _stat(pid)[11:15])
+                found[pid] = user + system, sum(children)
             else:
                 times = psutil.Process(pid).cpu_times()
-                total += times.user + times.system
-    return total
+                found[pid] = times.user + times.system, 0.0
+    return found
+
+
+def cpu_between(before: Mapping[int, tuple[float, float]], now: Mapping[int, tuple[float, float]]) -> float:
+    """CPU seconds that a tree spent between two looks at it.
+
+    A parent that waits for a dead child takes over the child's whole time, of which all but the last bit was seen in the child. One that
+    never waits (Ray's) takes over nothing: what its child spent since the last look is lost, and no more.
+    """
+    alive = sum(own - before.get(pid, (0.0, 0.0))[0] for pid, (own, _) in now.items())
+    inherited = sum(children - before.get(pid, (0.0, 0.0))[1] for pid, (_, children) in now.items())
+    gone = sum(sum(times) for pid, times in before.items() if pid not in now)
+    return max(0.0, alive + max(0.0, inherited - gone))
 
 
 def machine_cpu_seconds() -> float:
@@ -237,7 +250,7 @@ class Sampler:
 
     def _loop(self) -> None:
         extra: tuple[int, ...] = ()
-        before: tuple[float, float, float] | None = None
+        before: tuple[float, dict[int, tuple[float, float]], float] | None = None
         for count in range(1 << 62):
             began, cost = time.monotonic(), time.thread_time()
             if count % 20 == 0:  # reading every environment is dear
@@ -257,9 +270,13 @@ class Sampler:
                 return
 
 
-def _sample(before: tuple[float, float, float] | None, now: tuple[float, float, float], memory: int) -> Sample:
+def _sample(
+    before: tuple[float, dict[int, tuple[float, float]], float] | None,
+    now: tuple[float, dict[int, tuple[float, float]], float],
+    memory: int,
+) -> Sample:
     if before is None or now[0] <= before[0]:
         return Sample(now[0], memory, 0.0, 0.0)
     seconds = now[0] - before[0]
-    own = max(0.0, (now[1] - before[1]) / seconds)
+    own = cpu_between(before[1], now[1]) / seconds
     return Sample(now[0], memory, own, max(0.0, (now[2] - before[2]) / seconds - own))

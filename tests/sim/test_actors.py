@@ -7,13 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from windtunnel.engines.physical import compile_job
-from windtunnel.sim.actors import kept, loading, published_s
+from windtunnel.sim.actors import FirstCall, first_call, kept, loading, published_s
 from windtunnel.sim.calibrate import calibrate
 from windtunnel.sim.costs import Calibration, EngineCost
 from windtunnel.sim.curves import knots_of, task_seconds
 from windtunnel.sim.foreign import foreign_cost, kernel_law, loads_a_worker, remainder
 from windtunnel.sim.grid import Cell, choice_of
-from windtunnel.sim.laws import LOAD
+from windtunnel.sim.laws import LOAD, stage_laws
 from windtunnel.sim.observe import _stand_in, observe
 
 from tests.sim import crafted
@@ -98,6 +98,13 @@ def test_one_batch_size_tells_no_calls_from_rows() -> None:
     assert model.curve == () and model.fixed_s + 80 * model.per_row_s == pytest.approx(10 * CALL_S + 80 * ROW_S, rel=0.02)
 
 
+def test_a_first_call_of_many_rows_takes_longer() -> None:
+    found = first_call(np.array([0.1, 0.22, 0.1]), np.array([8.0, 32.0, 8.0]))
+    assert (found.first_s, found.first_row_s) == pytest.approx((0.06, 0.005))
+    assert first_call(np.array([0.1, 0.3, 0.2]), np.array([8.0, 8.0, 8.0])) == FirstCall(0.2, 0.0)
+    assert first_call(np.array([-0.1, -0.2]), np.array([8.0, 32.0])) == FirstCall()
+
+
 def test_rows_a_call_come_from_the_record() -> None:
     run = observe(record(40, 40), {"model": workload(8)})
     assert {s.operators: s.payload[0].steps[0].batch_rows for s in run.job.stages}[("model",)] == 40
@@ -106,7 +113,10 @@ def test_rows_a_call_come_from_the_record() -> None:
 def test_a_simulated_worker_loads_as_long_as_was_measured() -> None:
     calibration = fitted(record(40, 8), record(80, 8))
     job = loading(compile_job(_stand_in(workload(8)), partitions=1, fuse=True), "model", calibration)
-    assert [s.state.load_s for s in job.stages] == pytest.approx([0.0, LOAD_S + FIRST_S], rel=0.01)
+    assert [s.state.load_s for s in job.stages] == pytest.approx([0.0, LOAD_S], rel=0.01)
+    assert [law.first_s for law in stage_laws(job, _stand_in(workload(8)), calibration)] == pytest.approx(
+        [0.0, FIRST_S], rel=0.01
+    )
 
 
 def test_state_that_a_session_keeps_is_one_task_with_its_input() -> None:

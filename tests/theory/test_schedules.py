@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from windtunnel.sim.bounds import lower_bound
 from windtunnel.sim.costs import EngineCost
 
 from tests.sim.jobs import FREE, cluster, simulate, source, step, two_stages
+from windtunnel.plan import State
 
 DURATIONS = st.lists(st.floats(0.001, 5.0), min_size=1, max_size=25)
 
@@ -97,6 +99,16 @@ def test_a_workers_first_task_is_slower() -> None:
     """Two workers, four tasks of a second: the first of each takes 1.5 s."""
     cold = EngineCost(**{**_fields(FREE), "cold": 1.5})
     assert simulate(cluster(2), source([1.0] * 4), cost=cold).makespan_s == pytest.approx(2.5)
+
+
+@pytest.mark.parametrize("slowdown", [(), ((1, 1.0), (2, 1.5))], ids=["undisturbed", "co-run"])
+def test_a_stateful_workers_first_task_pays_its_first_call(slowdown: tuple[tuple[float, float], ...]) -> None:
+    """One worker, three tasks of a second a stage, one after the other; the actor loads for 2 s and its first task takes half a second
+    more: 3 + 2 + 0.5 + 3."""
+    job, laws = two_stages(3, step(per_row=1.0), step(per_row=1.0), state=State(kind="actor", load_s=2.0))
+    cost = EngineCost(**{**_fields(FREE), "slowdown": slowdown})
+    found = simulate(cluster(1), (job, (laws[0], replace(laws[1], first_s=0.5))), Bulk(), cost=cost)
+    assert found.makespan_s == pytest.approx(8.5)
 
 
 def test_forgetting_inputs_delays_what_follows() -> None:
