@@ -118,7 +118,8 @@ class EngineCost:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Residual:
-    """How far the fitted costs are from one measured cell: total worker seconds, and their relative error."""
+    """How far the fitted costs are from what they were fitted to, with the relative error: total worker seconds of a run of an embedded
+    engine, seconds of a cell of another."""
 
     cell: str
     engine: str

@@ -11,14 +11,14 @@ follow shows as error on cells held out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from windtunnel.engines.models.catalogue import ENTRIES
-from windtunnel.sim.costs import Calibration, EngineCost
+from windtunnel.sim.costs import Calibration, EngineCost, Residual
 from windtunnel.sim.fits import Array
 from windtunnel.sim.grid import Cell, by_cell, cell_of, choice_of, predict
 from windtunnel.sim.laws import LOAD
@@ -47,7 +47,15 @@ def with_foreign(
         choices = list({c._replace(engine=""): choice_of(c) for c in mine}.values())
         return by_cell(predict(choices, saved(tried, folder), at, data_root, (engine,)))
 
-    return _with(calibration, foreign_cost(engine, mine, calibration, simulate))
+    cost = foreign_cost(engine, mine, calibration, simulate)
+    return replace(_with(calibration, cost), residuals=(*calibration.residuals, *_residuals(mine, simulate(cost))))
+
+
+def _residuals(measured: Simulated, simulated: Simulated) -> Iterator[Residual]:
+    """How far the fit is from each cell that it was made of: whole runs, for their insides are not told."""
+    for cell, runs in sorted(measured.items()):
+        took, fitted = median_makespan(runs), median_makespan(simulated[cell])
+        yield Residual(cell=str(cell), engine=cell.engine, measured_s=took, fitted_s=fitted, error=abs(fitted / took - 1))
 
 
 def _with(calibration: Calibration, cost: EngineCost) -> Calibration:

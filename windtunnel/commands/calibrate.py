@@ -11,6 +11,7 @@ from windtunnel.commands.common import json_option, print_json, progress, result
 
 if TYPE_CHECKING:
     from windtunnel.sim.costs import Calibration, HostCost
+    from windtunnel.sim.prediction import Law
 
 
 @click.command()
@@ -132,14 +133,26 @@ def _print(found: Calibration) -> None:
             for o in found.operators
         ],
     )  # fmt: skip
-    laws = [(e.engine, engine_law(found.held_out, e.engine)) for e in found.engines]
     show(
-        "predictions of cells held out", ("engine", "cells", "median error", "90 % interval"),
-        [(n, str(law.cells), f"{law.median:.1%}", "{:.2f}× – {:.2f}×".format(*law.factors())) for n, law in laws if law],
+        "engines: the fit, and predictions of cells held out", ("engine", "fit off by", "cells", "median error", "90 % interval"),
+        [(e.engine, _fit_error(found, e.engine), *_held_out(engine_law(found.held_out, e.engine))) for e in found.engines],
     )  # fmt: skip
     inside, of = coverage(found.held_out)
     if of:
         say(f"{inside} of {of} held-out cells lie in the 90 % interval that the other cells give")
+
+
+def _fit_error(found: Calibration, engine: str) -> str:
+    """Median residual."""
+    from statistics import median
+
+    sizes = [r.error for r in found.residuals if r.engine == engine]
+    return f"{median(sizes):.1%}" if sizes else "–"
+
+
+def _held_out(law: Law | None) -> tuple[str, str, str]:
+    """Cells, median error and interval."""
+    return ("–", "–", "–") if law is None else (str(law.cells), f"{law.median:.1%}", "{:.2f}× – {:.2f}×".format(*law.factors()))
 
 
 def _amount(value: float, unit: str) -> str:
