@@ -23,7 +23,7 @@ from windtunnel.plan import Aggregate, GroupMap, Operator, Pipeline, Sink
 from windtunnel.record import Recorder
 from windtunnel.workload import BoundWorkload
 
-DECLARED = "it runs no operators declared by cost; the embedded engines, Ray, Spark, Dask and the simulated ones do"
+DECLARED = "it runs no operators declared by cost; the embedded engines, Ray, Spark, Dask, Flink and the simulated ones do"
 DECLARED_JOIN = "joins declared by cost run on the embedded engines and simulated only; other declared operators run here"
 NO_JSON_DATES = "its JSON reader has no dates"
 

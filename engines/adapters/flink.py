@@ -15,25 +15,29 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from windtunnel.engines.adapters.common import DECLARED, ForeignSession, output_columns, output_is_files
+from windtunnel.engines.adapters import flink_declared
+from windtunnel.engines.adapters.common import ForeignSession, output_columns, output_is_files
 from windtunnel.engines.adapters.flink_kernels import PACKED, GroupKernel, PackKernel, RowKernel, unpack
 from windtunnel.engines.adapters.flink_sql import quoted, scan, select
 from windtunnel.engines.api import Capabilities, Option, resolve_options
 from windtunnel.engines.arrow import arrow_schema, as_dataset
+from windtunnel.engines.declared import is_declared
 from windtunnel.engines.foreign.session import HostedSession
 
 from windtunnel.cluster import ClusterSpec
-from windtunnel.errors import MissingEngine, RunFailed
+from windtunnel.errors import MissingEngine, RunFailed, WindtunnelError
 from windtunnel.interpreters import interpreter
 from windtunnel.java import WAY_OUT, find_java
 from windtunnel.plan import GroupMap, MapBatches, Operator, Scan
 from windtunnel.workload import BoundWorkload, TableData
 
+DECLARED_WIDE = "exchanges declared by cost run elsewhere: its subtasks are fed one record at a time and see no end of their input"
 ARROW_ROWS = 10_000  # Flink's own default of rows an Arrow batch
 _BUCKETS_A_CPU = 4
 _BUCKET = "__bucket"
@@ -53,6 +57,17 @@ def root_cause(trace: str) -> str:
     lines = trace.strip().splitlines() or ["no message"]
     causes = [line.removeprefix("Caused by: ") for line in lines if line.startswith("Caused by: ")]
     return (causes or lines)[-1 if causes else 0]
+
+
+@contextmanager
+def told_plainly() -> Iterator[None]:
+    """Whatever Flink raises, as what was at its bottom; our own errors stay as they are."""
+    try:
+        yield
+    except WindtunnelError:
+        raise
+    except Exception as error:
+        raise FlinkFailed(root_cause(str(error))) from error
 
 
 class FlinkSession(ForeignSession):
@@ -118,11 +133,13 @@ class FlinkSession(ForeignSession):
         self._rows = max(rows, default=ARROW_ROWS)
 
     def _execute(self, workload: BoundWorkload, output: Path) -> pa.Table | None:
+        if is_declared(workload.pipeline):
+            with told_plainly():
+                return flink_declared.run(workload, self._settings(), self._options["parallelism"], self._cluster)
         query = Query(self._environment(), workload, self._scratch, self._cluster.cpus)
         try:
-            table = query.answer()
-        except Exception as error:
-            raise FlinkFailed(root_cause(str(error))) from error
+            with told_plainly():
+                table = query.answer()
         finally:
             query.forget()
         if not output_is_files(workload):
@@ -308,9 +325,15 @@ class FlinkEngine:
     """Flink on a mini-cluster, through PyFlink in an environment of its own."""
 
     name = "flink"
-    options = (Option(name="conf", default={}, doc="further Flink settings, a table of key and value"),)
+    options = (
+        Option(name="conf", default={}, doc="further Flink settings, a table of key and value"),
+        Option(
+            name="parallelism", default=None,
+            doc="subtasks of every operator declared by cost, or by operator; default one a CPU, or a device",
+        ),
+    )  # fmt: skip
     capabilities = Capabilities(
-        gaps={"declared": DECLARED},
+        gaps=dict.fromkeys(("declared aggregate", "declared sort", "declared join"), DECLARED_WIDE),
         features={
             "processes": "one JVM with a task slot a CPU, and Python workers for its tasks; in an interpreter of its own",
             "spill": "sorts, joins and aggregates write to a temporary folder beyond the managed memory",

@@ -9,8 +9,10 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 from windtunnel.engines import declared
+from windtunnel.engines.adapters.flink_declared import packed, parallelism, unpacked
 from windtunnel.engines.slots import Slots, slots_of
 
+from windtunnel.cluster import ClusterSpec, DeviceSpec, NodeSpec
 from windtunnel.plan import Concurrency, Cost, Operator, Pipeline, Resources, Scan, State, Synthetic
 
 
@@ -136,3 +138,21 @@ def test_how_many_places_an_operator_has(tmp_path: Path) -> None:
     assert slots_of(operator("few", concurrency=Concurrency(maximum=3)), 4, tmp_path).count == 3
     assert slots_of(operator("infer", resources=device), 4, tmp_path) == Slots(str(tmp_path), "device", 2)
     assert slots_of(operator("infer", resources=device, concurrency=Concurrency(maximum=1)), 4, tmp_path).count == 1
+
+
+def test_rows_cross_to_a_jvm_and_back_as_they_are() -> None:
+    batch = pa.RecordBatch.from_arrays([pa.array([b"abc", b"def", b"ghi", b"jkl"], pa.binary(3))], names=["payload"])
+    for part in (batch, batch.slice(1, 2), batch.slice(3)):
+        assert unpacked(packed(part)).to_pylist() == part.to_pylist()
+    assert packed(batch.slice(1, 2)) == (2, b"defghi")
+
+
+def test_how_many_subtasks_an_operator_has_on_flink() -> None:
+    cluster = ClusterSpec(nodes=(NodeSpec(name="here", cpus=8, gpus=DeviceSpec(kind="slot", count=4)),))
+    device = Resources(cpus=0, gpus=2)
+    assert parallelism(operator("load"), None, cluster) == 8
+    assert parallelism(operator("infer", resources=device), None, cluster) == 2
+    assert parallelism(operator("few", concurrency=Concurrency(maximum=3)), None, cluster) == 3
+    assert parallelism(operator("load"), 5, cluster) == 5
+    assert parallelism(operator("load"), {"load": 6, "infer": 1}, cluster) == 6
+    assert parallelism(operator("other"), {"load": 6}, cluster) == 8
