@@ -37,7 +37,9 @@ from windtunnel.java import WAY_OUT, find_java
 from windtunnel.plan import GroupMap, MapBatches, Operator, Scan
 from windtunnel.workload import BoundWorkload, TableData
 
-DECLARED_WIDE = "exchanges declared by cost run elsewhere: its subtasks are fed one record at a time and see no end of their input"
+DECLARED_WIDE = (
+    "exchanges declared by cost run elsewhere: its subtasks are fed one record at a time and see no end of their input"
+)
 ARROW_ROWS = 10_000  # Flink's own default of rows an Arrow batch
 _BUCKETS_A_CPU = 4
 _BUCKET = "__bucket"
