@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from windtunnel.engines.adapters.common import DECLARED, ForeignSession, output_is_files, sorted_limit
+from windtunnel.engines.adapters.common import DECLARED, ForeignSession, output_is_files
+from windtunnel.engines.adapters.sql import Dialect
 from windtunnel.engines.api import Capabilities, Option, resolve_options
 from windtunnel.engines.arrow import arrow_schema, as_dataset, call, call_groups, whole_groups
 
 from windtunnel.cluster import ClusterSpec
-from windtunnel.errors import InputError
 from windtunnel.expr import to_sql
-from windtunnel.plan import Aggregate, Filter, GroupMap, Join, Limit, MapBatches, Measure, Operator, Pipeline, Project, Scan, Sort
+from windtunnel.plan import GroupMap, Join, MapBatches, Measure, Operator, Pipeline, Scan
 from windtunnel.workload import BoundWorkload, TableData
 
 STREAM_ROWS = 122_880  # DuckDB's row group
@@ -153,36 +153,15 @@ def select(op: Operator, workload: BoundWorkload) -> str:
     if isinstance(kernel, Scan):
         where = "" if kernel.predicate is None else f" WHERE {to_sql(kernel.predicate)}"
         return f"SELECT {', '.join(map(_name, kernel.columns))} FROM {_source(workload.table(kernel.table))}{where}"
-    source = _name(op.inputs[0])
-    if isinstance(kernel, Filter):
-        return f"SELECT * FROM {source} WHERE {to_sql(kernel.predicate)}"
-    if isinstance(kernel, Project):
-        return f"SELECT {', '.join(f'{to_sql(e)} AS {_name(n)}' for n, e in kernel.columns)} FROM {source}"
-    if isinstance(kernel, Aggregate):
-        columns = [*map(_name, kernel.keys), *map(_measure, kernel.measures)]
-        group = f" GROUP BY {', '.join(map(_name, kernel.keys))}" if kernel.keys else ""
-        return f"SELECT {', '.join(columns)} FROM {source}{group}"
-    if isinstance(kernel, Join):
-        return _join(kernel, source, _name(op.inputs[1]))
-    if isinstance(kernel, Sort):
-        return f"SELECT * FROM {source} ORDER BY {_order(kernel)}"
-    if isinstance(kernel, Limit):
-        sort = sorted_limit(workload.pipeline, op)
-        if sort is not None and isinstance(sort.kernel, Sort):
-            return f"SELECT * FROM {_name(sort.inputs[0])} ORDER BY {_order(sort.kernel)} LIMIT {kernel.count}"
-        return f"SELECT * FROM {source} LIMIT {kernel.count}"
-    raise InputError(f"duckdb has no SQL for operator {op.name!r} of kind {op.kind!r}")
+    return DIALECT.select(op, workload)
 
 
-def _join(kernel: Join, left: str, right: str) -> str:
+def _join(kernel: Join, op: Operator, workload: BoundWorkload) -> str:
+    left, right = map(_name, op.inputs)
     on = " AND ".join(f"l.{_name(a)} = r.{_name(b)}" for a, b in zip(kernel.left_keys, kernel.right_keys, strict=True))
     if kernel.how == "semi":
         return f"SELECT l.* FROM {left} l SEMI JOIN {right} r ON {on}"
     return f"SELECT l.*, r.* EXCLUDE ({', '.join(map(_name, kernel.right_keys))}) FROM {left} l JOIN {right} r ON {on}"
-
-
-def _order(kernel: Sort) -> str:
-    return ", ".join(f"{_name(k.column)} {'DESC' if k.descending else 'ASC'}" for k in kernel.keys)
 
 
 def _measure(m: Measure) -> str:
@@ -205,6 +184,9 @@ def _source(table: TableData) -> str:
 
 def _name(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
+
+
+DIALECT = Dialect(engine="duckdb", quoted=_name, expression=to_sql, measure=_measure, join=_join)
 
 
 class DuckDBEngine:

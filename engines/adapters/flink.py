@@ -24,7 +24,7 @@ import pyarrow as pa
 from windtunnel.engines.adapters import flink_declared
 from windtunnel.engines.adapters.common import ForeignSession, output_columns, output_is_files
 from windtunnel.engines.adapters.flink_kernels import PACKED, GroupKernel, PackKernel, RowKernel, unpack
-from windtunnel.engines.adapters.flink_sql import quoted, scan, select
+from windtunnel.engines.adapters.flink_sql import DIALECT, quoted, scan
 from windtunnel.engines.api import Capabilities, Option, resolve_options
 from windtunnel.engines.arrow import arrow_schema, as_dataset
 from windtunnel.engines.declared import is_declared
@@ -200,7 +200,7 @@ class Query:
             return self._map(op, kernel) if op.kind == "map" else self._flat_map(op, kernel)
         if isinstance(kernel, GroupMap):
             return self._group_map(op, kernel)
-        return self._flink.sql_query(select(op, self._workload))
+        return self._flink.sql_query(DIALECT.select(op, self._workload))
 
     # -- sources -------------------------------------------------------------------------------------------------------
 

@@ -21,7 +21,7 @@ from windtunnel.engines.local import kernels
 from windtunnel.engines.notes import crossing
 
 from windtunnel.cluster import ClusterSpec
-from windtunnel.errors import InputError, RunFailed
+from windtunnel.errors import InputError
 from windtunnel.expr import Expr
 from windtunnel.plan import Aggregate, Filter, GroupMap, Join, Limit, MapBatches, Operator, Pipeline, Project, Scan, Sort
 from windtunnel.units import parse_bytes
@@ -41,15 +41,9 @@ class RaySession(ForeignSession):
         self._partitions = int(options["partitions"] or cluster.cpus)
         self._ran: Dataset | None = None
         self._spilled = 0.0
-        try:
+        with ray_cluster.opening(self.close, cluster.address):
             ray_cluster.start(cluster, options, self._scratch, tuned=options["tuning"] == "tuned")
             self._configure()
-        except BaseException as error:
-            self.close()
-            if isinstance(error, Exception) and not isinstance(error, InputError):
-                where = f"at {cluster.address}" if cluster.address else "here"
-                raise RunFailed(f"Ray did not start {where}: {type(error).__name__}: {str(error).strip()[:300]}") from error
-            raise
 
     def _configure(self) -> None:
         import ray
@@ -349,21 +343,17 @@ class RayEngine:
         gaps={"declared join": DECLARED_JOIN},
         features={
             "processes": "worker processes that Ray starts for tasks and actors; it retries tasks of lost ones",
-            "spill": "blocks that do not fit in the object store go to disk",
             "retries": "lost blocks are computed again from their lineage",
             "kernels": "map_batches on Arrow tables that lie in shared memory",
             "batches": "as they come (iter_batches), two blocks ahead, in any order",
             "state": "loaded again: Ray restarts the pool's actor, which loads anew, and repeats its calls",
-            "devices": "num_gpus and custom resources of tasks and of pool actors",
-            "remote": "host:port or ray://host:port of a running cluster whose workers see the same files and packages",
+            **ray_cluster.FEATURES,
         },
     )
 
     def version(self) -> str:
         """Ray's version."""
-        import ray
-
-        return str(ray.__version__)
+        return ray_cluster.version()
 
     def open(self, cluster: ClusterSpec, options: Mapping[str, Any]) -> RaySession:
         """Start a cluster bound to loopback, or connect to ``cluster.address``."""

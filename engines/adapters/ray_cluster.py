@@ -10,14 +10,14 @@ import importlib
 import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 from windtunnel.cluster import ClusterSpec
-from windtunnel.errors import InputError
+from windtunnel.errors import InputError, RunFailed
 from windtunnel.units import parse_bytes
 
 _LONGEST_FOLDER = 40  # characters: paths of sockets below it must stay under 107
@@ -35,6 +35,12 @@ _TUNED = {
     "RAY_idle_worker_killing_time_threshold_ms": "600000", "RAY_DATA_USE_DATASOURCE_V2": "0",
     "RAY_DATA_PARQUET_FOOTER_NUM_ACTORS": "1",
 }  # fmt: skip
+#: what Ray does for both adapters
+FEATURES = {
+    "spill": "blocks that do not fit in the object store go to disk",
+    "devices": "num_gpus and custom resources of tasks and of pool actors",
+    "remote": "host:port or ray://host:port of a running cluster whose workers see the same files and packages",
+}
 STORE_FRACTION = 0.3  # Ray's own default share of memory for its object store
 _WORKERS_A_CPU = 4  # processes that tuned Ray keeps: tasks, shuffle actors and pool actors of one CPU
 
@@ -109,3 +115,23 @@ def end_processes(folder: str) -> None:
         with contextlib.suppress(psutil.Error):
             process.kill()
     psutil.wait_procs(processes, timeout=5)
+
+
+@contextlib.contextmanager
+def opening(close: Callable[[], None], address: str | None) -> Iterator[None]:
+    """A session starts inside: where it cannot, it is closed and that is told in one sentence."""
+    try:
+        yield
+    except BaseException as error:
+        close()
+        if isinstance(error, Exception) and not isinstance(error, InputError):
+            where = f"at {address}" if address else "here"
+            raise RunFailed(f"Ray did not start {where}: {type(error).__name__}: {str(error).strip()[:300]}") from error
+        raise
+
+
+def version() -> str:
+    """Ray's."""
+    import ray
+
+    return str(ray.__version__)

@@ -28,7 +28,7 @@ from windtunnel.engines.adapters.stages import Work
 from windtunnel.engines.api import Capabilities, Option, resolve_options
 
 from windtunnel.cluster import ClusterSpec
-from windtunnel.errors import InputError, RunFailed
+from windtunnel.errors import RunFailed
 from windtunnel.model import Job, Stage
 from windtunnel.units import parse_bytes
 from windtunnel.workload import BoundWorkload
@@ -59,17 +59,11 @@ class RayCoreSession(ForeignSession):
     def __init__(self, cluster: ClusterSpec, options: Mapping[str, Any]) -> None:
         super().__init__("ray-core", cluster, options, RayCoreEngine.capabilities)
         self._pools: dict[Any, Pool] = {}
-        try:
+        with ray_cluster.opening(self.close, cluster.address):
             ray_cluster.start(cluster, options, self._scratch, tuned=True)
             self._cpus = cluster.cpus if cluster.address is None else ray_cluster.cpus()
             if cluster.address is None:
                 ray_cluster.warm(cluster.cpus, "windtunnel.engines.adapters.ray_tasks")
-        except BaseException as error:
-            self.close()
-            if isinstance(error, Exception) and not isinstance(error, InputError):
-                where = f"at {cluster.address}" if cluster.address else "here"
-                raise RunFailed(f"Ray did not start {where}: {type(error).__name__}: {str(error).strip()[:300]}") from error
-            raise
 
     def _plan(self, workload: BoundWorkload) -> None:
         self._job = physical.compile_job(workload, partitions=int(self._options["partitions"] or self._cpus))
@@ -260,22 +254,18 @@ class RayCoreEngine:
         features={
             "processes": "worker processes that Ray starts for tasks and actors",
             "backpressure": "the driver starts no task whose readers have enough blocks waiting, nor more than there are CPUs",
-            "spill": "blocks that do not fit in the object store go to disk",
             "retries": "Ray repeats tasks of a lost worker three times, restarts a lost actor and repeats its call",
             "actors": "a pool a stateful operator, loaded once and kept for the session",
             "batches": "block by block as they come, and no task starts while nobody takes them",
             "kernels": "the embedded engines' phases on Arrow tables that lie in shared memory",
             "state": "loaded again: Ray restarts the pool's actor, which loads anew, and repeats its call",
-            "devices": "num_gpus and custom resources of tasks and of pool actors",
-            "remote": "host:port or ray://host:port of a running cluster whose workers see the same files and packages",
+            **ray_cluster.FEATURES,
         },
     )
 
     def version(self) -> str:
         """Ray's version."""
-        import ray
-
-        return str(ray.__version__)
+        return ray_cluster.version()
 
     def open(self, cluster: ClusterSpec, options: Mapping[str, Any]) -> RayCoreSession:
         """Start a cluster bound to loopback, or connect to ``cluster.address``."""
