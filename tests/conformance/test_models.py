@@ -43,7 +43,7 @@ def session(request: pytest.FixtureRequest, two_cpus: ClusterSpec) -> Iterator[A
     cluster = replace(two_cpus, nodes=(replace(node, gpus=device_spec("emulated:A10G")),))
     engine = load_engine(request.param)
     found = engine.open(cluster, {})
-    found.gaps = engine.capabilities.gaps
+    found.gaps, found.seen = engine.capabilities.gaps, set()
     yield found
     found.close()
 
@@ -58,8 +58,11 @@ def test_answers_are_those_of_the_reference(session: Any, name: str, data_root: 
     session.prepare(bound)
     recorder = Recorder()
     bound.verify(answer_of(session.run(bound, recorder, tmp_path)))
-    stateful = sum(op.state.kind == "actor" for op in bound.pipeline.operators)
-    assert stateful <= recorder.counters["loads"] <= 2 * stateful, "a model is loaded once a worker, not once a partition"
+    models = [op.kernel for op in bound.pipeline.operators if op.state.kind == "actor"]
+    new = [model for model in models if model not in session.seen]  # some engines keep a model that an earlier run has loaded
+    session.seen.update(models)
+    workers = 3  # one a CPU, and on Dask one of the device
+    assert len(new) <= recorder.counters.get("loads", 0) <= workers * len(models), "loaded once a worker, not once a partition"
     if bound.workload.trainer is not None:
         steps = [s for s in recorder.spans if s[1] == "train" and s[0] in ("step", "compute")]
         assert sum(s[7] for s in steps) == bound.workload.dataset.rows, "every row is in a step"
