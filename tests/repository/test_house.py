@@ -30,7 +30,7 @@ HIDDEN = {"sim": ("windtunnel.engines.adapters", "windtunnel.engines.local")}
 HEAVY = {
     "pyspark": "engines/adapters/spark", "dask": ("engines/adapters/dask", "engines/serving/dask_tasks.py"),
     "distributed": ("engines/adapters/dask", "engines/serving/dask_tasks.py", "windtunnel/pool.py"),
-    "daft": "engines/adapters/daft.py", "pyflink": "engines/adapters/flink.py",
+    "daft": "engines/adapters/daft.py", "pyflink": ("engines/adapters/flink.py", "engines/adapters/flink_declared.py"),
     "ray": ("engines/adapters/ray", "engines/serving/ray_host.py", "windtunnel/pool.py"),
     "simpy": "sim/",
 }  # fmt: skip
