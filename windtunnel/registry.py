@@ -71,6 +71,9 @@ ENGINES: dict[str, EngineEntry] = {
         ("distributed", "httptools"),
         "pip install 'windtunnel[dask,serving]'",
     ),
+    "spark-serve": EngineEntry(
+        "windtunnel.engines.serving.engine:SparkServeEngine", ("pyspark", "httptools"), "pip install 'windtunnel[spark,serving]'"
+    ),
     "bulk-serve": EngineEntry(
         "windtunnel.engines.serving.engine:BulkServeEngine", ("httptools",), "pip install 'windtunnel[serving]'"
     ),

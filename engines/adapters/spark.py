@@ -46,8 +46,8 @@ class SparkRun(ForeignSession):
         super().__init__("spark", cluster, options, SparkEngine.capabilities)
         self._last_stage = -1
         try:
-            java = _java(self._scratch)
-            self._spark = _session(cluster, options, java, self._scratch)
+            java = java_home(self._scratch)
+            self._spark = start_session(cluster, options, java, self._scratch)
         except BaseException as error:
             self.close()
             if isinstance(error, Exception) and not isinstance(error, InputError):
@@ -110,11 +110,11 @@ class SparkRun(ForeignSession):
             with contextlib.suppress(Exception):
                 self._spark.stop()
             del self._spark
-        _end_jvm()
+        end_jvm()
         super().close()
 
 
-def _session(cluster: ClusterSpec, options: Mapping[str, Any], java: Path, scratch: Path) -> SparkSession:
+def start_session(cluster: ClusterSpec, options: Mapping[str, Any], java: Path, scratch: Path) -> SparkSession:
     os.environ.update(
         JAVA_HOME=str(java), PYSPARK_PYTHON=sys.executable, PYSPARK_DRIVER_PYTHON=sys.executable, SPARK_LOCAL_IP="127.0.0.1"
     )
@@ -149,7 +149,7 @@ def _heap_bytes(cluster: ClusterSpec, options: Mapping[str, Any]) -> int:
     return parse_bytes(asked) if asked is not None else max(2**30, cluster.memory_bytes * 6 // 10)
 
 
-def _java(scratch: Path) -> Path:
+def java_home(scratch: Path) -> Path:
     """A Java home for Spark; around the wheel's image a shim that drops the flag of a module it lacks."""
     found = find_java()
     if found is None:
@@ -176,7 +176,7 @@ def _shim(java: Java, home: Path) -> Path:
     return home
 
 
-def _end_jvm() -> None:
+def end_jvm() -> None:
     """End the gateway's JVM, which PySpark itself keeps until Python exits."""
     if "pyspark" not in sys.modules:
         return

@@ -1,4 +1,4 @@
-"""The engines ``serving``, ``fastapi``, ``ray-serve``, ``dask-serve`` and ``bulk-serve`` for real: their options and what they can do.
+"""The engines that serve for real (``serving``, ``fastapi``, ``ray-serve`` and those behind a front): their options and what they can do.
 
 What a run does is `session`'s; what answers is in `host`, `baseline`, `ray_host` and `fronts`.
 """
@@ -57,7 +57,7 @@ class ServingEngine:
 
     def version(self) -> str:
         """windtunnel's version, or that of the library."""
-        library = {"ray-serve": "ray", "dask-serve": "distributed", "fastapi": "fastapi"}.get(self.name)
+        library = {"ray-serve": "ray", "dask-serve": "distributed", "spark-serve": "pyspark", "fastapi": "fastapi"}.get(self.name)
         return version(library) if library else windtunnel.__version__
 
     def open(self, cluster: ClusterSpec, options: Mapping[str, Any]) -> ServingSession:
@@ -120,9 +120,16 @@ DaskServeEngine = partial(
         "composition": _INSIDE, "router": "Dask's scheduler",
     },
 )  # fmt: skip
+_TRIGGER = Option(name="trigger", default="0s", doc="time between the starts of two rounds; 0: as soon as the last is done")
+SparkServeEngine = partial(
+    ServingEngine, "spark-serve", (*_FRONT, _TRIGGER),
+    {
+        "serving": "Spark has no HTTP source or sink: a thin front feeds its socket source and gets answers by foreachBatch",
+        "composition": _INSIDE, "router": "none: Spark cuts a micro-batch into as many partitions as there are replicas",
+    },
+)  # fmt: skip
 BulkServeEngine = partial(
-    ServingEngine, "bulk-serve",
-    (*_FRONT, Option(name="trigger", default="0s", doc="time between the starts of two rounds; 0: as soon as the last is done")),
+    ServingEngine, "bulk-serve", (*_FRONT, _TRIGGER),
     {
         "serving": "a batch engine asked to serve: rounds of all that waits, shared evenly among workers, with a barrier between",
         "composition": _INSIDE, "router": "none: a round is cut into equal shares",

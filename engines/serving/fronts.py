@@ -1,9 +1,9 @@
-"""A thin HTTP front before an engine that has no server of its own: Dask's workers, or a batch engine asked in micro-batches.
+"""A thin HTTP front before an engine that has no server of its own: Dask's workers, Spark's stream, or a batch engine in micro-batches.
 
 It runs as `python -m windtunnel.engines.serving.fronts`. The front is the embedded host's HTTP door; what follows is the engine's:
-a Dask task for every request, or rounds in which all that waits is shared among worker processes, and the next round begins when
-the last one of this round is done (what a batch engine gives when it is asked to serve). Deployments that the first one calls run in
-the same worker, one after another. The module knows no queueing rule of the embedded host.
+a Dask task for every request, a line for Spark's stream, or rounds in which all that waits is shared among worker processes, and the
+next round begins when the last one of this round is done (what a batch engine gives when it is asked to serve). Deployments that the
+first one calls run in the same worker, one after another. The module knows no queueing rule of the embedded host.
 """
 
 from __future__ import annotations
@@ -48,6 +48,12 @@ def hold(told: Told, number: int) -> None:
     global _held
     _held = Chain(told.deployments, told.options["work"], told.options["seed"], number)
     time.sleep(max(d.startup_s for d in told.deployments))
+
+
+def hold_once(told: Told, number: int) -> None:
+    """`hold`, where nobody says when a worker starts."""
+    if _held is None:
+        hold(told, number)
 
 
 def work(bodies: Sequence[bytes]) -> list[Served]:
@@ -192,11 +198,15 @@ class Front:
 
 
 def _behind(told: Told) -> Behind:
-    if told.options["behind"] != "dask":
-        return Rounds(told)
-    from windtunnel.engines.serving.dask_tasks import DaskTasks
+    if told.options["behind"] == "dask":
+        from windtunnel.engines.serving.dask_tasks import DaskTasks
 
-    return DaskTasks(told)
+        return DaskTasks(told)
+    if told.options["behind"] == "spark":
+        from windtunnel.engines.serving.spark_stream import SparkStream
+
+        return SparkStream(told)
+    return Rounds(told)
 
 
 async def serve(told: Told) -> None:

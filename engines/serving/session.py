@@ -37,9 +37,10 @@ if TYPE_CHECKING:
     from windtunnel.engines.serving.client import Sent
     from windtunnel.engines.serving.load import Loop
 
-START_S = {"ray-serve": 180.0}
+START_S = {"ray-serve": 180.0, "spark-serve": 120.0}
 _START_S = 60.0
-_MODULES = {"serving": "host", "fastapi": "baseline", "ray-serve": "ray_host", "dask-serve": "fronts", "bulk-serve": "fronts"}
+_MODULES = {"serving": "host", "fastapi": "baseline", "ray-serve": "ray_host"}
+_FRONT = "fronts"  # of all others
 _SCALING = ("serving", "ray-serve")
 STOP_S = 20.0
 _LENGTHS = 10_000  # of requests for tokens, of a closed loop
@@ -113,7 +114,7 @@ class ServingSession:
     def _launch(self, serving: ServingSpec, number: int) -> None:
         fd = self._socket.fileno() if self._socket else -1
         process = subprocess.Popen(
-            [sys.executable, "-m", f"windtunnel.engines.serving.{_MODULES[self._name]}"],
+            [sys.executable, "-m", f"windtunnel.engines.serving.{_MODULES.get(self._name, _FRONT)}"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, pass_fds=(fd,) if self._socket else (),
         )  # fmt: skip
         self.processes.append(process)

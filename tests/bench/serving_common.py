@@ -17,14 +17,13 @@ import numpy as np
 import psutil
 from windtunnel.engines.models.arrivals import arrival_times
 from windtunnel.engines.serving.client import Sent
-from windtunnel.engines.serving.engine import EmbeddedServingEngine, FastApiEngine, RayServeEngine
 from windtunnel.engines.serving.load import Loop
 
 from windtunnel.cluster import ClusterSpec
+from windtunnel.registry import load_engine
 from windtunnel.scenario import parse_scenario
 from windtunnel.serving import ArrivalSpec
 
-ENGINES: dict[str, Any] = {"serving": EmbeddedServingEngine, "fastapi": FastApiEngine, "ray-serve": RayServeEngine}
 SCENARIO = """
 schema = 1
 name = "bench"
@@ -53,7 +52,7 @@ def started(
 ) -> Iterator[tuple[Any, ArrivalSpec]]:
     """A session whose server runs, warmed up, and what its requests are like."""
     engine, _, proxy = name.partition(":")
-    session = ENGINES[engine]().open(ClusterSpec.here(), {**options, **({"proxy": proxy} if proxy else {})})
+    session = load_engine(engine).open(ClusterSpec.here(), {**options, **({"proxy": proxy} if proxy else {})})
     try:
         with tempfile.TemporaryDirectory() as folder:
             bound = parse_scenario(SCENARIO.format(replicas=replicas, size=size, cost=cost)).workload.bind(Path(folder))

@@ -14,7 +14,14 @@ from windtunnel.registry import ENGINES, WORKLOADS, engine_entry, load_workload,
 from windtunnel.workload import Workload
 
 #: engines that compute answers; `null` returns one, `loop` (no exchange) and `pair` have tests of their own, simulated ones count
-SERVERS = ("serving", "fastapi", "ray-serve", "dask-serve", "bulk-serve")  # they answer requests and run no operators
+SERVERS = (
+    "serving",
+    "fastapi",
+    "ray-serve",
+    "dask-serve",
+    "spark-serve",
+    "bulk-serve",
+)  # they answer requests and run no operators
 REAL = tuple(name for name in ENGINES if name not in ("null", "loop", "pair", *SERVERS) and not name.startswith("sim:"))
 JAVA = ("spark", "flink", "mapreduce")
 ETL = tuple(name for name in WORKLOADS if load_workload(name).kind == "etl")

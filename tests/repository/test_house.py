@@ -28,7 +28,8 @@ HIDDEN = {"sim": ("windtunnel.engines.adapters", "windtunnel.engines.local")}
 
 #: heavy library → the only files that import it
 HEAVY = {
-    "pyspark": "engines/adapters/spark", "dask": ("engines/adapters/dask", "engines/serving/dask_tasks.py"),
+    "pyspark": ("engines/adapters/spark", "engines/serving/spark_stream.py"),
+    "dask": ("engines/adapters/dask", "engines/serving/dask_tasks.py"),
     "distributed": ("engines/adapters/dask", "engines/serving/dask_tasks.py", "windtunnel/pool.py"),
     "daft": "engines/adapters/daft.py", "pyflink": ("engines/adapters/flink.py", "engines/adapters/flink_declared.py"),
     "ray": ("engines/adapters/ray", "engines/serving/ray_host.py", "windtunnel/pool.py"),

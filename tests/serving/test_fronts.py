@@ -21,17 +21,16 @@ TEXT = (
 )
 
 
-@pytest.mark.parametrize("name", ["bulk", pytest.param("dask", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["bulk", *(pytest.param(n, marks=pytest.mark.slow) for n in ("dask", "spark"))])
 def test_every_request_is_answered_and_nothing_is_left(name: str, tmp_path: Path) -> None:
-    if name == "dask":
-        pytest.importorskip("distributed")
+    pytest.importorskip({"dask": "distributed", "spark": "pyspark"}.get(name, "httptools"))
     with running(tmp_path, TEXT, engine=f"{name}-serve", work="sleep") as session:
         family = psutil.Process(session.processes[0].pid).children(recursive=True)
         sent = session.ask(ArrivalSpec(kind="uniform"), Loop(times=(0.0,) * 8))
     assert Counter(r.outcome for r in sent) == {"ok": 8}
     assert all([v[0] for v in r.trace] == ["a", "b"] for r in sent)
-    workers = {r.trace[0][1] for r in sent}
-    assert workers == {0, 1}
+    if name != "spark":  # it may give the few requests of a micro-batch to one worker
+        assert {r.trace[0][1] for r in sent} == {0, 1}
     if name == "bulk":  # rounds: the first request alone or with others, and shares that differ by one at most in each
         assert max(v[3] for r in sent for v in r.trace) >= 4 * 0.02
     assert not psutil.wait_procs(family, timeout=20)[1]  # multiprocessing's own helper ends a moment later
