@@ -41,6 +41,8 @@ TRAITS = Traits(
         Constant(name="bridge_row_s", value=1.5e-6, source="as Spark's bridge"),
         Constant(name="actor_start_s", value=1.0, source="start of a Python worker process"),
         Constant(name="worker_memory_bytes", value=150e6, source="a Python worker process"),
+        Constant(name="driver_memory_bytes", value=3328 * 2**20,
+                 source="the configuration that it ships: jobmanager.memory.process.size 1600m, taskmanager's 1728m"),
     ),
 )  # fmt: skip
 

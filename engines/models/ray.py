@@ -56,6 +56,7 @@ TRAITS = Traits(
                  fitted="memory_pipelining: ray at 16 GB"),
         Constant(name="actor_start_s", value=2.0, source="start of a worker process, its imports and the actor's constructor"),
         Constant(name="worker_memory_bytes", value=100e6, source="an idle Ray worker with Arrow imported"),
+        Constant(name="driver_memory_bytes", value=0.7e9, source="driver, GCS, raylet, agents of an idle local cluster, measured as PSS"),
     ),
 )  # fmt: skip
 
