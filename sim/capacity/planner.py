@@ -123,10 +123,17 @@ class Planner:
             self._estimates[candidate.number] = scout
         closer = [c for c in chosen if not self._estimates[c.number].exact and self._close(c)]
         self._behind |= {c.number for c in chosen if not self._estimates[c.number].exact} - {c.number for c in closer}
-        orders = [self.order(c, known=self._estimates[c.number].trial) for c in closer]
-        for candidate, estimate in zip(closer, self._bench.estimates(orders), strict=True):
+        return self.closely([c.number for c in closer], numbers)
+
+    def closely(self, numbers: Sequence[int], asked: Sequence[int] | None = None) -> list[float]:
+        """Simulate candidates at the usual sizes, whatever a first look said; values as `measure` has them, of those ``asked`` for."""
+        candidates = [self.question.candidates[n] for n in numbers]
+        orders = [
+            self.order(c, known=self._estimates[c.number].trial if c.number in self._estimates else None) for c in candidates
+        ]
+        for candidate, estimate in zip(candidates, self._bench.estimates(orders), strict=True):
             self._estimates[candidate.number] = estimate
-        options = [self.option(n) for n in numbers]
+        options = [self.option(n) for n in (numbers if asked is None else asked)]
         return [self.value(o.candidate, o.estimate.seconds) if self._meets(o) else math.inf for o in options]
 
     def _close(self, candidate: Candidate) -> bool:

@@ -13,7 +13,7 @@ import pytest
 from windtunnel.engines.models.catalogue import ENTRIES
 
 from tests.sim import test_determinism, test_serving_determinism
-from windtunnel import core
+from windtunnel import compiling, core
 
 compiled = pytest.mark.skipif(core.reason() is not None, reason=f"no compiled core: {core.reason()}")
 GATES = Path(__file__).resolve().parents[1] / "gates"
@@ -105,6 +105,17 @@ def test_a_wrong_wish_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(core.ASKED, "rust")
     with pytest.raises(ImportError, match="'rust' must be 'python' or 'compiled'"):
         core.choose()
+
+
+@pytest.mark.parametrize(
+    ("lacks", "words"),
+    [("which", "needs a C compiler .* `apt-get install gcc`"), ("find_spec", "needs mypyc: `make fast` installs it")],
+)
+def test_without_its_tools_a_build_is_a_sentence(monkeypatch: pytest.MonkeyPatch, lacks: str, words: str) -> None:
+    monkeypatch.setattr(compiling.shutil if lacks == "which" else compiling.importlib.util, lacks, lambda name: None)
+    monkeypatch.setattr(compiling, "_compile", lambda *_: pytest.fail("it would compile"))
+    with pytest.raises(SystemExit, match=words):
+        compiling.build()
 
 
 def test_whoever_derives_from_a_compiled_class_is_compiled_too() -> None:

@@ -47,7 +47,7 @@ def plan(**given: Any) -> int:
     from windtunnel.environment import usable_cpus
 
     given["jobs"] = given["jobs"] or usable_cpus()
-    question = _question(given)
+    question = question_of(given)
     result = _answered(question, given)
     if given["output"] is not None and result["recommended"] is not None:
         from windtunnel.sim.capacity.replay import write_plan
@@ -70,7 +70,7 @@ def answered(*args: str) -> dict[str, Any]:
     """The answer to a question, asked as on the command line."""
     given = plan.make_context("plan", list(args)).params
     given["jobs"] = given["jobs"] or 1
-    return _answered(_question(given), given)
+    return _answered(question_of(given), given)
 
 
 def _answered(question: Question, given: dict[str, Any]) -> dict[str, Any]:
@@ -93,7 +93,7 @@ def _plan_job(question: Question, given: dict[str, Any]) -> dict[str, Any]:
         return answer(planner.run(), planner)
 
 
-def _question(given: dict[str, Any]) -> Question:
+def question_of(given: dict[str, Any]) -> Question:
     """The question as the options ask it. Raises InputError."""
     from windtunnel.errors import InputError
     from windtunnel.scenario import from_document
