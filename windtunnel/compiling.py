@@ -23,13 +23,17 @@ def build() -> None:
     if lacking := _lacking():
         sys.exit(f"the compiled core needs {lacking}; without it windtunnel runs on Python, with the same results")
     made = digests()
+    print(f"compiling {len(made)} modules, which takes a minute or two …", flush=True)
     with tempfile.TemporaryDirectory(prefix="windtunnel-core-") as folder:
         out = Path(folder) / "out"
         _compile(Path(folder), out)
         note = {"suffix": SUFFIX, "digests": made}
         (out / NOTE).write_text(json.dumps(note, indent=1), encoding="utf-8")
+        fresh = BUILT.with_name(BUILT.name + ".new")
+        shutil.rmtree(fresh, ignore_errors=True)
+        shutil.copytree(out, fresh)
         shutil.rmtree(BUILT, ignore_errors=True)
-        shutil.copytree(out, BUILT)
+        fresh.rename(BUILT)
     print(f"compiled {len(made)} modules into {BUILT.name}/; `make slow` takes them away")
 
 
@@ -61,8 +65,10 @@ def _compile(folder: Path, out: Path) -> None:
         with chdir(folder), redirect_stdout(said), redirect_stderr(said):
             modules = mypycify(
                 [*options, *(f"windtunnel/{name}" for name in files())],
-                opt_level="3", debug_level="0", group_name=LIBRARY.removesuffix("__mypyc"),
+                opt_level="1", debug_level="0", group_name=LIBRARY.removesuffix("__mypyc"),
             )  # fmt: skip
+            for module in modules:  # the same roundings as Python's, on processors that could multiply and add in one step too
+                module.extra_compile_args.append("-ffp-contract=off")
             command = Distribution({"name": "windtunnel", "ext_modules": modules}).get_command_obj("build_ext")
             command.build_lib, command.build_temp = str(folder / "lib"), str(folder / "objects")
             command.ensure_finalized()

@@ -14,7 +14,7 @@ from windtunnel.sim.capacity import odds
 from windtunnel.sim.capacity.bench import Bench
 from windtunnel.sim.capacity.estimate import SCOUT, Estimate, refined
 from windtunnel.sim.capacity.question import Candidate, Question, candidate_document, resized
-from windtunnel.sim.capacity.search import best_first, explore
+from windtunnel.sim.capacity.search import best_first, explore, posts
 from windtunnel.sim.capacity.trial import Order, Trial
 from windtunnel.sim.prediction import Law
 
@@ -116,6 +116,24 @@ class Planner:
 
     # -- the search -----------------------------------------------------------------------------------------------------
 
+    def floor_s(self, number: int) -> float:
+        """Seconds below which a candidate is not expected: its bound, or more where a smaller and a larger number of the same nodes
+        were simulated. It is taken to come no closer to its bound than the closer of both; with tolerance 0 nothing is."""
+        asked, candidates = self.question.candidates[number], self.question.candidates
+        if not self.question.tolerance:
+            return self.bound_s[number]
+        below, above = -1, -1
+        for n, estimate in self._estimates.items():
+            other = candidates[n]
+            if estimate.ok and (other.variant, other.type) == (asked.variant, asked.type):
+                if other.count <= asked.count and (below < 0 or other.count > candidates[below].count):
+                    below = n
+                if other.count >= asked.count and (above < 0 or other.count < candidates[above].count):
+                    above = n
+        if below < 0 or above < 0:
+            return self.bound_s[number]
+        return self.bound_s[number] * max(1.0, min(self._estimates[n].seconds / self.bound_s[n] for n in (below, above)))
+
     def measure(self, numbers: Sequence[int]) -> list[float]:
         """Simulate candidates; the value of each, infinite where it does not keep the limits surely enough."""
         chosen = [self.question.candidates[n] for n in numbers if n not in self._estimates]
@@ -154,9 +172,10 @@ class Planner:
         lost = {n for n in self.bound_s if self.hopeless(n)}
         hopeful = [n for n in self.bound_s if n not in lost]
         candidates = question.candidates
-        best = best_first(
-            [(self.value(candidates[n], self.bound_s[n]), n) for n in hopeful], self.measure, tolerance=question.tolerance
-        )
+        best = math.inf
+        for some in (posts(hopeful, candidates) if question.tolerance else hopeful), hopeful:
+            floors = [(self.value(candidates[n], self.floor_s(n)), n) for n in some if n not in self._estimates]
+            best = best_first(floors, self.measure, tolerance=question.tolerance, best=best)
         left = 0
         if best < math.inf:
             left = self._fill_front(hopeful, best)
@@ -182,7 +201,7 @@ class Planner:
         candidates = self.question.candidates
         ceiling = math.inf if self.question.fastest else FRONT_COST * best
         edges = [
-            (candidates[n].price_per_hour * self.bound_s[n] / 3600, self.bound_s[n], n)
+            (candidates[n].price_per_hour * self.floor_s(n) / 3600, self.floor_s(n), n)
             for n in hopeful
             if n not in self._estimates
         ]

@@ -11,6 +11,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 
+from windtunnel.sim.capacity.question import Candidate
+
 ROUND = 8
 Measure = Callable[[Sequence[int]], Sequence[float]]
 
@@ -56,3 +58,18 @@ def explore(
         most -= len(now)
         measure([number for _, _, number in now])
     return 0
+
+
+def posts(numbers: Iterable[int], candidates: Sequence[Candidate]) -> list[int]:
+    """Of each engine on each type the smallest and the largest number of nodes, and some between, four times as many each."""
+    families: dict[tuple[int, str | None], list[int]] = {}
+    for number in sorted(numbers, key=lambda n: candidates[n].count):
+        families.setdefault((candidates[number].variant, candidates[number].type), []).append(number)
+    chosen: list[int] = []
+    for family in families.values():
+        last = 0
+        for number in family:
+            if candidates[number].count >= 4 * last or number == family[-1]:
+                last = candidates[number].count
+                chosen.append(number)
+    return chosen

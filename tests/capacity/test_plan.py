@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from windtunnel.sim.capacity import odds
 from windtunnel.sim.capacity.estimate import straight
+from windtunnel.sim.capacity.question import Candidate
 from windtunnel.sim.capacity.replay import toml
-from windtunnel.sim.capacity.search import best_first, explore, front
+from windtunnel.sim.capacity.search import best_first, explore, front, posts
 from windtunnel.sim.capacity.serving import nodes_for
 from windtunnel.sim.capacity.trial import Trial
 from windtunnel.sim.prediction import PER_DOUBLING, Law
@@ -195,6 +196,23 @@ def test_the_plan_is_the_cheapest_of_all_that_meet_the_deadline(ask: Ask) -> Non
                 if one is not None and one["recommended"] is not None:
                     costs.append(one["recommended"]["cost_usd"])
     assert costs and chosen["cost_usd"] == pytest.approx(min(costs))
+
+
+def test_numbers_of_nodes_between_two_that_were_simulated_are_left_out(ask: Ask) -> None:
+    """What they might save is within the tolerance, and a little more where costs bend between the two."""
+    asked = [JOB, "--deadline", "1h", "--type", "m6i.2xlarge", "--type", "m6i.4xlarge", "--count", "1-16", "--json"]
+    found, exact = (ask(*asked, "--tolerance", tolerance)[1] for tolerance in ("0.02", "0"))
+    assert found["recommended"]["cost_usd"] <= 1.05 * exact["recommended"]["cost_usd"]
+    assert found["candidates"]["simulated"] < 0.7 * exact["candidates"]["simulated"]
+
+
+def test_posts_stand_at_both_ends_and_far_apart() -> None:
+    shapes = [(variant, count) for variant in (0, 1) for count in (1, 2, 3, 4, 8, 12, 16, 24)]
+    candidates = [
+        Candidate(number=i, variant=v, type="t", count=c, cpus=c, gpus=0, price_per_hour=1.0) for i, (v, c) in enumerate(shapes)
+    ]
+    chosen = posts((n for n in range(len(shapes)) if shapes[n] != (1, 1)), candidates)  # the smallest of one cannot do it
+    assert [shapes[n] for n in chosen] == [(0, 1), (0, 4), (0, 16), (0, 24), (1, 2), (1, 8), (1, 24)]
 
 
 def test_a_job_that_is_too_large_says_what_comes_closest(ask: Ask) -> None:
