@@ -24,7 +24,7 @@ FINALISTS = 6
 SEEDS = 2  # more of them for the finalists
 FRONT_COST = 4.0  # the front is filled in up to so many times the least cost
 FRONT_SLACK = 0.05
-FRONT_MOST = 48
+FRONT_MOST = 24
 REPLACEMENT_S = 120.0  # until a lost node is back, where its type has no start-up time
 BEHIND = 0.15  # a first look at small sizes drops what is so far behind in time, and in cost
 WHOLE = 1 << 20  # sizes so large that a job is simulated whole
@@ -178,7 +178,7 @@ class Planner:
             best = best_first(floors, self.measure, tolerance=question.tolerance, best=best)
         left = 0
         if best < math.inf:
-            left = self._fill_front(hopeful, best)
+            left = self._fill_front(posts(hopeful, candidates) if question.tolerance else hopeful, best)
             recommended = self._settle()
         else:
             recommended = None
