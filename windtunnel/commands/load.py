@@ -94,7 +94,8 @@ def _measured(
 
     if way != "server":
         found, latencies = _plain(ask, way, seconds)
-        good = {} if bound_s is None else {"bound_s": bound_s, "goodput_per_s": modes.goodput(latencies, bound_s, seconds)}
+        took_s = len(latencies) / found["answered_per_s"] if found.get("answered_per_s") else seconds
+        good = {} if bound_s is None else {"bound_s": bound_s, "goodput_per_s": modes.goodput(latencies, bound_s, took_s)}
         return found | good
     assert bound_s is not None and scenario.serving is not None
     first = rate or scenario.serving.arrivals.rate_per_s or 10.0
