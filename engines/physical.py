@@ -11,6 +11,7 @@ Both worlds run the jobs made here, so that a simulated stage is the stage that 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from windtunnel.errors import InputError
@@ -130,6 +131,7 @@ class _Planner:
     bound: BoundWorkload
     partitions: int
     fuse: bool
+    groups: Mapping[str, int]
     drafts: list[_Draft] = field(default_factory=list)
     home: dict[str, int] = field(default_factory=dict)  # operator → stage holding its output
 
@@ -196,6 +198,8 @@ class _Planner:
         if generated_source:  # making rows costs nothing: the first real operator decides the stage's resources
             draft.resources, draft.concurrency = op.resources, op.concurrency
             return True
+        if self.groups.get(op.name) != self.groups.get(draft.steps[-1].operator):
+            return False
         return self.fuse and op.resources == draft.resources and op.concurrency is None and draft.concurrency is None
 
     def _aggregate(self, op: Operator, kernel: Aggregate) -> None:
@@ -317,11 +321,14 @@ class _Planner:
         )  # fmt: skip
 
 
-def compile_job(bound: BoundWorkload, *, partitions: int, fuse: bool = True) -> Job:
-    """The physical job of a workload; ``partitions`` = tasks after an exchange. ``fuse`` False keeps one operator a stage."""
+def compile_job(bound: BoundWorkload, *, partitions: int, fuse: bool = True, groups: Mapping[str, int] | None = None) -> Job:
+    """The physical job of a workload; ``partitions`` = tasks after an exchange. ``fuse`` False keeps one operator a stage.
+
+    ``groups``: of the operators named here, only those with equal numbers may share a stage.
+    """
     if partitions < 1:
         raise InputError(f"partitions must be at least 1, not {partitions}")
-    return _Planner(bound, partitions, fuse).plan()
+    return _Planner(bound, partitions, fuse, groups or {}).plan()
 
 
 def program(stage: Stage) -> Program:

@@ -76,6 +76,7 @@ class EngineCost:
     Files are ``compression`` times as large as the blocks in them. A task that writes or fetches more than ``merge_bytes`` of files
     (0 = no limit) sorts in several runs: it writes and reads them once more. With ``round_s`` the driver reads its messages in
     rounds: when all running tasks have told something, or so long after the last round (see `windtunnel.sim.rounds`; 0 = at once).
+    In a model of a larger cluster a block in a shuffle file stands for ``pieces``, for each of which a spinning disk seeks.
     """
 
     engine: str
@@ -103,6 +104,7 @@ class EngineCost:
     device_restart_s: float = 0.0
     compression: float = 1.0
     merge_bytes: float = 0.0
+    pieces: float = 1.0
     slowdown: tuple[tuple[float, float], ...] = ()
 
     def __post_init__(self) -> None:

@@ -48,9 +48,12 @@ WORLD_OPTIONS = (
     ),
     Option(name="overheads", default=None, doc="constants of the engine to replace, by name: { launch_s = 0.001 }"),
 )
-#: settings beyond these options that a model may offer under a name of its own
 _ONE_FILE = 1 << 62  # a task's output goes to one file, however large
-_TRAITS = {"replication": int, "concatenate": int, "pause": float, "terminate": float}  # that a model may offer as options
+#: traits that a model may offer as options
+_TRAITS = {
+    "replication": int, "concatenate": int, "pause": float, "terminate": float, "kill": float, "page_cache": bool, "overlap": bool,
+    "prefetch": bool, "generator": bool,
+}  # fmt: skip
 _COST_SETTINGS = ("worker_memory_bytes", "compression")
 _FEATURES = {
     "simulated": "the model's decisions are its own; hardware, serialization and variance follow a calibration or declared costs",
@@ -86,7 +89,8 @@ class SimSession:
             )
         workload = placed(kept(workload) if self._cost.keeps_state else workload, self._cluster)
         partitions = int(self._settings["partitions"] or max(1, self._cluster.cpus))
-        job = compile_job(workload, partitions=partitions, fuse=bool(self._settings["fuse"]))
+        groups = self._entry.groups(self._options, self._cluster)
+        job = compile_job(workload, partitions=partitions, fuse=bool(self._settings["fuse"]), groups=groups)
         job = self._entry.plan(loading(job, workload.workload.name, self._calibration), self._options, self._cluster)
         self._prepared = job, stage_laws(job, workload, self._calibration)
         self._location = workload.workload.dataset.location

@@ -8,14 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from windtunnel.sim.hardware.cpu import Timer
 from windtunnel.sim.hardware.gpu import check_device_memory
 from windtunnel.sim.place import Place
 from windtunnel.sim.tasks import SHARED, Made, Node, Quick, StageRun, TaskRun, Worker
 
-from windtunnel.model import Block, BlockReady, Launch, MemoryPressure, TaskDone
-
-MONITOR_S = 0.1  # how often a paused worker looks at its memory: distributed.worker.memory.monitor-interval
+from windtunnel.model import Block, BlockReady, Feed, Launch, MemoryPressure, TaskDone
 
 
 class Execution(Place):
@@ -23,6 +20,10 @@ class Execution(Place):
 
     def _refuse_run(self, run: TaskRun) -> None:
         """A worker cannot begin a task, because its input is lost."""
+        raise NotImplementedError
+
+    def feed(self, action: Feed) -> None:
+        """A task that gathers its inputs is told more of them."""
         raise NotImplementedError
 
     def _is_up(self, worker: Worker) -> None:
@@ -69,33 +70,7 @@ class Execution(Place):
 
     def _paused(self, worker: Worker, launch: Launch, ready: float) -> bool:
         """Whether a worker must wait, because its node is short of memory and others there run."""
-        node = worker.node
-        if not self._short(node):
-            return False
-        self.journal.recorder.count("pauses")
-        worker.queue.insert(0, (ready, launch))
-        if not node.paused:
-            Timer(self.env, self._look_again, node).arm(MONITOR_S)
-        node.paused.append(worker)
-        return True
-
-    def _look_again(self, timer: Timer) -> None:
-        node: Node = timer.arg
-        if self._short(node):
-            timer.arm(MONITOR_S)
-            return
-        paused, node.paused = node.paused, []
-        for worker in paused:
-            if worker.alive and worker.launch is None and worker.queue:
-                ready, launch = worker.queue.pop(0)
-                self._begin(worker, launch, ready)
-
-    def _short(self, node: Node) -> bool:
-        return node.memory.used > self._pauses * node.spec.usable_memory_bytes and self._busy(node)
-
-    def _busy(self, node: Node) -> bool:
-        """Whether a task runs on a node."""
-        return any(w.launch is not None for w in self._workers.values() if w.node is node)
+        raise NotImplementedError
 
     def _begin_ahead(self, worker: Worker, run: TaskRun, ready: float) -> None:
         """The worker turns to a task whose inputs are here, or on their way."""
@@ -183,6 +158,11 @@ class Execution(Place):
         if not run.ahead:
             run.worker.started_s = now
         node, launch, blocks = run.worker.node, run.launch, self._blocks
+        if launch.gathers:
+            run.pending = 1  # until the last inputs are told
+            for action in run.told:
+                self.feed(action)
+            return
         elsewhere: list[Block] = []
         if self.volatile and any(blocks[i] is None for i in launch.blocks):
             self._refuse_run(run)  # launched before the driver heard that its input is gone
@@ -213,8 +193,11 @@ class Execution(Place):
             run.fetched_s = now
             self._phase(run)
 
-    def _work_out(self, run: TaskRun, rows: int, size: int) -> None:
-        """What the task does with its input, which is known now: its work, its output, and its phases here."""
+    def _work_out(self, run: TaskRun, rows: int, size: int, spared_s: float = 0.0) -> None:
+        """What the task does with its input, which is known now: its work, its output, and its phases here.
+
+        ``spared_s`` of its overheads are behind it.
+        """
         stage, launch = run.stage, run.launch
         bytes_in = size
         if stage.law.source:
@@ -232,7 +215,7 @@ class Execution(Place):
         if work.cvs:
             run.factors = stage.factors(work, launch.partition, launch.attempt)
         node = run.worker.node
-        run.phases = stage.phases(run, node, overhead)
+        run.phases = stage.phases(run, node, overhead - spared_s)
         if stage.devices:
             batch = size / max(work.batches, 1) + made.most
             check_device_memory(node.spec.gpus, stage.spec.state.memory_bytes, batch, stage.name)
@@ -345,7 +328,7 @@ class Execution(Place):
             self.journal.recorder.count("bytes_merged", on_disk)
             run.pending += 2
             node.disk.write(on_disk, self._fetched, run)
-            node.disk.read(on_disk, self._fetched, run)
+            node.disk.read(on_disk, self._fetched, run, node.disk.runs(on_disk))
             node.disk.used -= on_disk
         if 1 < run.stage.spec.output_partitions <= run.stage.traits.concatenate:
             self._concatenate(run, node, on_disk)

@@ -120,15 +120,15 @@ class Journal:
         recorder = self.recorder
         for (kind, stage), since in self._notes.items():
             recorder.span(kind, self._stages[stage].name, since, now)  # type: ignore[arg-type]
-        highest = max(nodes, key=lambda n: n.memory.peak).memory
-        memory = sorted({*self._memory.points, (highest.peak_s, float(highest.peak))})
+        peak, peak_s = max((n.memory.highest for n in nodes), key=lambda entry: entry[0])
+        memory = sorted({*self._memory.points, (peak_s, float(peak))})
         for name, points in (("store_bytes", self.stored.points), ("memory_bytes", memory)):
             for time_s, value in points:
                 recorder.sample(name, time_s, value)
         counters = {
             "tasks": self.tasks, "loads": self._loads, "spans_left_out": self.tasks - self._written, "bytes_network": network_bytes,
             "spilled_bytes": sum(n.store.spilled for n in nodes),
-            "peak_memory_bytes": max(n.memory.peak for n in nodes), "peak_store_bytes": max(n.store.peak for n in nodes),
+            "peak_memory_bytes": peak, "peak_store_bytes": max(n.store.peak for n in nodes),
             "peak_disk_bytes": max(n.disk_peak for n in nodes),
         }  # fmt: skip
         for name, total in counters.items():

@@ -1,21 +1,21 @@
 """What a loss does to a simulated cluster: workers, tasks, blocks and links that go with a node, and what is left when it returns.
 
-Between `execution` and `world`: it takes things away and tells the driver, who recovers as the model says.
+Between `pressure` and `world`: it takes things away and tells the driver, who recovers as the model says.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from windtunnel.sim.execution import Execution
 from windtunnel.sim.hardware.cpu import Timer
+from windtunnel.sim.pressure import Pressure
 from windtunnel.sim.tasks import TaskRun, Worker
 
 from windtunnel.cluster import Fault
 from windtunnel.model import Cancel, DeviceLost, Launch, NodeJoined, NodeLost, TaskFailed, WorkerLost
 
 
-class Losses(Execution):
+class Losses(Pressure):
     """The part of the world that faults act on (`windtunnel.sim.faults.Breakable`)."""
 
     def _dismiss(self, worker: Worker) -> None:
@@ -132,7 +132,7 @@ class Losses(Execution):
 
     # -- processes, devices, speeds ----------------------------------------------------------------------------------
 
-    def lose_worker(self, number: int) -> None:
+    def lose_worker(self, number: int, for_memory: bool = False) -> None:
         """A worker dies now; what it was doing is gone and its model is told."""
         worker = self._workers.pop(number, None)
         if worker is None:
@@ -140,7 +140,7 @@ class Losses(Execution):
         self._interrupt(worker)
         self._dismiss(worker)
         self.journal.recorder.count("workers_lost")
-        self._send(WorkerLost(number), self._cost.done_s)
+        self._send(WorkerLost(number, for_memory), self._cost.done_s)
 
     def _interrupt(self, worker: Worker) -> None:
         """What a worker was doing is lost; the memory of it is free."""
@@ -177,34 +177,7 @@ class Losses(Execution):
         if here:
             self.lose_worker(min(here)[1])
 
-    # -- memory ------------------------------------------------------------------------------------------------------
-
-    def watch_memory(self) -> None:
-        """From now on, a node whose tasks bring it above the engine's limit loses its worker with all its results."""
-        for machine in self._machines:
-            machine.memory.limit = round(self._traits.terminate * machine.memory.limit)
-            machine.memory.watcher = self._over
-
-    def _over(self, node: int) -> bool:
-        machine = self._machines[node]
-        if not self._busy(machine):  # it would be too much for a new worker too
-            return False
-        if not machine.doomed:
-            machine.doomed = True
-            Timer(self.env, self._terminate, node).arm(0.0)
-        return True
-
-    def _terminate(self, timer: Timer) -> None:
-        node: int = timer.arg
-        machine = self._machines[node]
-        machine.doomed = False
-        if not machine.alive:
-            return
-        self.journal.recorder.count("workers_terminated")
-        self.journal.recorder.span("fault", f"worker out of memory on node {node}", self.env.now, self.env.now)
-        self.lose_node(node)
-        machine.memory.peak = machine.memory.limit  # the next time counts too
-        self.join_node(node)
+    # -- what is left ----------------------------------------------------------------------------------------------------
 
     def missing(self) -> str:
         """What was lost and has not come back, in words; empty when all is there."""

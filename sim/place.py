@@ -16,7 +16,7 @@ from windtunnel.sim.tasks import Node, StageRun, TaskRun, Worker
 from windtunnel.sim.usage import Usage
 
 from windtunnel.cluster import ClusterSpec, NodeSpec
-from windtunnel.model import Block, Event, NodeView
+from windtunnel.model import Block, Event, NodeView, Persist, Persisted
 from windtunnel.workload import Location
 
 WIDE_FETCH = 8  # sources above which the up links of a fetch count as no bottleneck
@@ -61,6 +61,7 @@ class Place:
         self._held: dict[int, int] = {}  # block → workers that still map it
         self._dropped: dict[int, int] = {}  # released blocks that are still mapped, with their bytes
         self._pressed = False
+        self._moves: list[Persist] = []  # state on its way to or from durable storage
         self.usage = Usage(self._machines, stages, self._network, cost.startup_s)
         self._machines[0].memory.take(cost.driver_memory_bytes, "the driver")
 
@@ -136,15 +137,19 @@ class Place:
         run.pending = 1
         for source, count in sorted(from_disk.items()):
             run.pending += 1
-            self._machines[source].disk.read(count, self._fetched, run)
+            self._machines[source].disk.read(count, self._fetched, run, self._places(source, elsewhere))
         if self._cost.merge_bytes and size > self._cost.merge_bytes and self._traits.outputs == "disk":
             self._merge(run, node, round(size * self._cost.compression))
-        wide = len(remote) > WIDE_FETCH
-        for source, count in [(-1, copied)] if wide else sorted(remote.items()):
-            run.pending += 1
-            self._network.transfer(source, node.index, count, self._fetched, run)
+        self._carry(run, remote)
         if run.stage.law.source:
             self._read_source(run)
+
+    def _carry(self, run: TaskRun, remote: dict[int, int]) -> None:
+        """Begin the transfers of bytes from other nodes."""
+        flows = [(-1, sum(remote.values()))] if len(remote) > WIDE_FETCH else sorted(remote.items())
+        for source, count in flows:
+            run.pending += 1
+            self._network.transfer(source, run.worker.node.index, count, self._fetched, run)
 
     def _read_source(self, run: TaskRun) -> None:
         """A source partition that lies on the node's disk or in a remote store."""
@@ -162,13 +167,37 @@ class Place:
     def _late(self, run: TaskRun) -> None:
         Timer(self.env, lambda timer: self._fetched(timer.arg), run).arm(self._location.latency_s)
 
+    def persist(self, action: Persist) -> None:
+        """A node's state goes to the remote store, or comes from there, over the way that remote data takes too.
+
+        Who asks for it back has given up what is still being written.
+        """
+        remote = self._machines[action.node].remote
+        if action.back:
+            for given_up in [m for m in self._moves if m.node == action.node]:
+                self._moves.remove(given_up)
+                remote.leave(given_up)
+        self.journal.recorder.count("bytes_restored" if action.back else "bytes_checkpointed", action.bytes)
+        self._moves.append(action)
+        remote.add(float(action.bytes), 1.0, self._persisted, action)
+
+    def _persisted(self, action: Persist) -> None:
+        self._moves.remove(action)
+        self._send(Persisted(action.key), self._cost.block_s)
+
     def _merge(self, run: TaskRun, node: Node, size: int) -> None:
         """What was fetched does not fit in memory: sorted runs go to disk and come back."""
         self.journal.recorder.count("bytes_merged", size)
         run.pending += 2
         node.disk.write(size, self._fetched, run)
-        node.disk.read(size, self._fetched, run)
+        node.disk.read(size, self._fetched, run, node.disk.runs(size))
         node.disk.used -= size
+
+    def _places(self, node: int, blocks: Sequence[Block]) -> float:
+        """Where the arm of a node's disk must go for these blocks: a place a file, in which they lie side by side."""
+        if not self._machines[node].disk.chunk:
+            return 1
+        return self._cost.pieces * len({b.task for b in blocks if b.on_disk and b.node == node})
 
     def _locate(self, blocks: Sequence[Block], node: Node) -> tuple[dict[int, int], dict[int, int]]:
         """Bytes that come from other nodes, and those that must be read from disk, by node."""

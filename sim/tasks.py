@@ -20,7 +20,7 @@ from windtunnel.sim.hardware.store import ObjectStore
 from windtunnel.sim.laws import Emission, StageLaw, Work, WorkClass, cut
 
 from windtunnel.cluster import NodeSpec
-from windtunnel.model import Launch, Stage
+from windtunnel.model import Feed, Launch, Stage
 
 EMBEDDED = Traits()
 #: a stretch of work: its class, or "shared" where a shared CPU kept account; start, end, seconds of work
@@ -123,20 +123,8 @@ class Worker(Timer):
     """A process on a node; it is its own SimPy event, since it does one thing at a time."""
 
     __slots__ = (
-        "ahead",
-        "alive",
-        "cold",
-        "launch",
-        "mapped",
-        "node",
-        "queue",
-        "ready_s",
-        "run",
-        "stage",
-        "started_s",
-        "up",
-        "weight",
-    )
+        "ahead", "alive", "cold", "joined_s", "launch", "mapped", "node", "queue", "ready_s", "run", "stage", "started_s", "up", "weight",
+    )  # fmt: skip
 
     def __init__(self, env: Environment, callback: Callable[[Any], None], node: Node, stage: int) -> None:
         super().__init__(env, callback)
@@ -152,7 +140,7 @@ class Worker(Timer):
         self.ready_s = 0.0
         self.mapped: tuple[int, ...] = ()  # blocks that its last task read
         self.cold = True  # has not run a task yet
-        self.started_s = 0.0
+        self.started_s = self.joined_s = 0.0
 
 
 class TaskRun:
@@ -171,6 +159,9 @@ class TaskRun:
     at = 0  # blocks emitted, counting skipped ones
     memory = 0
     pending = 0
+    told: tuple[Feed, ...] = ()  # of its inputs, before it began
+    gathered = 0  # bytes fetched before its inputs were complete
+    in_runs = 0  # those of them that were merged in runs
     spill_s = 0.0
     begun_s = -2.0  # when its phase at hand began; before that, or `SHARED`: a shared CPU keeps account of it
     shared_s = 0.0  # there: when it began

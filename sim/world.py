@@ -32,15 +32,19 @@ from windtunnel.model import (
     Event,
     ExecutionModel,
     Fail,
+    Feed,
     Finish,
     Job,
     Launch,
     Note,
+    Persist,
     Release,
     StartWorker,
     StopWorker,
     Tick,
+    Wake,
     Wave,
+    Woken,
     WorkerJoined,
 )
 from windtunnel.record import Recorder
@@ -82,7 +86,7 @@ class SimWorld(Waves):
         self._pool_weight = max((s.weight for s in stages if s.spec.state.kind == "stateless"), default=1.0)
         self.waves = waves and not self.volatile
         self._faults = Faults(self, cluster, seed) if self.volatile else None
-        if traits.terminate:
+        if traits.terminate or traits.kill:
             self.watch_memory()
         for fault in cluster.faults:
             if fault.kind == "node_joins":
@@ -147,6 +151,9 @@ class SimWorld(Waves):
         self._send(Tick(), 0.0)
         timer.arm(self._model.tick_s)
 
+    def _woken(self, timer: Timer) -> None:
+        self._send(Woken(timer.arg), 0.0)
+
     # -- the driver --------------------------------------------------------------------------------------------------
 
     def _send(self, event: Event, service_s: float) -> None:
@@ -210,6 +217,12 @@ class SimWorld(Waves):
             self._wave(action)
         elif isinstance(action, Cancel):
             self.cancel(action)
+        elif isinstance(action, Feed):
+            self.feed(action)
+        elif isinstance(action, Persist):
+            self.persist(action)
+        elif isinstance(action, Wake):
+            Timer(self.env, self._woken, action.key).arm(action.after_s)
         elif isinstance(action, Fail):
             self._failure = action
         elif isinstance(action, Finish):
@@ -248,6 +261,7 @@ class SimWorld(Waves):
     def _joined(self, worker: Worker) -> None:
         """A worker's first event: it is up."""
         if worker.alive:
+            worker.joined_s = self.env._now
             self._is_up(worker)
             self._send(WorkerJoined(worker.arg), 0.0)
 

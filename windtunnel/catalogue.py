@@ -14,7 +14,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from windtunnel.cluster import DeviceSpec, DiskSpec, NodeSpec
+from windtunnel.cluster import HDD_BYTES_PER_S, DeviceSpec, DiskSpec, NodeSpec
 from windtunnel.devices import device_spec, is_emulated
 from windtunnel.errors import closest
 from windtunnel.strict import Place, Table
@@ -140,10 +140,21 @@ def _device(table: Table) -> DeviceSpec:
 
 
 def _disk(table: Table) -> DiskSpec:
-    inner, usual = table.table("disk", ("read", "write", "capacity", "total")), DiskSpec()
+    keys = ("read", "write", "capacity", "total", "kind", "drives", "seek", "chunk")
+    inner, usual = table.table("disk", keys), DiskSpec()
+    kind = inner.choice("kind", ("ssd", "hdd"), "ssd")
+    for key in ("drives", "seek", "chunk"):
+        if key in inner and kind != "hdd":
+            inner.fail(key, 'is of spinning disks; write kind = "hdd"')
+    drives = inner.integer("drives", 1, least=1, most=1000)
+    rates = (drives * HDD_BYTES_PER_S,) * 2 if kind == "hdd" else (usual.read_bytes_per_s, usual.write_bytes_per_s)
     return DiskSpec(
-        read_bytes_per_s=inner.rate("read", usual.read_bytes_per_s),
-        write_bytes_per_s=inner.rate("write", usual.write_bytes_per_s),
+        read_bytes_per_s=inner.rate("read", rates[0]),
+        write_bytes_per_s=inner.rate("write", rates[1]),
         capacity_bytes=inner.bytes("capacity", usual.capacity_bytes),
         total_bytes_per_s=inner.rate("total", usual.total_bytes_per_s),
+        kind=kind,
+        drives=drives,
+        seek_s=inner.seconds("seek", usual.seek_s),
+        chunk_bytes=max(inner.bytes("chunk", usual.chunk_bytes), 1),
     )

@@ -29,14 +29,30 @@ class DeviceSpec:
     speed: float = 1.0
 
 
+#: HGST Ultrastar 7K4000 (7,200 rpm) specification: average seek 8.2 ms, average latency 4.17 ms (half a turn)
+HDD_SEEK_S = 8.2e-3 + 4.17e-3
+#: its sustained transfer rate on the outer tracks, the most
+HDD_BYTES_PER_S = 171e6
+#: Hadoop's readahead (dfs.datanode.readahead.bytes, mapreduce.ifile.readahead.bytes) and Linux' writeback (MIN_WRITEBACK_PAGES)
+HDD_CHUNK_BYTES = 4 * 2**20
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DiskSpec:
-    """Local disk: bandwidth apart for read and write, bytes of capacity. ``total_bytes_per_s``: both together (0: no such limit)."""
+    """Local disks: bandwidth apart for read and write, bytes of capacity. ``total_bytes_per_s``: both together (0: no such limit).
+
+    ``kind`` hdd: ``drives`` spindles that share them, on one of which each stream lies; a place on it is reached in ``seek_s``, and
+    streams that share a drive take turns of ``chunk_bytes``.
+    """
 
     read_bytes_per_s: float = 500e6
     write_bytes_per_s: float = 400e6
     capacity_bytes: int = 300 * 10**9
     total_bytes_per_s: float = 0.0
+    kind: Literal["ssd", "hdd"] = "ssd"
+    drives: int = 1
+    seek_s: float = HDD_SEEK_S
+    chunk_bytes: int = HDD_CHUNK_BYTES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,12 +21,12 @@ ASKED = "WINDTUNNEL_CORE"
 #: what every simulated task or request passes through, and all classes that derive from it, by room
 MODULES = {
     "engines/models": (
-        "arrivals", "bulk", "dask", "flink", "graph", "latencies", "ledger", "lineage", "mapreduce", "ray", "routing", "serving", "slots",
-        "spark", "speculation", "streaming", "streams",
+        "arrivals", "bulk", "checkpoints", "dask", "flink", "graph", "latencies", "ledger", "lineage", "mapreduce", "ray", "routing",
+        "serving", "slots", "slowstart", "spark", "speculation", "streaming", "streams",
     ),
     "sim": (
-        "agenda", "draws", "execution", "faults", "journal", "laws", "losses", "meter", "place", "rounds", "samples", "steady", "tasks",
-        "usage", "wave", "world",
+        "agenda", "draws", "execution", "faults", "gathering", "journal", "laws", "losses", "meter", "place", "pressure", "rounds",
+        "samples", "steady", "tasks", "usage", "wave", "world",
     ),
     "sim/hardware": ("cpu", "disk", "gpu", "memory", "network", "pages", "serialization", "store"),
     "sim/serving": (

@@ -159,9 +159,10 @@ class WorkerJoined:
 
 @dataclass(slots=True)
 class WorkerLost:
-    """A worker died; its launched tasks are gone. What it had emitted is still there."""
+    """A worker died; its launched tasks are gone. What it had emitted is still there. ``for_memory``: it was killed to free memory."""
 
     worker: int
+    for_memory: bool = False
 
 
 @dataclass(slots=True)
@@ -203,6 +204,20 @@ class Tick:
 
 
 @dataclass(slots=True)
+class Woken:
+    """The time of a `Wake` has come."""
+
+    key: int
+
+
+@dataclass(slots=True)
+class Persisted:
+    """A `Persist` is done."""
+
+    key: int
+
+
+@dataclass(slots=True)
 class WaveDone:
     """All tasks of a `Wave` ended.
 
@@ -226,7 +241,7 @@ class WaveRefused:
 
 Event = (
     BlockReady | TaskDone | TaskFailed | WorkerJoined | WorkerLost | NodeLost | NodeJoined | DeviceLost | MemoryPressure | Tick
-    | WaveDone | WaveRefused
+    | Woken | Persisted | WaveDone | WaveRefused
 )  # fmt: skip
 
 # -- actions ----------------------------------------------------------------------------------------------------------
@@ -254,7 +269,8 @@ class Launch:
 
     ``blocks``: ids of its inputs (forward or partition mode; for a join, left blocks then right: ``split`` = number of left
     blocks). ``sides``: ids of each broadcast input, in the order of the stage's inputs. ``skip_blocks``: leave out the first
-    n output blocks (they arrived already). ``again``: it makes anew what was made before and lost.
+    n output blocks (they arrived already). ``again``: it makes anew what was made before and lost. ``gathers``: its inputs come with
+    `Feed`, and it computes nothing before the last of them.
     """
 
     task: int
@@ -267,6 +283,7 @@ class Launch:
     sides: tuple[tuple[int, ...], ...] = ()
     skip_blocks: int = 0
     again: bool = False
+    gathers: bool = False
 
 
 @dataclass(slots=True)
@@ -278,6 +295,41 @@ class Cancel:
 
     task: int
     worker: int
+
+
+@dataclass(slots=True)
+class Feed:
+    """A task that ``gathers`` shall fetch ``blocks`` too. ``last``: these are all of its inputs, in order, and it may compute.
+
+    Only for models that start tasks before their inputs are complete; the embedded world does not know it.
+    """
+
+    task: int
+    worker: int
+    blocks: tuple[int, ...]
+    split: int = 0
+    last: bool = False
+
+
+@dataclass(slots=True)
+class Wake:
+    """Send a `Woken` after so many seconds. Only for models that wait on purpose; the embedded world does not know it."""
+
+    key: int
+    after_s: float
+
+
+@dataclass(slots=True)
+class Persist:
+    """Move ``bytes`` of state from a node to durable storage outside the cluster, or ``back``, while tasks go on.
+
+    The next event about it is `Persisted` with its ``key``. Only for models that take checkpoints; the embedded world does not know it.
+    """
+
+    key: int
+    node: int
+    bytes: int
+    back: bool = False
 
 
 @dataclass(slots=True)
@@ -328,7 +380,7 @@ class Finish:
     blocks: tuple[int, ...]
 
 
-Action = StartWorker | StopWorker | Launch | Cancel | Wave | Release | Note | Fail | Finish
+Action = StartWorker | StopWorker | Launch | Feed | Cancel | Wake | Persist | Wave | Release | Note | Fail | Finish
 
 
 class ExecutionModel(Protocol):

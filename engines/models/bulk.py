@@ -13,6 +13,7 @@ from collections import deque
 from windtunnel.engines.api import Option
 from windtunnel.engines.models.entry import ModelEntry
 from windtunnel.engines.models.ledger import MAX_ATTEMPTS, Again, Ledger, Task
+from windtunnel.engines.models.switches import LOCALITY, NOT_RECOMPUTED, RECOMPUTE
 
 from windtunnel.model import (
     Action,
@@ -39,12 +40,15 @@ from windtunnel.model import (
 
 
 class Bulk:
-    """The model; no options of its own beyond ``prefetch``: one task queued behind the running one hides the round trip."""
+    """The model. ``prefetch``: one task queued behind the running one hides the round trip. ``locality``: tasks would rather run on the
+    node of their first input. ``recompute``: lost blocks are made again; else their loss is the end."""
 
     tick_s = 0.0
 
-    def __init__(self, *, prefetch: bool = True) -> None:
+    def __init__(self, *, prefetch: bool = True, locality: bool = True, recompute: bool = True) -> None:
         self._prefetch = prefetch
+        self._locality = locality
+        self._recompute = recompute
 
     def start(self, job: Job, view: View) -> list[Action]:
         """Start the pool and the stages without inputs."""
@@ -240,6 +244,8 @@ class Bulk:
     def _node_lost(self, event: NodeLost) -> list[Action]:
         """Tasks of the node run elsewhere, its blocks are made again by the stages they come from, and their readers wait."""
         orphans, redos, actions = self._ledger.node_lost(event)
+        if redos and not self._recompute:
+            return [self._ledger.give_up(redos[0], NOT_RECOMPUTED)]
         for task in orphans:
             if task.attempt >= MAX_ATTEMPTS:
                 return [self._ledger.give_up(task, f"its worker died {MAX_ATTEMPTS} times")]
@@ -282,6 +288,10 @@ class Bulk:
                 actions += self._fill()
         return actions
 
+    def _beside(self, task: Task) -> tuple[int, ...]:
+        """Blocks on the node of whose first one a task would rather run."""
+        return task.blocks
+
     def _fill(self) -> list[Action]:
         """Stages in order; queue one ahead only while plenty of tasks wait (the end stays balanced)."""
         ledger = self._ledger
@@ -292,7 +302,7 @@ class Bulk:
                 continue
             while pending:
                 ahead = len(pending) > plenty
-                worker = ledger.worker_for(index, ahead, pending[0].blocks)
+                worker = ledger.worker_for(index, ahead, self._beside(pending[0]) if self._locality else ())
                 if worker is None:
                     break
                 actions.append(ledger.launch(pending.popleft(), worker, self._sides.get(index, ())))
@@ -302,6 +312,10 @@ class Bulk:
 ENTRY = ModelEntry(
     name="bulk",
     build=Bulk,
-    options=(Option(name="prefetch", default=True, doc="queue one task behind a worker's running one", choices=(True, False)),),
+    options=(
+        Option(name="prefetch", default=True, doc="queue one task behind a worker's running one", choices=(True, False)),
+        LOCALITY,
+        RECOMPUTE,
+    ),
     features={"barrier": "a stage begins when its inputs are complete; all its output is materialised"},
 )

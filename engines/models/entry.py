@@ -18,6 +18,11 @@ def as_compiled(job: Job, chosen: Mapping[str, Any], cluster: ClusterSpec) -> Jo
     return job
 
 
+def no_groups(chosen: Mapping[str, Any], cluster: ClusterSpec) -> dict[str, int]:
+    """Any neighbours may share a stage."""
+    return {}
+
+
 def no_costs(chosen: Mapping[str, Any]) -> dict[str, Any]:
     """No constant follows from the options."""
     return {}
@@ -29,6 +34,7 @@ class ModelEntry:
 
     ``world`` gives settings of the simulated world the name and default that this engine's users know. ``plan`` rewrites the
     physical job as the engine's own planner would: ``plan(job, options, cluster)``; ``plan_options`` are for it alone.
+    ``groups(options, cluster)`` numbers operators that may share a stage only with others of their number.
     ``costs`` gives constants that follow from the options; ``variants`` are those of whole ways to run, by name, for the docs.
     """
 
@@ -40,6 +46,7 @@ class ModelEntry:
     world: Mapping[str, Option] = field(default_factory=dict)
     plan_options: tuple[Option, ...] = ()
     plan: Callable[[Job, Mapping[str, Any], ClusterSpec], Job] = as_compiled
+    groups: Callable[[Mapping[str, Any], ClusterSpec], dict[str, int]] = no_groups
     costs: Callable[[Mapping[str, Any]], dict[str, Any]] = no_costs
     variants: Mapping[str, tuple[Constant, ...]] = field(default_factory=dict)
 

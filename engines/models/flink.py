@@ -7,7 +7,11 @@ What the model knows, with its source (Flink 2.0 docs: "Network memory tuning", 
 * Between two operators lie 2 exclusive buffers a channel and 8 floating ones a gate, of 32 KiB; a record that does not fit keeps
   its sender waiting (credit-based flow control). So a receiver has at most one record larger than that waiting.
 * Python operators exchange bundles with a Python process (``python.fn-execution.bundle.size`` 100,000 rows, Arrow batches 10,000).
-* After a failure the job starts again from the last checkpoint.
+* Neighbours joined by a forward edge are chained into one subtask (``pipeline.operator-chaining.enabled`` true; Python operators too,
+  ``python.operator-chaining.enabled`` true), if their parallelism is equal and they share a slot (StreamingJobGraphGenerator.isChainable):
+  operators that ask for different resources are in slot sharing groups of their own. One with a state to load begins a chain here.
+* Checkpoints and what a failure costs: `windtunnel.engines.models.checkpoints`. Without them nothing is restarted
+  (``restart-strategy.type`` is ``disable`` then); the pause before a restart (exponential delay from 1 s) is left out.
 """
 
 from __future__ import annotations
@@ -17,14 +21,16 @@ from dataclasses import replace
 from typing import Any
 
 from windtunnel.engines.api import Option
+from windtunnel.engines.models.checkpoints import Checkpoints
 from windtunnel.engines.models.entry import ModelEntry
 from windtunnel.engines.models.streaming import Streaming
 from windtunnel.engines.models.traits import Constant, Traits
 
 from windtunnel.cluster import ClusterSpec
 from windtunnel.errors import InputError, nearest
-from windtunnel.model import Action, Event, Job, NodeLost, Stage, TaskDone, Tick, View, WorkerLost
+from windtunnel.model import Action, Event, Fail, Job, NodeLost, Persisted, Stage, TaskDone, Tick, View, WorkerLost
 from windtunnel.plan import Concurrency, Resources, State
+from windtunnel.units import parse_bytes
 
 BUFFER_BYTES = 32 * 1024
 EXCLUSIVE, FLOATING = 2, 8
@@ -52,23 +58,37 @@ class Flink(Streaming):
 
     actors_yield = False
 
-    def __init__(self, *, checkpoint_s: float | None = None) -> None:
-        super().__init__(queued_blocks=1 << 60, queued_fraction=1.0, autoscale=False, ahead=False)
-        self.tick_s = checkpoint_s or 0.0
-        self._ended: list[int] = []  # tasks that ended after the last checkpoint
+    def __init__(
+        self,
+        *,
+        checkpoint_s: float | None = None,
+        min_pause_s: float = 0.0,
+        state_bytes: int | str = 0,
+        restart: bool | None = None,
+        backpressure: bool = True,
+    ) -> None:
+        super().__init__(queued_blocks=1 << 60, queued_fraction=1.0, autoscale=False, ahead=False, backpressure=backpressure)
+        self._checkpoints = Checkpoints(checkpoint_s or 0.0, min_pause_s, parse_bytes(state_bytes))
+        self.tick_s = self._checkpoints.tick_s
+        self._restarts = bool(checkpoint_s) if restart is None else restart
 
     def start(self, job: Job, view: View) -> list[Action]:
         """Deploy all subtasks."""
         self._consumers = [sum(_parallelism(job.stages[r]) for r in job.consumers(s.index)) for s in job.stages]
         self._channels = [c * _parallelism(s) for c, s in zip(self._consumers, job.stages, strict=True)]
+        self._nodes: tuple[int, ...] = ()
         return super().start(job, view)
 
     def on_event(self, event: Event, view: View) -> list[Action]:
         """As any streaming engine; a checkpoint now and then."""
+        checkpoints = self._checkpoints
+        self._nodes = tuple([n.node for n in view.nodes])
         if isinstance(event, Tick):
-            self._ended.clear()
+            return checkpoints.tick(self._nodes) + super().on_event(event, view)
+        if isinstance(event, Persisted):
+            checkpoints.persisted(event.key)
         elif isinstance(event, TaskDone) and self._ledger.lineage is not None and not self._ledger.tasks[event.task].again:
-            self._ended.append(event.task)
+            checkpoints.after.append(event.task)
         return super().on_event(event, view)
 
     def _node_lost(self, event: NodeLost) -> list[Action]:
@@ -79,21 +99,25 @@ class Flink(Streaming):
 
     def _restart(self) -> list[Action]:
         """All subtasks go back to the last checkpoint: what they did since is done again, and counts once."""
+        if not self._restarts:
+            return [Fail("a subtask was lost, and without checkpoints Flink does not restart a job (restart-strategy.type)")]
         if self._ledger.lineage is not None:
-            for task in self._ledger.lineage.repeat(self._ended):
+            for task in self._ledger.lineage.repeat(self._checkpoints.since()):
                 self._hand_out(task)
-            self._ended.clear()
-        return []
+        return self._checkpoints.restore(self._nodes)
+
+    def _launch(self, actions: list[Action]) -> None:
+        if not self._checkpoints.restoring:
+            super()._launch(actions)
 
     def _admits(self, index: int) -> bool:
-        """Whether the buffers behind a subtask have room for what it is about to make."""
-        if not self._pushes[index]:
-            return True
-        waiting = self._queued[index] + self._running[index]
-        if waiting < 2 * self._consumers[index]:  # one in work and one waiting at each receiver
+        """Whether the buffers behind a subtask have room. It computes a record before it waits for them: what runs needs none yet."""
+        if (
+            not self._pushes[index] or self._queued[index] < 2 * self._consumers[index]
+        ):  # one in work and one waiting at each receiver
             return True
         buffers = (EXCLUSIVE * self._channels[index] + FLOATING * self._consumers[index]) * BUFFER_BYTES
-        made = self._emitted_blocks[index]
+        made, waiting = self._emitted_blocks[index], self._queued[index] + self._running[index]
         return made > 0 and (waiting + 1) * self._emitted_bytes[index] / made <= buffers
 
 
@@ -113,6 +137,12 @@ def plan(job: Job, chosen: Mapping[str, Any], cluster: ClusterSpec) -> Job:
     return replace(job, stages=tuple(_deployed(s, wanted, usual[s.resources.gpus > 0]) for s in job.stages))
 
 
+def chains(chosen: Mapping[str, Any], cluster: ClusterSpec) -> dict[str, int]:
+    """Operators by parallelism, as far as it was given: only equal ones are chained."""
+    wanted = chosen["parallelism"]
+    return {name: int(n) for name, n in wanted.items() if int(n) != cluster.cpus} if isinstance(wanted, dict) else {}
+
+
 def _deployed(stage: Stage, wanted: Any, usual: int) -> Stage:
     count = max((wanted.get(o, 0) for o in stage.operators), default=0) if isinstance(wanted, dict) else int(wanted or 0)
     if not count:
@@ -126,20 +156,46 @@ ENTRY = ModelEntry(
     name="flink",
     build=Flink,
     plan=plan,
+    groups=chains,
     traits=TRAITS,
     world={
         "worker_memory_bytes": Option(
             name="task_memory", default=None, doc="memory of a subtask's Python process; default 150 MB"
         ),
         "fuse": Option(
-            name="chaining", default=False, doc="chain neighbouring operators into one subtask", choices=(True, False)
+            name="chaining",
+            default=True,
+            doc="chain neighbouring operators of equal parallelism and resources into one subtask (pipeline.operator-chaining.enabled)",
+            choices=(True, False),
         ),
     },
     options=(
         Option(
             name="checkpoint_s",
             default=None,
-            doc="seconds between checkpoints; default none, as Flink's: after a failure everything is done again",
+            doc="seconds between checkpoints (execution.checkpointing.interval); default none, as Flink's",
+        ),
+        Option(
+            name="min_pause_s",
+            default=0.0,
+            doc="least seconds from one checkpoint's end to the next (execution.checkpointing.min-pause)",
+        ),
+        Option(
+            name="state_bytes",
+            default=0,
+            doc="state that a checkpoint writes to the remote store and a restart reads, of all subtasks, in equal parts a node",
+        ),
+        Option(
+            name="restart",
+            default=None,
+            choices=(None, True, False),
+            doc="whether a job starts again after a loss (restart-strategy.type); default only with checkpoints, as Flink does",
+        ),
+        Option(
+            name="backpressure",
+            default=True,
+            choices=(True, False),
+            doc="whether network buffers are finite: full ones keep the sender waiting (credit-based flow control)",
         ),
     ),
     plan_options=(

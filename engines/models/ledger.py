@@ -242,27 +242,34 @@ class Ledger(Slots):
                 self.order.pop(block_id, None)
         return [Release(tuple(free))] if free else []
 
-    def partition_tasks(self, stage: Stage, outputs: Sequence[Iterable[int]]) -> tuple[list[Task], list[int]]:
-        """A task for each partition that every input has a block for, and the blocks that no task reads."""
+    def partition_inputs(
+        self, outputs: Sequence[Iterable[int]], unread: list[int] | None = None
+    ) -> dict[int, tuple[tuple[int, ...], int]]:
+        """Blocks by partition that every input has one for, and how many are of the first input; ``unread`` gets the others."""
         shares: list[dict[int, list[int]]] = []
         for blocks in outputs:
             share: dict[int, list[int]] = {}
             for block_id in self.in_order(blocks):
                 share.setdefault(self.blocks[block_id].partition, []).append(block_id)
             shares.append(share)
-        tasks: list[Task] = []
-        unread: list[int] = []
-        for p in range(stage.partitions or 0):
+        inputs: dict[int, tuple[tuple[int, ...], int]] = {}
+        for p in sorted(set().union(*shares)):
             parts = [share.get(p, []) for share in shares]
             ids = tuple(b for part in parts for b in part)
             if all(parts):
-                tasks.append(self.new_task(stage.index, p, (p,), ids, len(parts[0])))
-            else:
+                inputs[p] = ids, len(parts[0])
+            elif unread is not None:
                 unread += ids
-        return tasks, unread
+        return inputs
 
-    def lost(self, worker_id: int) -> tuple[list[Task], list[Action]]:
-        """A worker died: its tasks to launch again, and the action that replaces it."""
+    def partition_tasks(self, stage: Stage, outputs: Sequence[Iterable[int]]) -> tuple[list[Task], list[int]]:
+        """A task for each partition that every input has a block for, and the blocks that no task reads."""
+        unread: list[int] = []
+        inputs = self.partition_inputs(outputs, unread)
+        return [self.new_task(stage.index, p, (p,), ids, split) for p, (ids, split) in inputs.items()], unread
+
+    def lost(self, worker_id: int, counts: bool = True) -> tuple[list[Task], list[Action]]:
+        """A worker died: its tasks to launch again, and the action that replaces it. ``counts``: as an attempt of what it ran."""
         worker = self.workers.pop(worker_id, None)
         if worker is None:
             return [], []
@@ -272,7 +279,7 @@ class Ledger(Slots):
         self.running -= len(orphans)
         for position, task in enumerate(orphans):
             task.worker = -1
-            if position == 0:  # only the first was running
+            if position == 0 and counts:  # only the first was running
                 self._died(task)
         if worker.stage >= 0:
             self._short[worker.stage] += 1
@@ -287,7 +294,7 @@ class Ledger(Slots):
 
     def orphans(self, event: WorkerLost) -> tuple[list[Task], list[Action]]:
         """What a worker's death leaves: tasks to launch again, the last one first, and its replacement; or the job's end."""
-        tasks, actions = self.lost(event.worker)
+        tasks, actions = self.lost(event.worker, not event.for_memory)
         for task in tasks:
             if task.attempt >= MAX_ATTEMPTS:
                 return [], [self.give_up(task, f"its worker died {MAX_ATTEMPTS} times")]

@@ -16,6 +16,11 @@ What the model knows, with its source (Ray 2.44 unless said otherwise; "the pape
   (``max_tasks_in_flight_per_actor`` = 2 × max concurrency) and of them those first whose input is on their node
   (``actor_locality_enabled``; the world fetches one ahead); a pool grows by one actor a decision while all are busy.
 * A task that needs a device runs in a fresh worker process: ``max_calls`` is 1 for tasks with GPUs (docs of ``ray.remote``).
+* A memory monitor looks every 250 ms and, above ``memory_usage_threshold`` (0.95) of a node's memory, kills the worker whose lease was
+  granted last: an actor's with its start, a task's with its own (time-based policy, the default since Ray 2.56; docs, "Out-of-memory
+  prevention"; ``RAY_worker_killing_policy_by_group`` chose the latest task of the caller with most, which is the same where one
+  driver calls all). The task is retried without limit, after 1 s, 2 s, 4 s … 60 s at most (``task_oom_retry_delay_base_ms``), and
+  actors of a pool are restarted (``max_restarts`` = -1). Where nothing but the task that is too large runs, a run says out of memory.
 * Blocks lost with a node are computed again from their lineage (``max_retries`` = 3 of a task, and its inputs recursively).
 
 Fusion of neighbouring operators is left to ``fuse``, off by default: operators declared apart stay apart.
@@ -30,16 +35,20 @@ from windtunnel.engines.api import Option
 from windtunnel.engines.models.entry import ModelEntry
 from windtunnel.engines.models.ledger import Task
 from windtunnel.engines.models.streaming import Streaming
+from windtunnel.engines.models.switches import DOWNSTREAM_FIRST, PAGE_CACHE, RECOMPUTE
 from windtunnel.engines.models.traits import Constant, Traits
 from windtunnel.engines.models.views import Offered
 
-from windtunnel.model import Action, Block, Job, Stage, View
+from windtunnel.model import Action, Block, Event, Job, Stage, View, Wake, Woken, WorkerLost
 from windtunnel.units import parse_bytes
+
+RETRY_S, LONGEST_RETRY_S = 1.0, 60.0  # task_oom_retry_delay_base_ms, and the cap of the docs
 
 TRAITS = Traits(
     generator=True,
     prefetch=True,
     page_cache=True,
+    kill=0.95,
     constants=(
         Constant(name="launch_s", value=0.8e-3, source="executor: sending a task, from the plateau of ray_data in scalability",
                  fitted="scalability: ray_data at 32 nodes"),
@@ -83,10 +92,15 @@ class Ray(Streaming):
         executor: str = "data",
         tasks_in_flight: int = 2,
         locality: bool = True,
+        downstream_first: bool = True,
+        recompute: bool = True,
     ) -> None:
-        self.local = self.chooses = locality
+        self.chooses = locality
         held_back = backpressure and not materialize and executor == "data"
-        super().__init__(backpressure=held_back, autoscale=autoscale, ahead=False)
+        super().__init__(
+            backpressure=held_back, autoscale=autoscale, ahead=False, locality=locality, downstream_first=downstream_first,
+            recompute=recompute,
+        )  # fmt: skip
         self._in_flight = tasks_in_flight
         self._fraction = budget_fraction
         self._reservation = op_reservation
@@ -100,6 +114,8 @@ class Ray(Streaming):
     def start(self, job: Job, view: View) -> list[Action]:
         """As `Streaming`, within the offered CPUs and devices."""
         count = len(job.stages)
+        self._resting: dict[int, Task] = {}  # killed for memory, by number
+        self._kills: dict[int, int] = {}  # how often before
         self._held = [0] * count  # bytes that a stage's blocks take until their readers are done
         self._ended = [0] * count  # tasks
         self._kept: list[list[Action]] = [[] for _ in range(count)]  # releases of materialised inputs, by their reader
@@ -111,6 +127,33 @@ class Ray(Streaming):
     def _sides_complete(self, index: int) -> bool:
         inputs_done = not self._materialize or all(self._complete[i.stage] for i in self._job.stages[index].inputs)
         return inputs_done and super()._sides_complete(index)
+
+    # -- memory ------------------------------------------------------------------------------------------------------
+
+    def on_event(self, event: Event, view: View) -> list[Action]:
+        """As `Streaming`; tasks that were killed for memory come back after a while."""
+        if type(event) is Woken and event.key in self._resting:
+            task = self._resting.pop(event.key)
+            self._waiting[task.stage] -= 1
+            self._hand_out(task)
+        return super().on_event(event, view)
+
+    def _worker_lost(self, event: WorkerLost) -> list[Action]:
+        if not event.for_memory:
+            return super()._worker_lost(event)
+        worker = self._ledger.workers.get(event.worker)
+        killed = worker.tasks[0] if worker is not None and worker.tasks else -1
+        orphans, actions = self._ledger.orphans(event)
+        for task in orphans:
+            self._running[task.stage] -= 1
+            if task.id != killed:
+                self._hand_out(task)
+                continue
+            times = self._kills[killed] = self._kills.get(killed, -1) + 1
+            self._resting[killed] = task
+            self._waiting[task.stage] += 1  # its stage is not complete
+            actions.append(Wake(killed, min(RETRY_S * 2.0**times, LONGEST_RETRY_S)))
+        return actions
 
     # -- actors ------------------------------------------------------------------------------------------------------
 
@@ -221,6 +264,16 @@ ENTRY = ModelEntry(
     world={
         "store_bytes": Option(name="object_store", default=None, doc="object store of all nodes; default 30 % of their memory"),
         "block_bytes": Option(name="block", default="128MiB", doc="target block size: a task's output is cut into blocks of about it"),
+        "kill": Option(
+            name="memory_usage_threshold", default=0.95, doc="share of a node's memory above which workers are killed; 0: never"
+        ),
+        "page_cache": PAGE_CACHE,
+        "prefetch": Option(
+            name="prefetch", default=True, choices=(True, False), doc="fetch the inputs of a queued task while its actor is busy"
+        ),
+        "generator": Option(
+            name="generator", default=True, choices=(True, False), doc="a task's output leaves it block by block (streaming generators)"
+        ),
         "fuse": Option(name="fuse", default=False, doc="fuse operators with equal resources", choices=(True, False)),
     },
     options=(
@@ -249,6 +302,8 @@ ENTRY = ModelEntry(
             doc="tasks that an actor has in flight, 2 x its max_concurrency: it takes those first whose input is on its node",
         ),
         Option(name="locality", default=True, doc="whether tasks go to the nodes of their inputs", choices=(True, False)),
+        DOWNSTREAM_FIRST,
+        RECOMPUTE,
         Option(name="concurrency", default=None, doc="most tasks of an operator that run at once, by operator: { load = 4 }"),
     ),
     features={

@@ -77,7 +77,10 @@ class Slots:
             return max(slots, int(hosts))
 
         self._pool_per_node = count
-        return [self._start(node.node, -1) for node in view.nodes for _ in range(count(node))]
+        # In turns: what there is little of is spread over the nodes, as engines do (Ray Data's SPREAD, Spark's shuffled offers).
+        nodes = view.nodes
+        places = sorted((turn, position) for position, node in enumerate(nodes) for turn in range(count(node)))
+        return [self._start(nodes[position].node, -1) for _, position in places]
 
     def start_actor(self, stage: int) -> Action | None:
         """An actor on the node with room that has the fewest of its kind; it holds its resources while it lives."""
@@ -260,6 +263,13 @@ class Slots:
         if self._idle_for[like] and (idle := self._first_idle(like)) is not None:
             return idle
         return self._first_behind(like) if ahead else None
+
+    def worker_on(self, stage: int, node: int) -> Worker | None:
+        """An idle pool worker of a node that can take a task of ``stage`` now."""
+        if self._idle_on is None:
+            return self._first_idle(self._like[stage])
+        there = self._idle_on.get(node)
+        return self._first(there, 0) if there and self._fits(stage, node) else None
 
     def elsewhere(self, stage: int, node: int) -> Worker | None:
         """An idle pool worker on another node that can take a task of ``stage`` now."""

@@ -15,6 +15,9 @@ What the model knows, with its source (Spark 4.0 docs, configuration.html and rd
 * Rows of Python operators are pickled to a Python worker and back; while a partition is written, the worker holds its rows and
   their pickle, and the JVM the bytes (``_reserialize`` in RDD.repartition batches rows by ten; pyspark/rdd.py).
 * Adaptive execution joins small shuffle partitions up to 64 MiB (``spark.sql.adaptive.advisoryPartitionSizeInBytes``).
+* A reducer would rather run on a node that holds a fifth of its input or more, if map and reduce tasks are fewer than 1,000
+  (``spark.shuffle.reduceLocality.enabled``; DAGScheduler's REDUCER_PREF_LOCS_FRACTION, SHUFFLE_PREF_MAP_THRESHOLD); it does not wait
+  for it (``spark.locality.wait`` is left out).
 * With ``speculation``, slow tasks get a copy on another node (`windtunnel.engines.models.speculation`).
 * A task is tried ``max_failures`` (4) times; shuffle files that are lost with a node are made again by their stage (stage retry).
 """
@@ -30,6 +33,7 @@ from windtunnel.engines.models.bulk import Bulk
 from windtunnel.engines.models.entry import ModelEntry
 from windtunnel.engines.models.ledger import Task
 from windtunnel.engines.models.speculation import TICK_S, Speculation
+from windtunnel.engines.models.switches import LOCALITY, OVERLAP, PAGE_CACHE, RECOMPUTE
 from windtunnel.engines.models.traits import Constant, Traits
 from windtunnel.engines.models.views import Executors
 from windtunnel.engines.physical import Partitioner, program
@@ -52,6 +56,9 @@ from windtunnel.units import parse_bytes
 
 MEMORY_FRACTION = 0.6
 ADVISORY_BYTES = 64 * 2**20
+#: DAGScheduler's REDUCER_PREF_LOCS_FRACTION, and SHUFFLE_PREF_MAP_THRESHOLD and _REDUCE_THRESHOLD
+LEAST_SHARE = 0.2
+MOST_TASKS = 1000
 
 TRAITS = Traits(
     outputs="disk",
@@ -88,17 +95,42 @@ class Spark(Bulk):
         speculation: bool = False,
         speculation_quantile: float = 0.9,
         speculation_multiplier: float = 3.0,
+        locality: bool = True,
+        recompute: bool = True,
     ) -> None:
-        super().__init__(prefetch=False)
+        super().__init__(prefetch=False, locality=locality, recompute=recompute)
         self._speculation = Speculation(speculation_quantile, speculation_multiplier) if speculation else None
         self.tick_s = TICK_S if speculation else 0.0
         memory = None if executor_memory is None else parse_bytes(executor_memory)
         self._executors = (executors, executor_cores, memory, executor_gpus)
         self._adaptive = adaptive
+        self._placed: tuple[int, tuple[int, ...]] = (-1, ())  # the task that was asked for last, and beside what it would run
 
     def start(self, job: Job, view: View) -> list[Action]:
         """As `Bulk`, on the executors."""
         return super().start(job, Executors(view, *self._executors))
+
+    # -- locality ------------------------------------------------------------------------------------------------------
+
+    def _beside(self, task: Task) -> tuple[int, ...]:
+        """A block on the node that holds most of a reducer's input, if that is enough of it."""
+        if all(i.mode != "partition" for i in self._job.stages[task.stage].inputs):
+            return task.blocks
+        if task.id != self._placed[0]:
+            self._placed = task.id, self._most(task)
+        return self._placed[1]
+
+    def _most(self, task: Task) -> tuple[int, ...]:
+        stage, blocks = self._job.stages[task.stage], self._ledger.blocks
+        if max([stage.partitions or 0, *(self._tasks[i.stage] for i in stage.inputs)]) >= MOST_TASKS:
+            return ()
+        by_node: dict[int, int] = {}
+        for block in task.blocks:
+            by_node[blocks[block].node] = by_node.get(blocks[block].node, 0) + blocks[block].bytes
+        best = max(by_node, key=lambda node: (by_node[node], -node), default=-1)
+        if best < 0 or by_node[best] < LEAST_SHARE * sum(by_node.values()):
+            return ()
+        return (next(b for b in task.blocks if blocks[b].node == best),)
 
     # -- speculation -------------------------------------------------------------------------------------------------
 
@@ -229,6 +261,8 @@ ENTRY = ModelEntry(
         "partitions": Option(name="shuffle_partitions", default=None, doc="tasks after a shuffle; default as many as before it"),
         "compression": Option(name="compression", default=1.0, doc="size of shuffle files over the size of their rows (lz4)"),
         "replication": Option(name="replication", default=1, doc="copies of the job's output in a distributed file system"),
+        "page_cache": PAGE_CACHE,
+        "overlap": OVERLAP,
         "concatenate": Option(
             name="bypass_merge_threshold",
             default=200,
@@ -252,6 +286,8 @@ ENTRY = ModelEntry(
         Option(name="speculation", default=False, doc="copy slow tasks of a stage on other nodes", choices=(True, False)),
         Option(name="speculation_quantile", default=0.9, doc="share of a stage's tasks that must be done before"),
         Option(name="speculation_multiplier", default=3.0, doc="slow is longer than so many times their median"),
+        LOCALITY,
+        RECOMPUTE,
     ),
     features={
         "barrier": "a stage begins when its parents are complete",

@@ -25,6 +25,7 @@ from windtunnel.engines.api import Option
 from windtunnel.engines.models.entry import ModelEntry
 from windtunnel.engines.models.graph import collected, forward_readers, pushes_back
 from windtunnel.engines.models.ledger import MAX_ATTEMPTS, Again, Ledger, Task
+from windtunnel.engines.models.switches import AHEAD, DOWNSTREAM_FIRST, LOCALITY, NOT_RECOMPUTED, RECOMPUTE, YIELDING
 
 from windtunnel.model import (
     Action,
@@ -55,11 +56,11 @@ class Streaming:
     """The model. ``queued_blocks`` (None: the output of `QUEUED_TASKS` tasks a CPU, `LEAST_QUEUED` at least) and ``queued_fraction``
     (of the object store, shared by all edges): bounds of queued output.
 
-    ``backpressure`` False and ``autoscale`` False switch the mechanisms off, ``fixed`` True the sharing of CPUs (ablations).
+    ``backpressure``, ``autoscale``, ``locality``, ``yielding``, ``downstream_first`` and ``recompute`` False switch the mechanisms off,
+    ``fixed`` True the sharing of CPUs (ablations).
     """
 
     tick_s = 0.0
-    local = True  # whether a task goes to the node of its input, if it can
     chooses = False  # whether an actor may be given another task than the first
     actors_yield = True  # their CPUs, while they wait for a task
 
@@ -72,7 +73,15 @@ class Streaming:
         autoscale: bool = True,
         ahead: bool = True,
         fixed: bool = False,
+        locality: bool = True,
+        yielding: bool = True,
+        downstream_first: bool = True,
+        recompute: bool = True,
     ) -> None:
+        self.local = locality
+        self._yielding = yielding and self.actors_yield
+        self._downstream_first = downstream_first
+        self._recompute = recompute
         self._most_queued = queued_blocks
         self._queued_fraction = queued_fraction
         self._backpressure = backpressure
@@ -83,7 +92,7 @@ class Streaming:
     def start(self, job: Job, view: View) -> list[Action]:
         """Start the pool, the minimum of every actor pool, and read."""
         self._job = job
-        ledger = self._ledger = Ledger(job, view, actors_yield=self.actors_yield)
+        ledger = self._ledger = Ledger(job, view, actors_yield=self._yielding)
         for stage in job.stages:
             if why := ledger.feasible(stage, view):
                 return [Fail(why, stage.name)]
@@ -106,7 +115,7 @@ class Streaming:
         self._held_back = [False] * count
         self._waiting = [0] * count  # tasks whose inputs are being made again
         self._unopened: set[int] = set()  # wide stages whose inputs are complete, but for blocks that are being made again
-        self._order = tuple(s.index for s in reversed(job.stages))
+        self._order = tuple(s.index for s in (reversed(job.stages) if self._downstream_first else job.stages))
         self._side_inputs = [tuple(i.stage for i in s.inputs if i.mode == "broadcast") for s in job.stages]
         self._forward_readers = [forward_readers(job, s.index) for s in job.stages]
         self._unsettled = list(job.stages)  # not complete yet
@@ -233,6 +242,8 @@ class Streaming:
     def _node_lost(self, event: NodeLost) -> list[Action]:
         """Tasks of the node run elsewhere, its blocks are made again, and whoever reads them waits."""
         orphans, redos, actions = self._ledger.node_lost(event)
+        if redos and not self._recompute:
+            return [self._ledger.give_up(redos[0], NOT_RECOMPUTED)]
         for task in orphans:
             if task.attempt >= MAX_ATTEMPTS:
                 return [self._ledger.give_up(task, f"its worker died {MAX_ATTEMPTS} times")]
@@ -430,19 +441,17 @@ ENTRY = ModelEntry(
     build=Streaming,
     options=(
         Option(
-            name="queued_blocks",
-            default=None,
+            name="queued_blocks", default=None,
             doc="most blocks a stage may have queued or in the making for its consumers; default the output of 8 tasks, or of 2 a CPU",
         ),
         Option(name="queued_fraction", default=0.5, doc="share of the object store that queued blocks of all edges may fill"),
         Option(name="backpressure", default=True, doc="whether full queues hold a stage back", choices=(True, False)),
         Option(
-            name="fixed",
-            default=False,
-            choices=(True, False),
+            name="fixed", default=False, choices=(True, False),
             doc="whether each stateless stage keeps an equal share of the CPUs, whatever waits for the others (an ablation)",
         ),
         Option(name="autoscale", default=True, doc="whether actor pools grow above their minimum", choices=(True, False)),
+        AHEAD, YIELDING, DOWNSTREAM_FIRST, LOCALITY, RECOMPUTE,
     ),
     features={"backpressure": "bounded blocks and bytes queued between stages"},
-)
+)  # fmt: skip

@@ -35,6 +35,7 @@ class Traits:
     ``page_cache``: files are written and read through the node's free memory.
     ``pause``, ``terminate``: shares of a node's usable memory above which no further task begins there, and above which its worker
     is killed, which takes the results that it keeps with it (0: never; then a node that runs out of memory ends the run).
+    ``kill``: share of a node's usable memory above which a monitor kills the worker that began its task last (0: never).
     ``replication``: copies of the final output, all but the first over the network.
     ``concatenate``: a shuffle to at most so many partitions writes a file each first, and then puts them together.
     """
@@ -48,6 +49,7 @@ class Traits:
     page_cache: bool = False
     pause: float = 0.0
     terminate: float = 0.0
+    kill: float = 0.0
     replication: int = 1
     concatenate: int = 0
 

@@ -17,12 +17,13 @@ class Memory:
     ``watcher`` is told the node when the limit is passed; it returns whether it took care of that.
     """
 
-    __slots__ = ("_env", "limit", "node", "peak", "peak_s", "used", "watcher")
+    __slots__ = ("_env", "_highest", "limit", "node", "peak", "peak_s", "used", "watcher")
 
     def __init__(self, node: int, limit: int, env: Environment) -> None:
         self.node = node
         self._env = env
         self.peak_s = 0.0
+        self._highest = (0, 0.0)  # peak and its time, of those that were forgotten
         self.limit = limit
         self.used = self.peak = 0
         self.watcher: Callable[[int], bool] | None = None
@@ -45,6 +46,16 @@ class Memory:
             f"node {self.node} ran out of memory: {what} brings it to {format_bytes(self.used)}, above its limit of "
             f"{format_bytes(self.limit)}; give it more memory, a smaller object store, or run fewer tasks at once"
         )
+
+    def look_out(self) -> None:
+        """Tell the watcher again when the limit is passed next; the peak is kept in `highest`."""
+        self._highest = self.highest
+        self.peak = min(self.peak, self.limit)
+
+    @property
+    def highest(self) -> tuple[int, float]:
+        """The most bytes that were ever used, and when."""
+        return max(self._highest, (self.peak, self.peak_s), key=lambda entry: entry[0])
 
     def give(self, size: int) -> None:
         """Free ``size`` bytes."""

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 from windtunnel.engines.models.catalogue import ENTRIES
+from windtunnel.engines.models.slowstart import most_reducers
 
-from windtunnel.errors import InputError
+from windtunnel.errors import InputError, OutOfMemory
 from windtunnel.record import Recorder
 from windtunnel.registry import load_engine
 from windtunnel.scenario import from_document
@@ -27,6 +28,7 @@ def simulate(
     rows: int = 4,
     node: dict[str, Any] | None = None,
     overheads: dict[str, float] | None = None,
+    expected: int = 0,
     **options: Any,
 ) -> dict[str, float]:
     """Counters of a run on nodes of 2 CPUs and a device unless ``node`` says otherwise; one row of 1 MB a partition."""
@@ -42,7 +44,7 @@ def simulate(
     free = {c.name: 0.0 for c in ENTRIES[engine].traits.constants}
     session = load_engine(f"sim:{engine}").open(scenario.cluster, {**options, "overheads": {**free, **(overheads or {})}})
     session.prepare(bound)
-    assert session.run(bound, recorder, Path(".")).rows == rows
+    assert session.run(bound, recorder, Path(".")).rows == (expected or rows)
     return dict(recorder.counters)
 
 
@@ -134,9 +136,25 @@ def test_flink_runs_as_many_subtasks_as_it_is_told() -> None:
 
 
 def test_flink_chains_operators_into_one_subtask() -> None:
+    """By default, as Flink does; but not operators of different parallelism or resources."""
     second = {**LOAD, "name": "second"}
-    assert simulate("flink", [LOAD, second], chaining=True)["tasks"] == 4
-    assert simulate("flink", [LOAD, second])["tasks"] == 8
+    assert simulate("flink", [LOAD, second])["tasks"] == 4
+    assert simulate("flink", [LOAD, second], chaining=False)["tasks"] == 8
+    assert simulate("flink", [LOAD, second], parallelism={"load": 1, "second": 1})["tasks"] == 4
+    assert simulate("flink", [LOAD, second], parallelism={"load": 2})["tasks"] == 4  # two CPUs: the default of the other
+    assert simulate("flink", [LOAD, second], parallelism={"load": 1})["tasks"] == 8
+    assert simulate("flink", [LOAD, INFER], parallelism={"load": 1, "infer": 1})["tasks"] == 8
+
+
+def test_a_flink_subtask_computes_before_it_waits_for_buffers() -> None:
+    """Six subtasks make five records in 7.5 s; four that take 2.5 s for as many never hold them back: 27 rounds, and the last five."""
+    load = {**LOAD, "kind": "flat_map", "cost": {"per_batch": "5s"}, "rows_out": 5.0}
+    chained = {**LOAD, "name": "next", "cost": {"per_batch": "500ms"}}
+    infer = {**INFER, "cost": {"per_batch": "500ms"}}
+    wanted = {"load": 6, "next": 6, "infer": 4}
+    node = {"cpus": 8, "gpus": {"count": 4, "memory": "0B"}}
+    made = seconds("flink", [load, chained, infer], rows=160, expected=800, node=node, parallelism=wanted)
+    assert made == pytest.approx(27 * 7.5 + 2.5, abs=0.2)
 
 
 def test_mapreduce_starts_a_process_for_every_task() -> None:
@@ -156,6 +174,62 @@ def test_mapreduce_merges_what_its_sort_buffer_cannot_hold() -> None:
     assert simulate("mapreduce", [LOAD, wide], overheads={"merge_bytes": 0.5e6})["bytes_merged"] > 0
 
 
+BIG = {**LOAD, "memory": "400MB", "cost": {"per_batch": "2s"}}
+
+
+def test_ray_kills_the_youngest_task_and_tries_again_later() -> None:
+    """Four tasks of 400 MB on a gigabyte: looks at 0.25 and 0.5 s kill two, which come back after a second and are killed again, and
+    after two more: the last begins at 1.75 + 2 s."""
+    node = {"cpus": 4, "memory": "1GB"}
+    made = simulate("ray", [BIG], node=node)
+    assert made["makespan_s"] == pytest.approx(5.75, abs=NEAR)
+    assert (made["workers_killed_for_memory"], made["tasks"]) == (4, 4)
+    assert made["peak_memory_bytes"] == pytest.approx(4 * 401e6)
+    with pytest.raises(OutOfMemory):
+        simulate("ray", [BIG], node=node, memory_usage_threshold=0.0)
+
+
+def test_a_task_too_large_for_its_node_would_be_killed_for_ever() -> None:
+    with pytest.raises(OutOfMemory, match="its last task"):
+        simulate("ray", [BIG], node={"cpus": 4, "memory": "300MB"})
+
+
+WIDE = {"name": "wide", "kind": "sort", "cost": {"per_row": "1ms"}, "row_bytes_out": "1MB"}
+
+
+def test_slow_start_gives_slots_of_maps_to_reducers() -> None:
+    """Eight maps of a second on two slots. When half have ended a reducer may hold one: the other four then take four seconds."""
+    asked = {"rows": 8, "shuffle_partitions": 2, "replication": 1}
+    assert seconds("mapreduce", [LOAD, WIDE], slowstart=1.0, **asked) == pytest.approx(4.0, abs=NEAR)
+    assert seconds("mapreduce", [LOAD, WIDE], slowstart=0.05, **asked) == pytest.approx(6.0, abs=NEAR)
+    assert seconds("mapreduce", [LOAD, WIDE], slowstart=0.9, **asked) == pytest.approx(4.0, abs=NEAR)
+
+
+def test_slow_start_fetches_while_maps_run() -> None:
+    """Six maps of 10 s on four slots of two nodes; the reducer needs three outputs from the other node, 10 s each. It fetches two of them
+    while the last two maps run, from the time on that it first asks for them, a second after the others ended."""
+    load = {**LOAD, "cost": {"per_batch": "10s"}}
+    node = {"count": 2, "nic": "0.8Mbit/s"}
+    asked = {"rows": 6, "shuffle_partitions": 2, "replication": 1, "node": node}
+    assert seconds("mapreduce", [load, WIDE], slowstart=1.0, **asked) == pytest.approx(50.0, abs=NEAR)
+    assert seconds("mapreduce", [load, WIDE], **asked) == pytest.approx(41.0, abs=NEAR)
+
+
+def test_tasks_are_spread_over_the_nodes() -> None:
+    """Four tasks on two nodes of four CPUs write 2 MB to each of two disks, from which the reducer reads them; it writes 4 MB."""
+    slow = {"count": 2, "cpus": 4, "disk": {"read": "1MB/s", "write": "1MB/s"}}
+    made = seconds("spark", [LOAD, WIDE], rows=4, shuffle_partitions=1, node=slow, page_cache=False, bypass_merge_threshold=0)
+    assert made == pytest.approx(1 + 2 + 2 + 4, abs=NEAR)
+
+
+def test_the_limit_of_reducers_is_hadoops() -> None:
+    """RMContainerAllocator: the share of ended maps, half of the slots at most, and what the maps do not need."""
+    assert most_reducers(10, 0.2, needed=80, unsent=70) == 2
+    assert most_reducers(10, 0.9, needed=80, unsent=70) == 5
+    assert most_reducers(10, 0.2, needed=3, unsent=1) == 7  # eight are the maps', of which they need three
+    assert most_reducers(10, 0.2, needed=80, unsent=0) == float("inf")
+
+
 @pytest.mark.parametrize("engine", sorted(ENTRIES))
 def test_an_unknown_option_is_refused(engine: str) -> None:
     with pytest.raises(InputError, match="colour"):
@@ -173,8 +247,9 @@ def test_ray_actors_take_what_is_on_their_node_first() -> None:
     """Blocks of two nodes wait in turns; an actor that looks at one only fetches many from the other node, one with a choice few."""
     infer = {**INFER, "state": {"kind": "actor"}, "concurrency": [2, 2]}
     two = {"count": 2, "cpus": 2}
+    varied = {**LOAD, "cost": {"per_batch": "1s", "cv": 0.6}}
     far, near = (
-        simulate("ray", [LOAD, infer], rows=16, node=two, materialize=True, tasks_in_flight=n).get("bytes_network", 0)
+        simulate("ray", [varied, infer], rows=16, node=two, materialize=True, tasks_in_flight=n).get("bytes_network", 0)
         for n in (0, 8)
     )
     assert far >= near + 4e6

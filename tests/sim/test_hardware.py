@@ -136,6 +136,44 @@ def test_disk_readers_share_and_writers_do_not_disturb_them() -> None:
     assert (disk.read_bytes, disk.written_bytes) == (400, 30)
 
 
+def test_a_spinning_disk_goes_to_a_place_before_it_reads_there() -> None:
+    """A drive of 100 B/s and a second a seek: 100 bytes in one place take 2 s, in four 5 s; two streams lose a second every 100 bytes."""
+    spec = DiskSpec(read_bytes_per_s=100.0, write_bytes_per_s=100.0, kind="hdd", seek_s=1.0, chunk_bytes=100)
+    assert _hdd(spec, {"a": (100, 1)}) == {"a": pytest.approx(2.0)}
+    assert _hdd(spec, {"a": (100, 4)}) == {"a": pytest.approx(5.0)}
+    # Each needs 200 units of 100 a second alone; half of that is useful where they take turns.
+    assert _hdd(spec, {"a": (100, 1), "b": (100, 1)}) == {"a": pytest.approx(8.0), "b": pytest.approx(8.0)}
+
+
+def test_streams_on_drives_of_their_own_do_not_disturb_each_other() -> None:
+    """Two drives of 100 B/s together: one stream gets 50, two get 50 each; of three, two share a drive and lose a third of its time."""
+    spec = DiskSpec(read_bytes_per_s=100.0, write_bytes_per_s=100.0, kind="hdd", drives=2, seek_s=1.0, chunk_bytes=100)
+    assert _hdd(spec, {"a": (100, 0)}) == {"a": pytest.approx(2.0)}
+    assert _hdd(spec, {"a": (100, 0), "b": (100, 0)}) == {"a": pytest.approx(2.0), "b": pytest.approx(2.0)}
+    three = _hdd(spec, {"a": (100, 0), "b": (100, 0), "c": (100, 0)})
+    assert three["a"] == pytest.approx(300 / (50 + 50 * 100 / 150))
+
+
+def test_reads_and_writes_of_a_spinning_disk_share_its_arm() -> None:
+    spec = DiskSpec(read_bytes_per_s=100.0, write_bytes_per_s=50.0, kind="hdd", seek_s=0.0, chunk_bytes=100)
+    env = Environment()
+    disk, ends = Disk(env, spec), {}
+    disk.read(100, lambda n: ends.__setitem__(n, env.now), "r")
+    disk.write(50, lambda n: ends.__setitem__(n, env.now), "w")  # as long as a read of 100
+    env.run()
+    assert ends == {"r": pytest.approx(2.0), "w": pytest.approx(2.0)}
+
+
+def _hdd(spec: DiskSpec, reads: dict[str, tuple[int, int]]) -> dict[str, float]:
+    """When each of these reads (bytes, places), begun together, ends."""
+    env = Environment()
+    disk, ends = Disk(env, spec), dict[str, float]()
+    for name, (size, places) in reads.items():
+        disk.read(size, lambda n: ends.__setitem__(n, env.now), name, places)
+    env.run()
+    return ends
+
+
 def test_a_full_disk_is_a_failure() -> None:
     disk = Disk(Environment(), DiskSpec(capacity_bytes=10))
     with pytest.raises(OutOfMemory, match="disk is full"):

@@ -17,6 +17,7 @@ from windtunnel.scenario import from_document
 
 ENGINES: tuple[tuple[str, dict[str, Any]], ...] = (
     ("bulk", {}), ("streaming", {}), ("ray", {}), ("spark", {}), ("dask", {}), ("flink", {}), ("mapreduce", {}),
+    ("flink", {"checkpoint_s": 1.5, "min_pause_s": 0.5, "state_bytes": 100_000_000}),
     ("spark", {"speculation": True, "speculation_quantile": 0.5, "speculation_multiplier": 1.2}),
     ("dask", {"memory_pause": 0.042, "memory_terminate": 0.047}),
 )  # fmt: skip
@@ -219,10 +220,30 @@ def test_a_lost_node_costs_what_it_was_doing_by_hand() -> None:
 
 def test_flink_starts_again_from_its_last_checkpoint() -> None:
     killed = {"at": "4500ms", "kind": "worker_killed", "target": "worker[1]"}
-    whole = losing("flink", {}, killed).counters
+    with pytest.raises(RunFailed, match="without checkpoints"):
+        losing("flink", {}, killed)
+    whole = losing("flink", {"restart": True}, killed).counters
     half = losing("flink", {"checkpoint_s": 2.0}, killed).counters
     assert whole["makespan_s"] > half["makespan_s"] + 2.0  # eight tasks are done again, or those of the last half second
     assert whole["tasks"] > half["tasks"] >= 10
+
+
+def test_a_checkpoint_counts_when_its_state_is_written_by_hand() -> None:
+    """Checkpoints at 2.2 and 4.4 s write 1.25 GB a node in a second; the second of them is not done when a worker dies."""
+    killed = {"at": "4500ms", "kind": "worker_killed", "target": "worker[1]"}
+    free = dict.fromkeys(("task_s", "launch_s", "done_s"), 0.0)
+    light = losing("flink", {"checkpoint_s": 2.2, "overheads": free}, killed).counters
+    heavy = losing("flink", {"checkpoint_s": 2.2, "state_bytes": 2_500_000_000, "overheads": free}, killed).counters
+    # Eight tasks ended by then; none of them is done again where nothing has to be written. The dead worker's waits behind the other's.
+    assert light["makespan_s"] == pytest.approx(6.0, abs=0.05) and light["tasks"] == 10
+    # Else four ended after the first checkpoint. Its state is back at 5.5 s, and five tasks are left for two workers.
+    assert heavy["makespan_s"] == pytest.approx(8.5, abs=0.05) and heavy["tasks"] == 14
+    assert (heavy["bytes_checkpointed"], heavy["bytes_restored"]) == (5e9 + 2.5e9, 2.5e9)
+    # A pause of two seconds moves the second checkpoint, begun after 3.2 s, past the loss.
+    rested = losing(
+        "flink", {"checkpoint_s": 2.2, "min_pause_s": 2, "state_bytes": 2_500_000_000, "overheads": free}, killed
+    ).counters
+    assert rested["bytes_checkpointed"] == heavy["bytes_checkpointed"] - 2.5e9
 
 
 def test_a_copy_of_a_slow_task_ends_before_it_by_hand() -> None:
