@@ -154,7 +154,7 @@ def run(engine: str, options: dict[str, Any], where: str) -> dict[str, Any]:
     scenario = from_document(SCENARIOS[where], f"{where}.toml")
     assert scenario.workload is not None
     recorder, status = Recorder(), "ok"
-    overheads = {c.name: c.value for c in ENTRIES[engine].traits.constants if c.name == "startup_s"}
+    overheads = [c.name for c in ENTRIES[engine].traits.constants if c.name in ("startup_s", "driver_memory_bytes")]
     small = {"merge_bytes": 0.5e6} if where == "shuffle" and engine == "mapreduce" else {}
     chosen = {**options, "overheads": {**dict.fromkeys(overheads, 0.0), **small, **options.get("overheads", {})}}
     if "block_bytes" in options and engine == "ray":
