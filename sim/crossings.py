@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from windtunnel.sim.bridge import BRIDGE
 from windtunnel.sim.costs import HostCost
 from windtunnel.sim.host import columns, cost
 
@@ -98,10 +99,10 @@ def _bridge(cluster: ClusterSpec) -> Iterator[HostCost]:
         for bridge in BRIDGES:
             with closing(load_engine("spark").open(cluster, {"bridge": bridge})) as session:
                 for kind, work in works.items():
-                    yield cost("JVM bridge there and back", f"{bridge}, {kind}", "s/row", _added(session, work))
+                    yield cost(BRIDGE, f"{bridge}, {kind}", "s/row", _added(session, work))
                 if bridge == "arrow":
                     batch = _added(session, works["int64"], batch_rows=1_000)
-                    yield cost("JVM bridge there and back", "arrow in batches of 1,000, int64", "s/row", batch)
+                    yield cost(BRIDGE, "arrow in batches of 1,000, int64", "s/row", batch)
 
 
 def _added(session: Any, work: TableData, batch_rows: int = 10_000) -> list[float]:

@@ -19,6 +19,7 @@ from windtunnel.engines.physical import compile_job
 from windtunnel.engines.placement import placed
 from windtunnel.sim.actors import kept, loading
 from windtunnel.sim.bounds import bound
+from windtunnel.sim.bridge import measured_bridge
 from windtunnel.sim.costs import Calibration, EngineCost
 from windtunnel.sim.faults import expanded
 from windtunnel.sim.laws import StageLaw, stage_laws
@@ -138,6 +139,8 @@ def _engine_cost(
     """Measured overheads where there are some, else the engine's constants; what the user set on top."""
     measured = any(e.engine == entry.name for e in calibration.engines)
     cost = calibration.engine(entry.name) if measured else EngineCost(engine=entry.name, **entry.traits.overheads())
+    if not measured and entry.traits.jvm_bridge:
+        cost = measured_bridge(cost, calibration.host)
     cost = replace(cost, **entry.costs(options))
     chosen = {k: settings[k] for k in _COST_SETTINGS if settings.get(k) is not None}
     chosen |= settings["overheads"] or {}

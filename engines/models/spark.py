@@ -64,6 +64,7 @@ TRAITS = Traits(
     outputs="disk",
     overlap=True,
     page_cache=True,
+    jvm_bridge=True,
     concatenate=200,
     constants=(
         Constant(name="startup_s", value=4.0, source="application and executors: cold start of a local session on two CPUs"),

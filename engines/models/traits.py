@@ -37,6 +37,7 @@ class Traits:
     is killed, which takes the results that it keeps with it (0: never; then a node that runs out of memory ends the run).
     ``kill``: share of a node's usable memory above which a monitor kills the worker that began its task last (0: never).
     ``replication``: copies of the final output, all but the first over the network.
+    ``jvm_bridge``: rows of Python operators cross from the JVM and back, a way that a calibration of the host measures.
     ``concatenate``: a shuffle to at most so many partitions writes a file each first, and then puts them together.
     """
 
@@ -51,6 +52,7 @@ class Traits:
     terminate: float = 0.0
     kill: float = 0.0
     replication: int = 1
+    jvm_bridge: bool = False
     concatenate: int = 0
 
     def overheads(self) -> Overheads:
