@@ -115,6 +115,7 @@ class StageLaw:
     source: tuple[tuple[int, int], ...] = ()
     shares: tuple[float, ...] = ()
     exchange: StepLaw | None = None
+    cpus: float = 0.0  # that its real kernels keep busy, whatever the engine lets their tasks claim; 0: what they claim
     first_s: float = 0.0  # how much longer the first task of a stateful stage's worker takes
     turns: bool = False  # tasks begin with another partition each (hash), not all with the first (round robin)
 
@@ -275,7 +276,10 @@ def _stage_law(stage: Stage, bound: BoundWorkload, calibration: Calibration) -> 
     partitioner = program(stage).partitioner
     turns = partitioner is not None and partitioner.kind == "hash"
     first_s = _first_s(stage, bound.workload.name, calibration)
-    return StageLaw(steps=tuple(laws), source=source, shares=shares, exchange=exchange, first_s=first_s, turns=turns)
+    cpus = max((bound.pipeline[s.operator].resources.cpus for s in steps if isinstance(s.phase, MapBatches)), default=0.0)
+    return StageLaw(
+        steps=tuple(laws), source=source, shares=shares, exchange=exchange, cpus=cpus, first_s=first_s, turns=turns
+    )  # fmt: skip
 
 
 def _first_s(stage: Stage, workload: str, calibration: Calibration) -> float:

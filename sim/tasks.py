@@ -257,7 +257,7 @@ class StageRun:
         self.fetch = Path(block_s=cost.fetch_block_s, bytes_per_s=cost.fetch_bytes_per_s)
         self.emit = Path(block_s=cost.emit_block_s, bytes_per_s=cost.emit_bytes_per_s)
         gpu_only = spec.resources.gpus > 0 and spec.resources.cpus == 0
-        self.weight = 0.0 if gpu_only else (spec.resources.cpus or 1.0)
+        self.weight = 0.0 if gpu_only else (law.cpus or spec.resources.cpus or 1.0)
         self.classes = tuple(dict.fromkeys(s.work_class for s in law.steps)) or ("cpu",)
         self.devices = "device" in self.classes
         self.files = traits.outputs == "disk"

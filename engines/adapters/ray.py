@@ -18,6 +18,7 @@ from windtunnel.engines.api import Capabilities, Option, resolve_options
 from windtunnel.engines.arrow import arrow_schema, as_dataset, call, call_groups
 from windtunnel.engines.declared import is_declared
 from windtunnel.engines.local import kernels
+from windtunnel.engines.models.ray import pool_of
 from windtunnel.engines.notes import crossing
 
 from windtunnel.cluster import ClusterSpec
@@ -203,9 +204,7 @@ def _pools(pipeline: Pipeline) -> int:
 def _kernel(op: Operator, tuned_cpus: int | None, pools: int) -> dict[str, Any]:
     """Arguments of ``map_batches``: a kernel as tasks, or as a pool of actors that load it once each.
 
-    An actor holds its CPUs while it lives, so a pool that fills the cluster leaves none to read with, and Ray waits for ever. Where
-    the plan leaves the size of the pool open, the tuned way is an actor a CPU (of ``tuned_cpus``), and the actors of all ``pools``
-    together claim half of what they ask for.
+    Where the plan leaves the size of a pool open, the tuned way is `pool_of`, on ``tuned_cpus`` CPUs among ``pools`` such pools.
     """
     from ray.data import ActorPoolStrategy, TaskPoolStrategy
 
@@ -217,8 +216,8 @@ def _kernel(op: Operator, tuned_cpus: int | None, pools: int) -> dict[str, Any]:
         return {**shared, "fn": _apply, "fn_kwargs": {"op": op}, "compute": TaskPoolStrategy(size=most)}
     least, most = (pool.minimum, pool.maximum) if pool is not None else (1, None)
     if pool is None and tuned_cpus and needs.cpus and not needs.gpus:
-        least = most = max(1, int(tuned_cpus / needs.cpus))
-        shared["num_cpus"] = min(needs.cpus / 2, (tuned_cpus - 1) / least) / pools  # one CPU is left to read with
+        least, shared["num_cpus"] = pool_of(needs.cpus, tuned_cpus, pools)
+        most = least
     strategy = ActorPoolStrategy(min_size=least, max_size=most)
     return {**shared, "fn": Stateful, "fn_constructor_kwargs": {"op": op}, "compute": strategy}
 

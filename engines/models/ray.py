@@ -29,6 +29,7 @@ Fusion of neighbouring operators is left to ``fuse``, off by default: operators 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from windtunnel.engines.api import Option
@@ -38,8 +39,11 @@ from windtunnel.engines.models.streaming import Streaming
 from windtunnel.engines.models.switches import DOWNSTREAM_FIRST, PAGE_CACHE, RECOMPUTE
 from windtunnel.engines.models.traits import Constant, Traits
 from windtunnel.engines.models.views import Offered
+from windtunnel.engines.physical import program
 
+from windtunnel.cluster import ClusterSpec
 from windtunnel.model import Action, Block, Event, Job, Stage, View, Wake, Woken, WorkerLost
+from windtunnel.plan import Concurrency, MapBatches
 from windtunnel.units import parse_bytes
 
 RETRY_S, LONGEST_RETRY_S = 1.0, 60.0  # task_oom_retry_delay_base_ms, and the cap of the docs
@@ -250,6 +254,34 @@ CORE = (
 )  # fmt: skip
 
 
+def pool_of(needs_cpus: float, cpus: int, pools: int) -> tuple[int, float]:
+    """(actors, CPUs that each claims) of a stateful kernel whose pool the plan leaves open, tuned: an actor a CPU of the cluster.
+
+    An actor holds what it claims while it lives, so that the actors of all ``pools`` together claim half of what they need, and leave a
+    whole CPU to read with: else Ray waits for ever.
+    """
+    actors = max(1, int(cpus / needs_cpus))
+    return actors, min(needs_cpus / 2, (cpus - 1) / actors) / pools
+
+
+def plan(job: Job, chosen: Mapping[str, Any], cluster: ClusterSpec) -> Job:
+    """Real kernels that keep state run in such pools, as the tuned adapter has it."""
+    open_pools = [s.index for s in job.stages if _is_open_pool(s)]
+    stages = list(job.stages)
+    for index in open_pools:
+        stage = stages[index]
+        actors, claim = pool_of(stage.resources.cpus, cluster.cpus, len(open_pools))
+        pool = Concurrency(minimum=actors, maximum=actors)
+        stages[index] = replace(stage, resources=replace(stage.resources, cpus=claim), concurrency=pool)
+    return replace(job, stages=tuple(stages))
+
+
+def _is_open_pool(stage: Stage) -> bool:
+    real = any(isinstance(s.phase, MapBatches) for s in program(stage).steps)
+    needs = stage.resources
+    return real and stage.state.kind == "actor" and stage.concurrency is None and needs.cpus > 0 and not needs.gpus
+
+
 def costs(chosen: Mapping[str, Any]) -> dict[str, Any]:
     """Plain tasks have constants of their own."""
     return {c.name: c.value for c in CORE} if chosen["executor"] == "core" else {}
@@ -258,6 +290,7 @@ def costs(chosen: Mapping[str, Any]) -> dict[str, Any]:
 ENTRY = ModelEntry(
     name="ray",
     build=Ray,
+    plan=plan,
     traits=TRAITS,
     costs=costs,
     variants={"executor core": CORE},

@@ -6,6 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from windtunnel.engines.models.catalogue import ENTRIES
+from windtunnel.engines.models.ray import pool_of
 from windtunnel.engines.physical import compile_job
 from windtunnel.sim.actors import FirstCall, first_call, kept, loading, published_s
 from windtunnel.sim.calibrate import calibrate
@@ -15,9 +17,12 @@ from windtunnel.sim.foreign import foreign_cost, kernel_law, loads_a_worker, rem
 from windtunnel.sim.grid import Cell, choice_of
 from windtunnel.sim.laws import LOAD, stage_laws
 from windtunnel.sim.observe import _stand_in, observe
+from windtunnel.sim.tasks import StageRun
 
 from tests.sim import crafted
+from tests.sim.jobs import FREE, step, two_stages
 from windtunnel.canonical import to_plain
+from windtunnel.cluster import ClusterSpec
 from windtunnel.devices import emulated
 from windtunnel.errors import InputError
 from windtunnel.plan import MapBatches, Operator, Pipeline, Resources, Scan, State
@@ -221,3 +226,20 @@ def test_a_cell_with_a_device_is_a_job_for_it() -> None:
     choice = choice_of(Cell("images", 0.1, 2, 4, 8, "emulated:T4", ""))
     assert choice.parameters["gpus"] == 1.0 and choice.cluster is not None
     assert choice.cluster.nodes[0].gpus.kind == "emulated:T4" and choice.load().pipeline is not None
+
+
+@pytest.mark.parametrize(("cpus", "pools", "found"), [(4, 1, (4, 0.5)), (2, 1, (2, 0.5)), (2, 2, (2, 0.25)), (1, 1, (1, 0.0))])
+def test_actors_of_ray_leave_a_cpu_to_read_with(cpus: int, pools: int, found: tuple[int, float]) -> None:
+    assert pool_of(1.0, cpus, pools) == found
+    job = compile_job(_stand_in(workload(8)), partitions=1, fuse=True)
+    if pools == 1:
+        planned = ENTRIES["ray"].plan(job, {}, ClusterSpec.here(cpus=cpus))
+        stage = planned.stages[1]
+        assert stage.concurrency is not None and (stage.concurrency.minimum, stage.resources.cpus) == found
+        assert planned.stages[0] == job.stages[0]
+
+
+def test_an_actor_keeps_busy_what_its_kernel_needs_not_what_it_claims() -> None:
+    job, laws = two_stages(2, step(per_row=1e-9), step(per_row=1.0), state=State(kind="actor"), resources=Resources(cpus=0.25))
+    weights = [StageRun(job.stages[1], replace(laws[1], cpus=cpus), FREE, 1, 0).weight for cpus in (0.0, 1.0)]
+    assert weights == [0.25, 1.0]
