@@ -20,7 +20,9 @@ from windtunnel.registry import load_engine
 from windtunnel.scenario import Scenario, parse_scenario
 
 #: engine → the proxy of the simulated one that the constants belong to
-ENGINES = {"serving": "host", "fastapi": "none"}
+ENGINES = {"serving": "host", "fastapi": "none", "ray-serve": "python"}
+#: those that `windtunnel calibrate --serving` measures: Ray Serve takes minutes to come and go, and its constants are of a published table
+CALIBRATED = ("serving", "fastapi")
 WARM = (0.2, 2.0)  # share of the ceiling, seconds
 FITTED = ((0.35, 4.0), (0.65, 4.0), (0.90, 6.0))
 CLIENTS, CLOSED_S = 16, 3.0

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 from windtunnel.sim.serving.constants import ROUNDS, Fit, Measured, save_constants
-from windtunnel.sim.serving.measured import COMPOSITIONS, ENGINES, FITTED, fit, measure, measured
+from windtunnel.sim.serving.measured import CALIBRATED, COMPOSITIONS, ENGINES, FITTED, fit, measure, measured
 
 from tests.bench.serving_common import Machine
 
@@ -92,7 +92,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="evaluations of the fit at most")
     asked = parser.parse_args()
     if asked.verb == "measure":
-        for engine in asked.engine or ENGINES:
+        for engine in asked.engine or CALIBRATED:
             for composition in asked.composition or COMPOSITIONS:
                 machine = Machine()
                 told = measure(engine, composition, (*FITTED, *HELD_OUT), lambda line: print(line, file=sys.stderr))

@@ -81,9 +81,9 @@ def calibrate(
 def _serving(out: Path, as_json: bool) -> int:
     """Constants of the engines that can be measured here."""
     from windtunnel.registry import missing_modules
-    from windtunnel.sim.serving.measured import ENGINES, calibrate_serving
+    from windtunnel.sim.serving.measured import CALIBRATED, calibrate_serving
 
-    engines = [name for name in ENGINES if not missing_modules(name)]
+    engines = [name for name in CALIBRATED if not missing_modules(name)]
     found = calibrate_serving(engines, out, today(), say)
     if as_json:
         print_json(found)
