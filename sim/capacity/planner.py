@@ -118,14 +118,15 @@ class Planner:
 
     def floor_s(self, number: int) -> float:
         """Seconds below which a candidate is not expected: its bound, or more where a smaller and a larger number of the same nodes
-        were simulated. It is taken to come no closer to its bound than the closer of both; with tolerance 0 nothing is."""
+        were simulated. It is taken to come no closer to its bound than the closer of both, and to fail where both fail; with tolerance 0
+        nothing is."""
         asked, candidates = self.question.candidates[number], self.question.candidates
         if not self.question.tolerance:
             return self.bound_s[number]
         below, above = -1, -1
-        for n, estimate in self._estimates.items():
+        for n in self._estimates:
             other = candidates[n]
-            if estimate.ok and (other.variant, other.type) == (asked.variant, asked.type):
+            if (other.variant, other.type) == (asked.variant, asked.type):
                 if other.count <= asked.count and (below < 0 or other.count > candidates[below].count):
                     below = n
                 if other.count >= asked.count and (above < 0 or other.count < candidates[above].count):
