@@ -117,23 +117,14 @@ class Planner:
     # -- the search -----------------------------------------------------------------------------------------------------
 
     def floor_s(self, number: int) -> float:
-        """Seconds below which a candidate is not expected: its bound, or more where a smaller and a larger number of the same nodes
-        were simulated. It is taken to come no closer to its bound than the closer of both, and to fail where both fail; with tolerance 0
-        nothing is."""
+        """Seconds below which a candidate is not expected: its bound, or more where the engine was simulated on other numbers of these
+        nodes. It is taken to come no closer to its bound than the closest of those; with tolerance 0 nothing is."""
         asked, candidates = self.question.candidates[number], self.question.candidates
         if not self.question.tolerance:
             return self.bound_s[number]
-        below, above = -1, -1
-        for n in self._estimates:
-            other = candidates[n]
-            if (other.variant, other.type) == (asked.variant, asked.type):
-                if other.count <= asked.count and (below < 0 or other.count > candidates[below].count):
-                    below = n
-                if other.count >= asked.count and (above < 0 or other.count < candidates[above].count):
-                    above = n
-        if below < 0 or above < 0:
-            return self.bound_s[number]
-        return self.bound_s[number] * max(1.0, min(self._estimates[n].seconds / self.bound_s[n] for n in (below, above)))
+        kin = (n for n in self._estimates if (candidates[n].variant, candidates[n].type) == (asked.variant, asked.type))
+        closest = min((self._estimates[n].seconds / self.bound_s[n] for n in kin), default=1.0)
+        return self.bound_s[number] * max(1.0, closest)
 
     def measure(self, numbers: Sequence[int]) -> list[float]:
         """Simulate candidates; the value of each, infinite where it does not keep the limits surely enough."""
@@ -174,7 +165,7 @@ class Planner:
         hopeful = [n for n in self.bound_s if n not in lost]
         candidates = question.candidates
         best = math.inf
-        for some in (posts(hopeful, candidates) if question.tolerance else hopeful), hopeful:
+        for some in (posts(hopeful, candidates, 2) if question.tolerance else hopeful), hopeful:
             floors = [(self.value(candidates[n], self.floor_s(n)), n) for n in some if n not in self._estimates]
             best = best_first(floors, self.measure, tolerance=question.tolerance, best=best)
         left = 0

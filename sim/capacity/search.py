@@ -60,16 +60,11 @@ def explore(
     return 0
 
 
-def posts(numbers: Iterable[int], candidates: Sequence[Candidate]) -> list[int]:
-    """Of each engine on each type the smallest and the largest number of nodes, and some between, four times as many each."""
+def posts(numbers: Iterable[int], candidates: Sequence[Candidate], most: int | None = None) -> list[int]:
+    """Of each engine on each type the smallest number of nodes, and others, each four times as many; the first ``most`` of them."""
     families: dict[tuple[int, str | None], list[int]] = {}
     for number in sorted(numbers, key=lambda n: candidates[n].count):
-        families.setdefault((candidates[number].variant, candidates[number].type), []).append(number)
-    chosen: list[int] = []
-    for family in families.values():
-        last = 0
-        for number in family:
-            if candidates[number].count >= 4 * last or number == family[-1]:
-                last = candidates[number].count
-                chosen.append(number)
-    return chosen
+        chosen = families.setdefault((candidates[number].variant, candidates[number].type), [])
+        if not chosen or candidates[number].count >= 4 * candidates[chosen[-1]].count:
+            chosen.append(number)
+    return [number for family in families.values() for number in family[:most]]
