@@ -24,6 +24,7 @@ follow_imports = skip
 ignore_missing_imports = True
 [mypy-windtunnel.*]
 follow_imports = silent
+ignore_errors = True
 """
 
 
