@@ -151,13 +151,19 @@ def _heap_bytes(cluster: ClusterSpec, options: Mapping[str, Any]) -> int:
 
 def java_home(scratch: Path) -> Path:
     """A Java home for Spark; around the wheel's image a shim that drops the flag of a module it lacks."""
+    found = require_java()
+    return _shim(found, scratch / "java") if found.wheel else found.home
+
+
+def require_java() -> Java:
+    """The Java that Spark gets. Raises MissingEngine."""
     found = find_java()
     if found is None:
         raise MissingEngine(f"spark needs Java {LEAST_VERSION} or later, and there is none; run: {WAY_OUT}")
     version = java_version(found.home / "bin" / "java")
     if version is None or version < LEAST_VERSION:
         raise MissingEngine(f"spark needs Java {LEAST_VERSION} or later, {found.home} is {version or 'unknown'}; run: {WAY_OUT}")
-    return _shim(found, scratch / "java") if found.wheel else found.home
+    return found
 
 
 def _shim(java: Java, home: Path) -> Path:

@@ -80,6 +80,10 @@ class ServingSession:
             raise Unsupported(f"{self._name} runs a fixed number of workers; {' and '.join(_SCALING)} have an autoscaler")
         self._samples = _samples(self._options["work"], serving)
         self._refuse_tokens(serving)
+        if self._name == "spark-serve":
+            from windtunnel.engines.adapters.spark import require_java
+
+            require_java()
         if any(d.resources.gpus and not d.tokens for d in serving.deployments):
             raise Unsupported(f"{self._name} has no GPU to give to a deployment")
         self._socket = socket.create_server((self._options["host"], 0), backlog=2048)

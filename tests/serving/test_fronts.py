@@ -16,6 +16,7 @@ pytest.importorskip("httptools")
 from windtunnel.engines.serving.load import Loop
 
 from tests.serving.conftest import running
+from windtunnel.errors import MissingEngine
 from windtunnel.serving import ArrivalSpec, DeploymentSpec
 
 TEXT = (
@@ -55,3 +56,9 @@ def test_lines_of_a_micro_batch_become_answers(handlers: Path, monkeypatch: pyte
     assert (rows["number"], rows["answer"]) == ([7, 8, 9], [b"A", b"", b""])
     assert rows["error"] == [None, "ValueError: no", None]
     assert [json.loads(v)[0][0] for v in rows["visits"][::2]] == ["one", "one"]
+
+
+def test_spark_without_java_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("windtunnel.engines.adapters.spark.find_java", lambda: None)
+    with pytest.raises(MissingEngine, match="needs Java"), running(tmp_path, TEXT, engine="spark-serve"):
+        pass
