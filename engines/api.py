@@ -6,6 +6,7 @@ An adapter imports its heavy library inside its methods, never at module level. 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,12 +23,32 @@ from windtunnel.workload import BoundWorkload
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Option:
-    """An engine option: name, default, one sentence; ``choices`` where the values are few."""
+    """An engine option: name, default, one sentence; ``choices`` where the values are few.
+
+    ``check``: raises InputError for a value that makes no sense, before anything runs. None passes where it is the default.
+    """
 
     name: str
     default: Any
     doc: str
     choices: tuple[Any, ...] = ()
+    check: Callable[[Any], object] | None = None
+
+    def refuse_nonsense(self, value: object) -> None:
+        """Raise InputError for a value that the option cannot take."""
+        if self.choices and value not in self.choices:
+            raise InputError(f"{value!r} must be one of {', '.join(map(repr, self.choices))}")
+        if self.check and not (value is None and self.default is None):
+            self.check(value)
+        elif isinstance(self.default, (int, float)) and not self.choices and not _is_number_like(self.default, value):
+            raise InputError(f"{value!r} must be a {'whole' if isinstance(self.default, int) else 'finite'} number")
+
+
+def _is_number_like(default: float, value: object) -> bool:
+    """Whether ``value`` is a number of the kind that ``default`` is: whole, or finite."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    return isinstance(value, int) or (isinstance(default, float) and math.isfinite(value))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,15 +112,15 @@ class Engine(Protocol):
 
 
 def resolve_options(engine: str, known: tuple[Option, ...], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Defaults overlaid with ``given``; unknown names and values outside ``choices`` are InputErrors."""
+    """Defaults overlaid with ``given``; unknown names and values that an option refuses are InputErrors."""
     table = {o.name: o for o in known}
     for name, value in given.items():
         if name not in table:
             raise InputError(f"engine {engine!r} has no option {name!r}{nearest(name, table)}")
-        if table[name].choices and value not in table[name].choices:
-            raise InputError(
-                f"engine {engine!r}: option {name} = {value!r} must be one of {', '.join(map(repr, table[name].choices))}"
-            )
+        try:
+            table[name].refuse_nonsense(value)
+        except InputError as error:
+            raise InputError(f"engine {engine!r}: option {name}: {error}") from None
     return {name: given.get(name, option.default) for name, option in table.items()}
 
 

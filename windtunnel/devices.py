@@ -80,7 +80,7 @@ def emulated(kind: str) -> Emulated:
     """The figures of ``emulated:KIND``. Raises InputError for unknown ones."""
     name = kind.removeprefix(EMULATED)
     if name not in KINDS:
-        raise InputError(f"there are no published figures of device {name!r}{nearest(name, KINDS)}; known: {', '.join(KINDS)}")
+        raise InputError(f"there are no published figures of device {name!r}{nearest(name, KINDS)}")
     return KINDS[name]
 
 
@@ -92,7 +92,7 @@ def device_spec(kind: str, count: int = 1) -> DeviceSpec:
     name, _, number = kind.partition(":")
     if kind != "slot" and not (name == "cuda" and (not number or number.isdigit()) and not kind.endswith(":")):
         known = ("slot", "cuda", "cuda:0", *(EMULATED + k for k in KINDS))
-        raise InputError(f"device {kind!r} is none of a known kind{nearest(kind, known)}; known: {', '.join(known)}")
+        raise InputError(f"device {kind!r} is none of a known kind{nearest(kind, known)}")
     return DeviceSpec(kind=kind, count=count)
 
 

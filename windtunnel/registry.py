@@ -8,9 +8,9 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import importlib.util
-import inspect
+import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 from windtunnel.errors import InputError, MissingEngine, nearest
 from windtunnel.interpreters import interpreter
@@ -167,8 +167,26 @@ def load_workload(name: str, **parameters: Any) -> Any:
         raise InputError(f"unknown workload {name!r}{nearest(name, WORKLOADS)}")
     module, _, attribute = WORKLOADS[name].partition(":")
     build = getattr(importlib.import_module(module), attribute)
-    known = inspect.signature(build).parameters
-    for parameter in parameters:
-        if parameter not in known:
-            raise InputError(f"workload {name!r} has no parameter {parameter!r}{nearest(parameter, known)}")
+    hints = {k: v for k, v in get_type_hints(build).items() if k != "return"}
+    for parameter, value in parameters.items():
+        if parameter not in hints:
+            raise InputError(f"workload {name!r} has no parameter {parameter!r}{nearest(parameter, hints)}")
+        if rule := _broken_rule(parameter, hints[parameter], value):
+            raise InputError(f"workload {name!r}: {parameter} = {value!r} {rule}")
     return build(**parameters)
+
+
+def _broken_rule(parameter: str, kind: Any, value: object) -> str | None:
+    """The rule of a workload's parameter that ``value`` breaks; the type of the parameter says most of it."""
+    if choices := get_args(kind):
+        return None if value in choices else f"must be one of {', '.join(map(repr, choices))}"
+    if kind is int:
+        least = 0 if parameter == "seed" else 1
+        whole = isinstance(value, int) and not isinstance(value, bool) and value >= least
+        return None if whole else f"must be a whole number of at least {least}"
+    if kind is float:
+        number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and value >= 0
+        if parameter == "scale":
+            return None if number and value else "must be a finite number above 0"
+        return None if number else "must be a finite number, not below 0"
+    return None

@@ -47,6 +47,21 @@ def parse_bytes(value: object) -> int:
     return round(parse_quantity(value, "bytes"))
 
 
+def parse_size(value: object) -> int:
+    """Bytes of something that holds data: at least one. Raises InputError."""
+    number = parse_bytes(value)
+    if number < 1:
+        raise InputError(f"{value!r} must be at least one byte; write for example {_example('bytes')}")
+    return number
+
+
+def parse_count(value: object) -> int:
+    """A whole number of at least one. Raises InputError."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise InputError(f"{value!r} must be a whole number of at least 1")
+    return value
+
+
 def parse_seconds(value: object) -> float:
     """Seconds."""
     return parse_quantity(value, "seconds")

@@ -23,7 +23,7 @@ from windtunnel.cluster import ClusterSpec
 from windtunnel.errors import InputError, RunFailed
 from windtunnel.expr import Expr, fold
 from windtunnel.plan import Aggregate, Filter, GroupMap, Join, Limit, MapBatches, Operator, Project, Scan, Sort
-from windtunnel.units import parse_seconds
+from windtunnel.units import parse_count, parse_seconds
 from windtunnel.workload import BoundWorkload, TableData
 
 if TYPE_CHECKING:
@@ -324,7 +324,9 @@ class DaskEngine:
             choices=(True, False),
         ),
         Option(name="shuffle", default="tasks", doc="how partitions are exchanged", choices=("tasks", "p2p")),
-        Option(name="partitions", default=None, doc="partitions after an exchange; default the number of CPUs"),
+        Option(
+            name="partitions", check=parse_count, default=None, doc="partitions after an exchange; default the number of CPUs"
+        ),
         Option(name="connect_timeout", default="10s", doc="how long to wait for the scheduler of an address"),
     )
     capabilities = Capabilities(

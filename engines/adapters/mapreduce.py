@@ -36,7 +36,7 @@ from windtunnel.cluster import ClusterSpec
 from windtunnel.errors import MissingEngine, RunFailed
 from windtunnel.java import WAY_OUT, find_java
 from windtunnel.model import Stage
-from windtunnel.units import parse_bytes
+from windtunnel.units import parse_bytes, parse_count, parse_size
 from windtunnel.workload import BoundWorkload
 
 SOURCE = Path(__file__).with_name("WindtunnelMapReduce.java")
@@ -188,8 +188,8 @@ class MapReduceEngine:
 
     name = "mapreduce"
     options = (
-        Option(name="partitions", default=None, doc="reducers of a job; default the number of CPUs"),
-        Option(name="block_bytes", default="16MiB", doc="rows travel in records of about this size"),
+        Option(name="partitions", check=parse_count, default=None, doc="reducers of a job; default the number of CPUs"),
+        Option(name="block_bytes", check=parse_size, default="16MiB", doc="rows travel in records of about this size"),
     )
     capabilities = Capabilities(
         gaps={

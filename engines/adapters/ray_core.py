@@ -30,7 +30,7 @@ from windtunnel.engines.api import Capabilities, Option, resolve_options
 from windtunnel.cluster import ClusterSpec
 from windtunnel.errors import RunFailed
 from windtunnel.model import Job, Stage
-from windtunnel.units import parse_bytes
+from windtunnel.units import parse_bytes, parse_count, parse_size
 from windtunnel.workload import BoundWorkload
 
 Place = tuple[int, ...]  # where a block stands in the order of its stage's output
@@ -244,10 +244,17 @@ class RayCoreEngine:
 
     name = "ray-core"
     options = (
-        Option(name="partitions", default=None, doc="tasks after an exchange; default the number of CPUs"),
-        Option(name="block_bytes", default="32MiB", doc="a task's output is cut into blocks of about this size"),
-        Option(name="queue", default=4, doc="blocks a CPU that may wait between two stages"),
-        Option(name="object_store", default=None, doc="bytes of the object store; default 30 % of the memory, as Ray has it"),
+        Option(name="partitions", check=parse_count, default=None, doc="tasks after an exchange; default the number of CPUs"),
+        Option(
+            name="block_bytes", check=parse_size, default="32MiB", doc="a task's output is cut into blocks of about this size"
+        ),
+        Option(name="queue", check=parse_count, default=4, doc="blocks a CPU that may wait between two stages"),
+        Option(
+            name="object_store",
+            check=parse_size,
+            default=None,
+            doc="bytes of the object store; default 30 % of the memory, as Ray has it",
+        ),
     )
     capabilities = Capabilities(
         gaps={"declared": DECLARED},

@@ -29,7 +29,7 @@ from windtunnel.errors import InputError, MissingEngine, RunFailed, Unsupported
 from windtunnel.expr import to_sql
 from windtunnel.java import LEAST_VERSION, WAY_OUT, Java, find_java, java_version
 from windtunnel.plan import Aggregate, Filter, GroupMap, Join, Limit, MapBatches, Measure, Operator, Project, Scan, Sort
-from windtunnel.units import parse_bytes
+from windtunnel.units import parse_bytes, parse_count, parse_size
 from windtunnel.workload import BoundWorkload, TableData
 
 if TYPE_CHECKING:
@@ -391,13 +391,14 @@ class SparkEngine:
         Option(
             name="bridge", default="arrow", doc="how kernels get their rows", choices=("arrow", "pandas", "arrow_udf", "rows")
         ),
-        Option(name="partitions", default=None, doc="shuffle partitions; default the number of CPUs"),
+        Option(name="partitions", check=parse_count, default=None, doc="shuffle partitions; default the number of CPUs"),
         Option(
             name="shuffle_partitions",
+            check=parse_count,
             default=None,
             doc="tasks after an exchange of declared operators; default as many as before",
         ),
-        Option(name="executor_memory", default=None, doc="heap of the JVM; default 60 % of the memory"),
+        Option(name="executor_memory", check=parse_size, default=None, doc="heap of the JVM; default 60 % of the memory"),
         Option(name="adaptive", default=True, doc="adaptive query execution", choices=(True, False)),
         Option(name="java_options", default="", doc="further options of the JVM"),
         Option(name="conf", default={}, doc="further Spark settings, a table of key and value"),

@@ -23,15 +23,18 @@ from windtunnel.errors import InputError
 from windtunnel.model import ExecutionModel, NodeView
 from windtunnel.plan import Sink
 from windtunnel.record import Recorder
-from windtunnel.units import parse_bytes
+from windtunnel.units import parse_bytes, parse_count, parse_size
 from windtunnel.workload import BoundWorkload
 
 WORLD_OPTIONS = (
-    Option(name="block_bytes", default="32MiB", doc="a task's output is cut into blocks of about this size"),
+    Option(name="block_bytes", check=parse_size, default="32MiB", doc="a task's output is cut into blocks of about this size"),
     Option(
-        name="store_bytes", default=None, doc="shared-memory budget; default 30 % of the cluster's memory (as Ray's object store)"
+        name="store_bytes",
+        check=parse_size,
+        default=None,
+        doc="shared-memory budget; default 30 % of the cluster's memory (as Ray's object store)",
     ),
-    Option(name="partitions", default=None, doc="tasks after an exchange; default the number of CPUs"),
+    Option(name="partitions", check=parse_count, default=None, doc="tasks after an exchange; default the number of CPUs"),
     Option(name="fuse", default=True, doc="run narrow operators with equal resources in one task", choices=(True, False)),
     Option(name="spill_dir", default=None, doc="folder for spilled blocks; default the system's temporary folder"),
 )

@@ -47,6 +47,7 @@ from windtunnel.model import (
     WorkerJoined,
     WorkerLost,
 )
+from windtunnel.units import parse_count
 
 QUEUED_TASKS = 2  # whose output may be queued, a CPU
 LEAST_QUEUED = 8  # on the smallest cluster
@@ -441,7 +442,9 @@ ENTRY = ModelEntry(
     build=Streaming,
     options=(
         Option(
-            name="queued_blocks", default=None,
+            name="queued_blocks",
+            check=parse_count,
+            default=None,
             doc="most blocks a stage may have queued or in the making for its consumers; default the output of 8 tasks, or of 2 a CPU",
         ),
         Option(name="queued_fraction", default=0.5, doc="share of the object store that queued blocks of all edges may fill"),

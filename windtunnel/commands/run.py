@@ -109,6 +109,9 @@ def _from_options(asked: dict[str, object]) -> Experiment:
 
     from windtunnel.devices import parse_devices
 
+    here = ClusterSpec.here().cpus
+    if asked["address"] is None and int(str(asked["cpus"] or 0)) > here:
+        raise InputError(f"--cpus {asked['cpus']}: this machine has {here}; `windtunnel simulate` runs larger ones")
     cluster = ClusterSpec.here(cpus=asked["cpus"], memory_bytes=memory)  # type: ignore[arg-type]
     if asked["devices"] is not None:
         cluster = replace(cluster, nodes=(replace(cluster.nodes[0], gpus=parse_devices(str(asked["devices"]))),))
