@@ -28,6 +28,7 @@ from windtunnel.errors import InputError, RunFailed
 from windtunnel.plan import GroupMap, MapBatches, Operator, Pipeline, Scan
 from windtunnel.record import Recorder
 from windtunnel.registry import load_engine
+from windtunnel.units import parse_count
 from windtunnel.workload import BoundWorkload, TableData, Workload
 
 TABLE = "handed"  # the scan and the table that the second leg begins with
@@ -206,7 +207,7 @@ class PairEngine:
             doc="the way between: Parquet files on disk, or Arrow files in shared memory",
         ),
         Option(name="cut", default=None, doc="operator after which to cut; default the last before the first kernel in Python"),
-        Option(name="pieces", default=None, doc="files between the legs; default the partitions of the data set"),
+        Option(name="pieces", check=parse_count, default=None, doc="files between the legs; default the partitions of the data set"),
         Option(name="first_options", default={}, doc="options of the first engine"),
         Option(name="second_options", default={}, doc="options of the second engine"),
     )  # fmt: skip

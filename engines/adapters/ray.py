@@ -327,9 +327,15 @@ class RayEngine:
             doc="keep worker processes and take as many blocks as CPUs, or leave every default of Ray as it is",
         ),
         Option(name="partitions", check=parse_count, default=None, doc="partitions after a shuffle when tuned; default the number of CPUs"),
-        Option(name="object_store", check=parse_size, default=None, doc="bytes of the object store; default 30 % of the memory, as Ray has it"),
+        Option(
+            name="object_store", check=parse_size, default=None,
+            doc="bytes of the object store; default 30 % of the memory, as Ray has it",
+        ),
         Option(name="block", check=parse_size, default=None, doc="largest bytes of a block; default 128 MiB, as Ray has it"),
-        Option(name="op_reservation", check=parse_fraction, default=None, doc="share of the budget reserved for operators; default 0.5, as Ray has it"),
+        Option(
+            name="op_reservation", check=parse_fraction, default=None,
+            doc="share of the budget reserved for operators; default 0.5, as Ray has it",
+        ),
         Option(name="num_cpus", check=parse_count, default=None, doc="CPUs that Ray may give to tasks; default all"),
         Option(name="fuse", default=False, doc="let Ray fuse operators declared by cost", choices=(True, False)),
         Option(name="concurrency", default=None, doc="most tasks of a declared operator at once, by operator: { load = 4 }"),

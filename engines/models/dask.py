@@ -28,6 +28,7 @@ from windtunnel.engines.models.switches import DOWNSTREAM_FIRST, LOCALITY, PAGE_
 from windtunnel.engines.models.traits import Constant, Traits
 
 from windtunnel.model import Action
+from windtunnel.units import parse_size
 
 TRAITS = Traits(
     store_fraction=0.60,
@@ -91,7 +92,9 @@ ENTRY = ModelEntry(
     build=Dask,
     traits=TRAITS,
     world={
-        "store_bytes": Option(name="memory_target", default=None, doc="bytes of results in memory; default 60 % of it"),
+        "store_bytes": Option(
+            name="memory_target", check=parse_size, default=None, doc="bytes of results in memory; default 60 % of it"
+        ),
         "page_cache": PAGE_CACHE,
         "pause": Option(name="memory_pause", default=0.80, doc="share of memory above which no task begins; 0: begin always"),
         "terminate": Option(

@@ -30,7 +30,7 @@ from windtunnel.cluster import ClusterSpec
 from windtunnel.errors import InputError, nearest
 from windtunnel.model import Action, Event, Fail, Job, NodeLost, Persisted, Stage, TaskDone, Tick, View, WorkerLost
 from windtunnel.plan import Concurrency, Resources, State
-from windtunnel.units import parse_bytes
+from windtunnel.units import parse_bytes, parse_size
 
 BUFFER_BYTES = 32 * 1024
 EXCLUSIVE, FLOATING = 2, 8
@@ -160,7 +160,7 @@ ENTRY = ModelEntry(
     traits=TRAITS,
     world={
         "worker_memory_bytes": Option(
-            name="task_memory", default=None, doc="memory of a subtask's Python process; default 150 MB"
+            name="task_memory", check=parse_size, default=None, doc="memory of a subtask's Python process; default 150 MB"
         ),
         "fuse": Option(
             name="chaining",
@@ -182,6 +182,7 @@ ENTRY = ModelEntry(
         ),
         Option(
             name="state_bytes",
+            check=parse_bytes,
             default=0,
             doc="state that a checkpoint writes to the remote store and a restart reads, of all subtasks, in equal parts a node",
         ),

@@ -25,6 +25,7 @@ from windtunnel.engines.models.switches import OVERLAP, PAGE_CACHE, RECOMPUTE
 from windtunnel.engines.models.traits import Constant, Traits
 
 from windtunnel.model import Action, Event, Feed, Job, Stage, Tick, View
+from windtunnel.units import parse_count
 
 TRAITS = Traits(
     outputs="disk",
@@ -197,7 +198,9 @@ ENTRY = ModelEntry(
     plan=plan,
     traits=TRAITS,
     world={
-        "partitions": Option(name="shuffle_partitions", default=None, doc="reduce tasks; default as many as CPUs, or as before"),
+        "partitions": Option(
+            name="shuffle_partitions", check=parse_count, default=None, doc="reduce tasks; default as many as CPUs, or as before"
+        ),
         "compression": Option(name="compression", default=1.0, doc="size of files over the size of their rows"),
         "replication": Option(name="replication", default=3, doc="copies of the job's output"),
         "page_cache": PAGE_CACHE,

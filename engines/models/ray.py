@@ -44,7 +44,7 @@ from windtunnel.engines.physical import program
 from windtunnel.cluster import ClusterSpec
 from windtunnel.model import Action, Block, Event, Job, Stage, View, Wake, Woken, WorkerLost
 from windtunnel.plan import Concurrency, MapBatches
-from windtunnel.units import parse_bytes
+from windtunnel.units import parse_bytes, parse_size
 
 RETRY_S, LONGEST_RETRY_S = 1.0, 60.0  # task_oom_retry_delay_base_ms, and the cap of the docs
 
@@ -295,7 +295,8 @@ ENTRY = ModelEntry(
     costs=costs,
     variants={"executor core": CORE},
     world={
-        "store_bytes": Option(name="object_store", default=None, doc="object store of all nodes; default 30 % of their memory"),
+        "store_bytes": Option(name="object_store", check=parse_size, default=None,
+            doc="object store of all nodes; default 30 % of their memory"),
         "block_bytes": Option(name="block", default="128MiB", doc="target block size: a task's output is cut into blocks of about it"),
         "kill": Option(
             name="memory_usage_threshold", default=0.95, doc="share of a node's memory above which workers are killed; 0: never"

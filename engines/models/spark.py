@@ -52,7 +52,7 @@ from windtunnel.model import (
     Tick,
     View,
 )
-from windtunnel.units import parse_bytes
+from windtunnel.units import parse_bytes, parse_count, parse_size
 
 MEMORY_FRACTION = 0.6
 ADVISORY_BYTES = 64 * 2**20
@@ -259,7 +259,9 @@ ENTRY = ModelEntry(
     costs=costs,
     traits=TRAITS,
     world={
-        "partitions": Option(name="shuffle_partitions", default=None, doc="tasks after a shuffle; default as many as before it"),
+        "partitions": Option(
+            name="shuffle_partitions", check=parse_count, default=None, doc="tasks after a shuffle; default as many as before it"
+        ),
         "compression": Option(name="compression", default=1.0, doc="size of shuffle files over the size of their rows (lz4)"),
         "replication": Option(name="replication", default=1, doc="copies of the job's output in a distributed file system"),
         "page_cache": PAGE_CACHE,
@@ -279,10 +281,12 @@ ENTRY = ModelEntry(
         ),
     ),
     options=(
-        Option(name="executors", default=None, doc="executors of the application; default as many as fit"),
-        Option(name="executor_cores", default=None, doc="cores of an executor; default all of its node"),
-        Option(name="executor_memory", default=None, doc="heap of an executor; default no limit on how many fit"),
-        Option(name="executor_gpus", default=0, doc="devices of an executor; default those of its node"),
+        Option(name="executors", check=parse_count, default=None, doc="executors of the application; default as many as fit"),
+        Option(name="executor_cores", check=parse_count, default=None, doc="cores of an executor; default all of its node"),
+        Option(
+            name="executor_memory", check=parse_size, default=None, doc="heap of an executor; default no limit on how many fit"
+        ),
+        Option(name="executor_gpus", default=0.0, doc="devices of an executor; default those of its node"),
         Option(name="adaptive", default=True, doc="join small shuffle partitions", choices=(True, False)),
         Option(name="speculation", default=False, doc="copy slow tasks of a stage on other nodes", choices=(True, False)),
         Option(name="speculation_quantile", default=0.9, doc="share of a stage's tasks that must be done before"),

@@ -13,7 +13,7 @@ from windtunnel.errors import InputError
 from windtunnel.registry import describe_engine, engine_names, load_workload
 
 REAL = [n for n in engine_names() if not n.startswith("sim:")]
-FREE = {"spill_dir", "concurrency"}  # a path, a table
+FREE = {"spill_dir", "concurrency", "parallelism", "first", "second", "cut"}  # paths, tables and names
 
 
 @pytest.mark.parametrize(
