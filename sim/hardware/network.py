@@ -120,7 +120,7 @@ class Network:
         """Move ``size`` bytes, then ``done(arg)``. ``source`` -1: from very many nodes, whose up links are no bottleneck."""
         self.bytes += size
         members, capacity, core, env = self._members, self._capacity, 2 * self._nodes, self._env
-        links = (self._nodes + target,) if source < 0 else (source, self._nodes + target)
+        links: tuple[int, ...] = (self._nodes + target,) if source < 0 else (source, self._nodes + target)
         if core in capacity:
             links = (*links, core)
         flow = Flow(links, float(size if size > 1 else 1), env._now + self._latency, done, arg)

@@ -60,5 +60,5 @@ def simulate(where: ClusterSpec, what: tuple[Job, tuple[StageLaw, ...]], model: 
     """Run and return the world; its recorder is ``world.journal.recorder``."""
     more.setdefault("cost", FREE)
     world = SimWorld(where, what[0], what[1], Recorder(), **more)
-    world.result = world.run(model or Fifo())  # type: ignore[attr-defined]
+    world.run(model or Fifo())
     return world

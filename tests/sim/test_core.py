@@ -19,6 +19,7 @@ compiled = pytest.mark.skipif(core.reason() is not None, reason=f"no compiled co
 GATES = Path(__file__).resolve().parents[1] / "gates"
 EVERY_MODEL = "".join(f'[[engines]]\nname = "{n}"\nlabel = "every {n}"\n' for n in ENTRIES)
 DRAWN = test_determinism.SCENARIO.format(seed=7).replace('memory = "2GiB"', 'memory = "16GiB"')
+DRAWN = DRAWN.replace("[cluster]", "[cluster]\nnetwork = { oversubscription = 2.0 }", 1)
 SCENARIOS = {
     "batch": DRAWN + EVERY_MODEL,
     "faults": DRAWN
