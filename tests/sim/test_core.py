@@ -20,7 +20,35 @@ GATES = Path(__file__).resolve().parents[1] / "gates"
 EVERY_MODEL = "".join(f'[[engines]]\nname = "{n}"\nlabel = "every {n}"\n' for n in ENTRIES)
 DRAWN = test_determinism.SCENARIO.format(seed=7).replace('memory = "2GiB"', 'memory = "16GiB"')
 DRAWN = DRAWN.replace("[cluster]", "[cluster]\nnetwork = { oversubscription = 2.0 }", 1)
+#: what the others leave out: a small core of the network, data far away, spinning disks
+FAR = """
+schema = 1
+name = "far"
+[dataset]
+rows = 60
+row_bytes = "1MB"
+partitions = 12
+location = "remote"
+remote = { bandwidth_per_node = "50MB/s", latency = "20ms" }
+[cluster]
+network = { oversubscription = 3.0 }
+[[cluster.nodes]]
+count = 12
+cpus = 2
+memory = "16GiB"
+nic = "100Mbit/s"
+disk = { kind = "hdd", drives = 2 }
+[[operators]]
+name = "map"
+kind = "map"
+cost = { per_row = "10ms" }
+[[operators]]
+name = "sort"
+kind = "sort"
+cost = { per_row = "10ms" }
+"""
 SCENARIOS = {
+    "far": FAR + EVERY_MODEL,
     "batch": DRAWN + EVERY_MODEL,
     "faults": DRAWN
     + test_determinism.FAULTS.replace("node[", "worker[")
