@@ -25,7 +25,8 @@ from windtunnel.workload import BoundWorkload
 class Option:
     """An engine option: name, default, one sentence; ``choices`` where the values are few.
 
-    ``check``: raises InputError for a value that makes no sense, before anything runs. None passes where it is the default.
+    ``check``: raises InputError for a value that makes no sense, before anything runs. None, which only programs can give, passes where
+    it is the default and where it may mean "no limit".
     """
 
     name: str
@@ -40,7 +41,12 @@ class Option:
             raise InputError(f"{value!r} must be one of {', '.join(map(repr, self.choices))}")
         if self.check and not (value is None and self.default is None):
             self.check(value)
-        elif isinstance(self.default, (int, float)) and not self.choices and not _is_number_like(self.default, value):
+        elif (
+            value is not None
+            and isinstance(self.default, (int, float))
+            and not self.choices
+            and not _is_number_like(self.default, value)
+        ):
             raise InputError(f"{value!r} must be a {'whole' if isinstance(self.default, int) else 'finite'} number")
 
 
