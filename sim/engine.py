@@ -34,14 +34,14 @@ from windtunnel.errors import InputError, nearest
 from windtunnel.model import Job
 from windtunnel.plan import Synthetic
 from windtunnel.record import Recorder
-from windtunnel.units import parse_bytes, parse_count, parse_size
+from windtunnel.units import parse_bytes, parse_count
 from windtunnel.workload import BoundWorkload, Location
 
 WORLD_OPTIONS = (
     Option(name="calibration", default=None, doc="file made by `windtunnel calibrate`; needed for real kernels"),
     Option(name="seed", default=0, doc="every drawn duration derives its own stream from it"),
     Option(name="block_bytes", default="32MiB", doc="a task's output is cut into blocks of about this size"),
-    Option(name="store_bytes", check=parse_size, default=None, doc="object store of all nodes; default 30 % of their memory"),
+    Option(name="store_bytes", check=parse_bytes, default=None, doc="object store of all nodes; default 30 % of their memory"),
     Option(name="partitions", check=parse_count, default=None, doc="tasks after an exchange; default the number of CPUs"),
     Option(name="fuse", default=True, doc="run narrow operators with equal resources in one task", choices=(True, False)),
     Option(

@@ -316,14 +316,14 @@ def _watch_parent(spec: CellSpec, orphaned: threading.Event) -> None:
 
 
 def _end_family(spec: CellSpec) -> None:
-    """Kill everything this cell started and remove its scratch folder."""
+    """Kill everything this cell started and remove its folders, those too that a session was just about to own."""
     from windtunnel.measure import marked, remove_sessions, tree
 
     family = [p for p in tree(os.getpid(), marked(spec.marker) if spec.marker else ()) if p != os.getpid()]
     for pid in family:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(pid, signal.SIGKILL)
-    remove_sessions(family)
+    remove_sessions([*family, os.getpid()])
     if spec.scratch:
         shutil.rmtree(spec.scratch, ignore_errors=True)
 

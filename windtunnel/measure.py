@@ -87,11 +87,11 @@ def kill_tree(root: int | None, marker: str, *, grace_s: float = 0.0) -> None:
 
 
 def remove_sessions(owners: Iterable[int]) -> None:
-    """Remove shared-memory session folders of owners that are dead."""
+    """Remove shared-memory session folders of owners that are dead, or this process, which is about to be."""
     import shutil
 
     for owner in owners:
-        if not psutil.pid_exists(owner):
+        if owner == os.getpid() or not psutil.pid_exists(owner):
             for folder in SHM.glob(f"{SESSION_PREFIX}{owner}-*"):
                 shutil.rmtree(folder, ignore_errors=True)
 

@@ -30,7 +30,7 @@ WORLD_OPTIONS = (
     Option(name="block_bytes", check=parse_size, default="32MiB", doc="a task's output is cut into blocks of about this size"),
     Option(
         name="store_bytes",
-        check=parse_size,
+        check=parse_bytes,
         default=None,
         doc="shared-memory budget; default 30 % of the cluster's memory (as Ray's object store)",
     ),

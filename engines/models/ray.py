@@ -44,7 +44,7 @@ from windtunnel.engines.physical import program
 from windtunnel.cluster import ClusterSpec
 from windtunnel.model import Action, Block, Event, Job, Stage, View, Wake, Woken, WorkerLost
 from windtunnel.plan import Concurrency, MapBatches
-from windtunnel.units import parse_bytes, parse_size
+from windtunnel.units import parse_bytes
 
 RETRY_S, LONGEST_RETRY_S = 1.0, 60.0  # task_oom_retry_delay_base_ms, and the cap of the docs
 
@@ -69,7 +69,7 @@ TRAITS = Traits(
                  fitted="memory_pipelining: ray at 16 GB"),
         Constant(name="actor_start_s", value=2.0, source="start of a worker process, its imports and the actor's constructor"),
         Constant(name="worker_memory_bytes", value=100e6, source="an idle Ray worker with Arrow imported"),
-        Constant(name="driver_memory_bytes", value=0.7e9, source="driver, GCS, raylet, agents of an idle local cluster, measured as PSS"),
+        Constant(name="driver_memory_bytes", value=0.6e9, source="driver, GCS, raylet, agents of an idle Ray 2.60, as PSS"),
     ),
 )  # fmt: skip
 
@@ -295,7 +295,7 @@ ENTRY = ModelEntry(
     costs=costs,
     variants={"executor core": CORE},
     world={
-        "store_bytes": Option(name="object_store", check=parse_size, default=None,
+        "store_bytes": Option(name="object_store", check=parse_bytes, default=None,
             doc="object store of all nodes; default 30 % of their memory"),
         "block_bytes": Option(name="block", default="128MiB", doc="target block size: a task's output is cut into blocks of about it"),
         "kill": Option(

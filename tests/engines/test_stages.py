@@ -156,6 +156,8 @@ def test_ray_core_bounds_work_in_flight_and_queues(monkeypatch: pytest.MonkeyPat
         return [(mine or handles)[0]], []
 
     monkeypatch.setattr(ray, "wait", wait)
+    for _ in run.progress():
+        pass
     assert len(run.blocks()) == 100
     assert FakeTask.most <= 2
     assert longest <= 2 * 3

@@ -139,6 +139,16 @@ def _plug(folder: Path, body: str) -> Path:
     return plug
 
 
+def test_a_cell_that_ends_while_a_session_opens_leaves_no_folder(tmp_path: Path) -> None:
+    code = (
+        "import windtunnel.cell as cell; from types import SimpleNamespace; from windtunnel.engines.local.store import create_session;"
+        "print(create_session()[0]); cell._end_family(SimpleNamespace(marker='', scratch=''))"
+    )
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert "windtunnel-" in told.stdout and not Path(told.stdout.strip()).exists()
+
+
 @pytest.mark.linux
 def test_kill_9_of_the_whole_experiment_loses_only_the_running_cell(data_root: Path, tmp_path: Path) -> None:
     results = tmp_path / "results"

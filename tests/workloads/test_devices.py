@@ -46,7 +46,7 @@ def test_devices_are_written_as_people_write_them() -> None:
     assert (four.kind, four.count, four.memory_bytes) == ("emulated:T4", 4, 16 * 2**30)
     assert parse_devices("cuda:1").kind == "cuda:1"
     for text, message in (
-        ("emulated:A10", "did you mean 'A10G'"), ("0 x slot", "N from 1 to 1024"), ("cuda:x", "known: slot, cuda"), ("gpu", "none of"),
+        ("emulated:A10", "did you mean 'A10G'"), ("0 x slot", "N from 1 to 1024"), ("cuda:x", "Known: cuda, cuda:0"), ("gpu", "none of"),
     ):  # fmt: skip
         with pytest.raises(InputError, match=message):
             parse_devices(text)
