@@ -41,6 +41,7 @@ from windtunnel.workload import BoundWorkload
 
 SOURCE = Path(__file__).with_name("WindtunnelMapReduce.java")
 _WORKER = "windtunnel.engines.adapters.mapreduce_worker"
+NO_REASON = "NA"  # what Hadoop's JobStatus says where nobody told it why
 
 
 class HadoopFailed(Exception):
@@ -117,7 +118,10 @@ class MapReduceSession(ForeignSession):
         except OSError:
             answer = [""]
         if answer[0] == "failed":
-            raise HadoopFailed(unquote_plus(answer[1]))
+            why = unquote_plus(answer[1])
+            raise HadoopFailed(
+                "Hadoop ended the job and gave no reason, as when a task's process dies" if why == NO_REASON else why
+            )
         if answer[0] != "ok":
             raise HadoopFailed(self._ending())
 
