@@ -1,19 +1,16 @@
 """How far the simulated world is off on this machine: calibrate on half of a grid, predict the other half, compare.
 
 Every cell is visited in ``rounds`` sessions, far apart in time. Runs that a busy neighbour disturbed are left out, and the fastest
-session stands for the cell, in both halves alike. What is run is told by `windtunnel.sim.grid`.
-``python -m windtunnel.sim.holdout`` prints the table. The module judges; it fits nothing. Costs of operators come from the
-embedded engines alone, those of other engines from what they tell of their runs (`windtunnel.sim.foreign`).
+session stands for the cell, in both halves alike. What is run is told by `windtunnel.sim.grid`. The module judges; it fits nothing.
+Costs of operators come from the embedded engines alone, those of other engines from what they tell of their runs
+(`windtunnel.sim.foreign`).
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import math
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -25,7 +22,6 @@ from windtunnel.sim.foreign import saved, with_foreign
 from windtunnel.sim.grid import ENGINES, Cell, Grid, by_cell, cell_of, cell_of_choice, choice_of, measure, predict
 from windtunnel.sim.quiet import QUIET_CORES, fastest_session, foreign_cores, is_quiet, median_makespan, quiet, sessions
 
-from windtunnel.cellspec import default_data_root
 from windtunnel.experiment import Progress
 from windtunnel.record import RunRecord
 from windtunnel.store import Store
@@ -174,7 +170,7 @@ def _orders(points: Sequence[Point], floor: float) -> tuple[int, int]:
     return same, shown
 
 
-# -- the command ------------------------------------------------------------------------------------------------------
+# -- for people -------------------------------------------------------------------------------------------------------
 
 
 def table(outcome: Outcome) -> str:
@@ -193,36 +189,3 @@ def table(outcome: Outcome) -> str:
             f"(others above {QUIET_CORES:g} of a core)"
         )
     return "\n".join(lines)
-
-
-def _numbers(kind: type[Any]) -> Callable[[str], tuple[Any, ...]]:
-    return lambda text: tuple(kind(part) for part in text.split(","))
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Parse, run, print; the JSON document goes to ``--out``."""
-    parser = argparse.ArgumentParser(prog="python -m windtunnel.sim.holdout", description=__doc__)
-    parser.add_argument("--workloads", type=_numbers(str), required=True)
-    parser.add_argument("--scales", type=_numbers(float), default=(0.05, 0.1, 0.2, 0.4))
-    parser.add_argument("--workers", type=_numbers(int), default=(1, 2))
-    parser.add_argument("--partitions", type=_numbers(int), default=(2, 4, 8))
-    parser.add_argument("--engines", type=_numbers(str), default=(), help="beside bulk and streaming")
-    parser.add_argument("--batches", type=_numbers(int), default=(0,), help="rows a call")
-    parser.add_argument("--devices", type=_numbers(str), default=("",), help="device kinds; an empty one is none")
-    parser.add_argument("--repetitions", type=int, default=5)
-    parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--results", type=Path, required=True, help="folder of the records; finished ones are not run again")
-    parser.add_argument("--out", type=Path, help="JSON file")
-    parser.add_argument("--date", default="", help="provenance of the calibration")
-    given = parser.parse_args(arguments)
-    names = ("workloads", "engines", "scales", "workers", "partitions", "batches", "devices", "repetitions", "rounds")
-    grid = Grid(**{n: getattr(given, n) for n in names})
-    outcome = holdout(grid, Store(given.results), default_data_root(), date=given.date)
-    if given.out is not None:
-        given.out.write_text(json.dumps({"grid": asdict(grid), **asdict(outcome)}, indent=1) + "\n")
-    print(table(outcome))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

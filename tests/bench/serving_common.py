@@ -6,6 +6,7 @@ tells their share (`Machine`).
 
 from __future__ import annotations
 
+import os
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -19,26 +20,14 @@ from windtunnel.engines.models.arrivals import arrival_times
 from windtunnel.engines.serving.client import Sent
 from windtunnel.engines.serving.load import Loop
 
+from tests.serving.conftest import UNIFORM, scenario
 from windtunnel.cluster import ClusterSpec
+from windtunnel.measure import cpu_between, cpu_seconds, machine_cpu_seconds, tree
 from windtunnel.registry import load_engine
 from windtunnel.scenario import parse_scenario
 from windtunnel.serving import ArrivalSpec
 
-SCENARIO = """
-schema = 1
-name = "bench"
-[[cluster.nodes]]
-name = "here"
-count = 1
-cpus = 2
-memory = "4GiB"
-[arrivals]
-kind = "uniform"
-rate_per_s = 1
-duration = "1s"
-request_bytes = "{size}B"
-[[engines]]
-name = "serving"
+DEPLOYMENT = """
 [[deployments]]
 name = "one"
 replicas = {replicas}
@@ -55,7 +44,9 @@ def started(
     session = load_engine(engine).open(ClusterSpec.here(), {**options, **({"proxy": proxy} if proxy else {})})
     try:
         with tempfile.TemporaryDirectory() as folder:
-            bound = parse_scenario(SCENARIO.format(replicas=replicas, size=size, cost=cost)).workload.bind(Path(folder))
+            arrivals = f'{UNIFORM}\nrequest_bytes = "{size}B"'
+            text = scenario(DEPLOYMENT.format(replicas=replicas, cost=cost), arrivals=arrivals)
+            bound = parse_scenario(text).workload.bind(Path(folder))
             session.prepare(bound)
         serving = bound.workload.serving
         assert serving is not None
@@ -83,35 +74,19 @@ class Machine:
     """Since it was made: the share of all CPUs that this process and its children did not use and somebody did."""
 
     def __init__(self) -> None:
-        self._begun = (time.monotonic(), _busy_s(), _own_s())
+        self._begun = self._look()
 
     def others(self) -> float:
         """What other programs took, as a share of all CPUs."""
-        seconds = time.monotonic() - self._begun[0]
-        theirs = _busy_s() - self._begun[1] - (_own_s() - self._begun[2])
-        return round(max(theirs, 0.0) / seconds / (psutil.cpu_count() or 1), 3)
+        (since, own, all_s), (now, own_now, all_now) = self._begun, self._look()
+        theirs = all_now - all_s - cpu_between(own, own_now)
+        return round(max(theirs, 0.0) / (now - since) / (psutil.cpu_count() or 1), 3)
 
-
-def _busy_s() -> float:
-    told = psutil.cpu_times()
-    return sum(told) - told.idle - getattr(told, "iowait", 0.0) - getattr(told, "guest", 0.0) - getattr(told, "guest_nice", 0.0)
-
-
-def _own_s() -> float:
-    """This process, its children that have ended, and all that live below it."""
-    me = psutil.Process()
-    return sum(me.cpu_times()[:4]) + sum(map(_cpu_s, me.children(recursive=True)))
+    @staticmethod
+    def _look() -> tuple[float, dict[int, tuple[float, float]], float]:
+        return time.monotonic(), cpu_seconds(tree(os.getpid())), machine_cpu_seconds()
 
 
 def server_s(session: Any) -> float:
     """CPU seconds of the server's processes so far."""
-    roots = [psutil.Process(process.pid) for process in session.processes]
-    return sum(_cpu_s(p) for root in roots for p in (root, *root.children(recursive=True)))
-
-
-def _cpu_s(process: psutil.Process) -> float:
-    try:
-        told = process.cpu_times()
-    except psutil.NoSuchProcess:
-        return 0.0
-    return float(told.user + told.system)
+    return sum(own for own, _ in cpu_seconds(tree(None, [process.pid for process in session.processes])).values())

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 from windtunnel.sim.grid import ENGINES, Grid, cell_of, cell_of_choice
-from windtunnel.sim.holdout import judge, main, table
+from windtunnel.sim.holdout import judge, table
 
 from tests.sim import crafted
 from windtunnel.cellspec import WorkloadChoice
+from windtunnel.cli import main
 from windtunnel.cluster import ClusterSpec
 from windtunnel.commands.holdout import check_holdout
 from windtunnel.errors import InputError
@@ -114,16 +115,17 @@ def test_a_small_one_for_real(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, c
     """Two workloads, eight points: measured, calibrated, predicted, printed; and again without running anything twice."""
     monkeypatch.setenv("WINDTUNNEL_DATA", str(tmp_path / "data"))
     arguments = [
-        "--workloads", "flights_udf,distributed_sort", "--scales", "0.02,0.04", "--workers", "1,2", "--partitions", "4",
-        "--repetitions", "3", "--rounds", "1", "--results", str(tmp_path / "r"), "--out", str(tmp_path / "o.json"),
+        "holdout", "-w", "flights_udf", "-w", "distributed_sort", "--scale", "0.02", "--scale", "0.04", "--partitions", "4",
+        "-n", "3", "--rounds", "1", "--results", str(tmp_path / "r"),
     ]  # fmt: skip
-    assert main(arguments) == 0
-    first = json.loads((tmp_path / "o.json").read_text())
+    assert main([*arguments, "--json"]) == 0
+    first = json.loads(capsys.readouterr().out)
     count = len(list((tmp_path / "r" / "runs").iterdir()))
     points = [*first["points"], *first["disturbed"]]
     assert len(points) == 8 and {p["engine"] for p in points} == set(ENGINES)
     assert all(0.2 < p["simulated_s"] / p["measured_s"] < 5 for p in points)  # a shared machine: the order of magnitude
-    assert capsys.readouterr().out.count("flights_udf at") == 4
+    assert main([*arguments, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == first
     assert main(arguments) == 0
-    assert json.loads((tmp_path / "o.json").read_text()) == first
+    assert capsys.readouterr().out.count("flights_udf at") == 4
     assert len(list((tmp_path / "r" / "runs").iterdir())) == count
