@@ -5,8 +5,8 @@ The rule, for each stretch between two samples:
 1. The resource whose share is highest binds, if that is at least `BUSY` of the cluster's capacity.
 2. Else a link or disk of one node binds, if the busiest node's share is at least `BUSY` (``hot``).
 3. Else the store or the memory binds, if at least `FULL` of it is taken: whoever fills it is held back or writes to disk.
-4. Else the run waits: for a barrier or for backpressure, if such spans cover at least half of the stretch; else for what no sample
-   shows, such as latency, a start, one long task, or a dependency.
+4. Else the run waits, if such spans cover at least half of the stretch: for its training loop to step, which holds all others back;
+   for a barrier or for backpressure. Else for what no sample shows, such as latency, a start, one long task, or a dependency.
 
 Of equal shares (to a percent) the first in the order of `RATES` counts: a device stands before the workers that use it. The driver is
 a resource, too: where it binds, the cluster waits for the scheduler. Stretches with the same answer that follow each other are one.
@@ -24,6 +24,7 @@ from windtunnel.reports.metrics import Curve
 from windtunnel.reports.usage import Usage, usage
 
 from windtunnel.record import RunRecord
+from windtunnel.training import steps
 
 BUSY = 0.75
 FULL = 0.9
@@ -31,6 +32,7 @@ RATES = ("device", "cpu", "disk_write", "disk_read", "nic_down", "nic_up", "netw
 SPACES = ("store", "memory")
 WAITING = "waiting"
 WAITS = {"barrier": "barrier", "blocked": "backpressure"}  # kinds of spans, and what a stretch of waiting is called then
+LOOP = "workers:"  # and of steps of a training loop, followed by its name
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,11 @@ def bottlenecks(record: RunRecord) -> tuple[Segment, ...]:
     waits = zip(
         chosen["kind"].cast("string").to_pylist(), chosen["start_s"].to_pylist(), chosen["end_s"].to_pylist(), strict=True
     )
-    return timeline(usage(record), [(WAITS[kind], start, end) for kind, start, end in waits])
+    named = [(WAITS[kind], start, end) for kind, start, end in waits]
+    if (loop := steps(record)) is not None:
+        columns = (loop[name].to_pylist() for name in ("operator", "start_s", "end_s"))
+        named += [(f"{LOOP}{name}", start, end) for name, start, end in zip(*columns, strict=True)]
+    return timeline(usage(record), named)
 
 
 def timeline(used: Usage, waits: Sequence[tuple[str, float, float]] = ()) -> tuple[Segment, ...]:
@@ -74,7 +80,7 @@ def timeline(used: Usage, waits: Sequence[tuple[str, float, float]] = ()) -> tup
     for i, (start, end) in enumerate(zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True)):
         resource, share, one = _binds({n: v[i] for n, v in use.items()}, {n: v[i] for n, v in hot.items()})
         if resource == WAITING:
-            why = max(covered, key=lambda w: covered[w][i], default="")
+            why = max(covered, key=lambda w: (w.startswith(LOOP) and covered[w][i] >= 0.5, covered[w][i]), default="")
             resource = why if why and covered[why][i] >= 0.5 else WAITING
         last = found[-1] if found else None
         if last is not None and (last.resource, last.hot) == (resource, one):

@@ -47,8 +47,8 @@ class Training:
         return self.rows / lasted if lasted > 0 else None
 
 
-def training(record: RunRecord) -> Training | None:
-    """None for other workloads, bad runs, and records whose spans were left out."""
+def steps(record: RunRecord) -> pa.Table | None:
+    """Spans of the loop's steps; None for other workloads, bad runs, and records whose spans were left out."""
     counters = record.counters
     if record.workload_spec.get("kind") != "ingest" or record.status != "ok":
         return None
@@ -56,13 +56,19 @@ def training(record: RunRecord) -> Training | None:
         return None
     loop = record.workload_spec["pipeline"]["operators"][-1]["name"]
     kinds, names = (record.spans[column].cast("string") for column in ("kind", "operator"))
-    steps = record.spans.filter(pc.and_(pc.equal(names, loop), pc.is_in(kinds, value_set=pa.array(_STEPS))))
-    steps = steps.filter(pc.greater(steps["rows"], 0))
-    if not steps.num_rows:
+    found = record.spans.filter(pc.and_(pc.equal(names, loop), pc.is_in(kinds, value_set=pa.array(_STEPS))))
+    found = found.filter(pc.greater(found["rows"], 0))
+    return found if found.num_rows else None
+
+
+def training(record: RunRecord) -> Training | None:
+    """None where there are no `steps`."""
+    found = steps(record)
+    if found is None:
         return None
     return Training(
-        first_batch_s=float(pc.min(steps["start_s"]).as_py()), end_s=float(pc.max(steps["end_s"]).as_py()),
-        steps_s=float(pc.sum(pc.subtract(steps["end_s"], steps["start_s"])).as_py()), rows=int(pc.sum(steps["rows"]).as_py()),
+        first_batch_s=float(pc.min(found["start_s"]).as_py()), end_s=float(pc.max(found["end_s"]).as_py()),
+        steps_s=float(pc.sum(pc.subtract(found["end_s"], found["start_s"])).as_py()), rows=int(pc.sum(found["rows"]).as_py()),
     )  # fmt: skip
 
 

@@ -62,6 +62,12 @@ def test_waiting_is_named_where_spans_say_why() -> None:
     assert [s.resource for s in timeline(busy, waits)] == ["cpu"]
 
 
+def test_a_training_loop_stands_before_the_backpressure_that_it_makes() -> None:
+    run, pushed = used(4.0, cpu=(0.1, 0.1)), [("backpressure", 0.0, 4.0)]
+    assert [s.resource for s in timeline(run, [*pushed, ("workers:train", 0.0, 4.0)])] == ["workers:train"]
+    assert [s.resource for s in timeline(run, [*pushed, ("workers:train", 0.0, 0.5)])] == ["backpressure"]
+
+
 def test_the_higher_share_binds_and_equal_ones_by_order() -> None:
     assert shown(used(cpu=(0.8,), driver=(0.9,)))[0][2] == "driver"
     assert shown(used(cpu=(1.0,), device=(1.0,), **{"workers:infer": (1.0,)}))[0][2] == "device"
