@@ -18,6 +18,7 @@ from windtunnel.errors import OutOfMemory, RunFailed
 
 _ENGINES = str(Path(__file__).resolve().parent) + os.sep
 _MARK = re.compile(r"⟦(\[.*?\])⟧", re.DOTALL)
+_CAUSE = "Caused by: "
 _MEMORY = re.compile(r"OutOfMemoryError|Out of Memory Error|std::bad_alloc|MemoryError|Java heap space", re.IGNORECASE)
 
 
@@ -88,4 +89,9 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _first_line(text: str) -> str:
-    return next((line.strip() for line in text.splitlines() if line.strip()), "no message")[:500]
+    """The line that tells most: the first, or of a Java trace that came through Py4J the deepest cause that has a message."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if len(lines) > 1 and lines[0].startswith("An error occurred while calling"):
+        causes = [line.removeprefix(_CAUSE) for line in lines if line.startswith(_CAUSE) and ": " in line.removeprefix(_CAUSE)]
+        return (causes or [lines[1].removeprefix(": ")])[-1][:500]
+    return lines[0][:500] if lines else "no message"

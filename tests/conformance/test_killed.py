@@ -21,12 +21,14 @@ import pytest
 from tests.conformance.harness import REAL, answer_of, marks
 from windtunnel.cluster import ClusterSpec
 from windtunnel.errors import RunFailed
+from windtunnel.measure import MARKER, marked, tree
 from windtunnel.record import Recorder
 from windtunnel.registry import load_engine, load_workload
 from windtunnel.workload import BoundWorkload
 
 KILLS = 20
 HANGS_S = 240.0
+OURS = f"killed-{os.getpid()}"  # in the environment of all that the engines start
 
 #: engine → what the command line of its worker processes holds (a raylet ends with its agents, and a JVM names its workers)
 WORKERS = {
@@ -51,10 +53,11 @@ def test_every_engine_says_what_its_workers_are() -> None:
 
 
 def victims(pattern: str) -> list[psutil.Process]:
-    """Worker processes below this one."""
+    """Worker processes of ours, those too whose parent was killed (Spark's daemon leaves its workers to init)."""
     found = []
-    for process in psutil.Process().children(recursive=True):
+    for pid in tree(os.getpid(), marked(OURS)):
         with contextlib.suppress(psutil.Error):
+            process = psutil.Process(pid)
             if re.search(pattern, " ".join(process.cmdline())) and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
     return found
@@ -105,7 +108,10 @@ def attempt(session: Any, bound: BoundWorkload, output: Path) -> str:
 @pytest.mark.linux
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("name", [pytest.param(name, marks=marks(name)) for name in WORKERS])
-def test_a_worker_killed_at_a_random_time(name: str, two_cpus: ClusterSpec, data_root: Path, tmp_path: Path) -> None:
+def test_a_worker_killed_at_a_random_time(
+    name: str, two_cpus: ClusterSpec, data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(MARKER, OURS)
     bound = load_workload("flights_udf", scale=0.05, partitions=8).bind(data_root)
     draw, endings, kills = random.Random(name), Counter[str](), 0
     session = load_engine(name).open(two_cpus, {})
