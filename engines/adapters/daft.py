@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 from windtunnel.engines.adapters.common import DECLARED, ForeignSession, output_columns, output_is_files
+from windtunnel.engines.adapters.daft_workers import watched
 from windtunnel.engines.api import Capabilities, Option, resolve_options
 from windtunnel.engines.arrow import arrow_schema, as_dataset, call, call_groups
 
@@ -58,15 +59,18 @@ class DaftSession(ForeignSession):
 
     def _execute(self, workload: BoundWorkload, output: Path) -> pa.Table | None:
         frame = self._query(workload)
-        if output_is_files(workload):
-            frame.write_parquet(str(output / "part-0.parquet"), single_file=True)
-            return None
-        table: pa.Table = frame.to_arrow()
+        with watched():
+            if output_is_files(workload):
+                frame.write_parquet(str(output / "part-0.parquet"), single_file=True)
+                return None
+            table: pa.Table = frame.to_arrow()
         return table
 
     def _stream(self, workload: BoundWorkload) -> Iterator[pa.Table]:
-        for batch in self._query(workload).to_arrow_iter(results_buffer_size=2):
-            yield pa.Table.from_batches([batch])
+        frame = self._query(workload)
+        with watched():
+            for batch in frame.to_arrow_iter(results_buffer_size=2):
+                yield pa.Table.from_batches([batch])
 
     def _query(self, workload: BoundWorkload) -> daft.DataFrame:
         """The whole pipeline, its sink aside."""
