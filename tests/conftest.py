@@ -1,4 +1,4 @@
-"""What every test may use: one folder of data a process, the marks that machines without Java or Chromium skip, and what runs together."""
+"""What every test may use: one folder of data a process, and the marks that machines without Java or Chromium skip."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -39,20 +40,20 @@ def _sessions() -> set[str]:
     return {p.name for p in shm.glob(f"windtunnel-{os.getpid()}-*")} if shm.is_dir() else set()
 
 
-@pytest.hookimpl(tryfirst=True)  # before what reads the groups
+@pytest.hookimpl(optionalhook=True)  # where pytest-xdist runs
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Tests that share an open engine stay in one process (pytest-xdist 3.8 no longer finds its own groups with pytest 9.2)."""
+    from tests.grouping import Groups
+
+    return Groups(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip with a reason what this machine cannot run; tests that share an open engine stay in one process."""
+    """Skip with a reason what this machine cannot run."""
     for item in items:
-        item.add_marker(pytest.mark.xdist_group(f"{item.path.stem}:{_engine(item)}"))
         if item.get_closest_marker("java") and find_java() is None:
             item.add_marker(pytest.mark.skip(reason="no Java here; `windtunnel doctor` says how to get one"))
         if item.get_closest_marker("browser") and not (shutil.which("chromium") or shutil.which("chromium-browser")):
             item.add_marker(pytest.mark.skip(reason="no Chromium here: apt-get install chromium chromium-driver"))
         if item.get_closest_marker("linux") and not sys.platform.startswith("linux"):
             item.add_marker(pytest.mark.skip(reason="needs /proc or /dev/shm"))
-
-
-def _engine(item: pytest.Item) -> str:
-    """The engine whose session the test uses, where it uses one."""
-    chosen = getattr(item, "callspec", None)
-    return str(chosen.params.get("session", "")) if chosen else ""

@@ -32,10 +32,10 @@ def watched() -> Iterator[None]:
 
 
 def _watch(over: threading.Event) -> None:
-    """Ring for each process that is dead and that nobody waited for at two looks: Daft waits for those that it ends itself."""
-    before: set[int] = set()
+    """Ring for each process that died meanwhile and that nobody waited for at two looks: Daft waits for those that it ends itself."""
+    others, before = _dead(), set[int]()
     while not over.wait(_LOOK_S):
-        dead = _dead()
+        dead = _dead() - others
         if dead & before:
             for path in _sockets():
                 _ring(path)

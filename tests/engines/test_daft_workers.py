@@ -6,8 +6,10 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from multiprocessing.connection import Listener
 
+import psutil
 import pytest
 from windtunnel.engines.adapters.daft_workers import watched
 
@@ -42,9 +44,14 @@ def test_a_process_that_dies_before_it_connects_ends_the_wait() -> None:
 
 
 @pytest.mark.linux
-def test_one_that_connects_is_left_alone() -> None:
+def test_one_that_connects_is_left_alone_whoever_else_died_before() -> None:
+    other = subprocess.Popen([sys.executable, "-c", "pass"])
+    while psutil.Process(other.pid).status() != psutil.STATUS_ZOMBIE:
+        time.sleep(0.01)
     path = tempfile.mktemp()  # as Daft names it
-    code = f"from multiprocessing.connection import Client; c = Client({path!r}, authkey=b'k'); c.recv()"
+    code = (
+        f"import time; time.sleep(2); from multiprocessing.connection import Client; c = Client({path!r}, authkey=b'k'); c.recv()"
+    )
     with Listener(path, authkey=b"k") as listener, watched():
         process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
         try:
@@ -52,3 +59,4 @@ def test_one_that_connects_is_left_alone() -> None:
         finally:
             process.kill()
             process.wait()
+            other.wait()

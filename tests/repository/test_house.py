@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.grouping import group
+
 ROOT = Path(__file__).resolve().parents[2]
 ROOMS = ("windtunnel", "workloads", "engines", "sim", "reports")
 
@@ -205,3 +207,17 @@ def test_the_command_line_starts_without_heavy_libraries() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.rstrip().endswith("[]"), done.stdout[-200:]
+
+
+@pytest.mark.parametrize(
+    ("nodeid", "together"),
+    [
+        ("tests/conformance/test_etl.py::test_a[ray-tpch_q3]", "tests/conformance/test_etl.py:ray"),
+        ("tests/conformance/test_etl.py::test_a[ray-core-tpch_q3]", "tests/conformance/test_etl.py:ray-core"),
+        ("tests/conformance/test_etl.py::test_a_second_run[ray-core]", "tests/conformance/test_etl.py:ray-core"),
+        ("tests/conformance/test_simulated.py::test_b[tpch_q1-ray]", "tests/conformance/test_simulated.py"),
+        ("tests/front/test_cli.py::test_c", "tests/front/test_cli.py"),
+    ],
+)
+def test_tests_that_share_an_engine_run_in_one_process(nodeid: str, together: str) -> None:
+    assert group(nodeid) == together
