@@ -126,10 +126,10 @@ class Deployment:
             if ready:
                 await worker.listen()
         finally:
-            await worker.stop()
-            for some in (self.replicas, self._starting):
+            for some in (self.replicas, self._starting):  # first of all: it gets no call any more
                 with contextlib.suppress(ValueError):
                     some.remove(worker)
+            await worker.stop()
         if not worker.leaving and not self._closing:
             self.counts["replicas_lost"] += 1
             self._changed()

@@ -126,14 +126,18 @@ class Worker(asyncio.Protocol):
             job.number = number
         self.flying[number] = jobs
         data = join([job.body for job in jobs])
-        assert self._transport is not None
-        self._transport.write(HEAD.pack(number, len(jobs), len(data), max(job.deadline_s for job in jobs)) + data)
+        self._write(HEAD.pack(number, len(jobs), len(data), max(job.deadline_s for job in jobs)) + data)
+
+    def _write(self, data: bytes) -> None:
+        """To a process that just ended: nothing. What flies is taken up again when the end is known (uvloop's transport would raise)."""
+        if self._transport is not None and not self._gone.is_set():
+            self._transport.write(data)
 
     def withdraw(self, job: Job) -> None:
         """Nobody waits for it any more. Its place is free when the process says so."""
         jobs = self.flying.get(job.number, ())
-        if jobs and all(j.done.done() for j in jobs) and self._transport is not None:
-            self._transport.write(HEAD.pack(job.number, 0, 0, 0.0))
+        if jobs and all(j.done.done() for j in jobs):
+            self._write(HEAD.pack(job.number, 0, 0, 0.0))
 
     # -- asyncio's protocol -------------------------------------------------------------------------------------------------
 
