@@ -32,6 +32,7 @@ from windtunnel import core
 from windtunnel.cellspec import CellSpec, base_record, failure
 from windtunnel.environment import capture
 from windtunnel.errors import Unsupported, WindtunnelError, WrongResult
+from windtunnel.measure import release_unused
 from windtunnel.record import Recorder, RunRecord
 from windtunnel.registry import engine_names, load_engine
 from windtunnel.store import Store
@@ -238,8 +239,9 @@ def _timed(function: Callable[..., Any], *args: Any) -> tuple[Any, float]:
 
 @contextlib.contextmanager
 def _garbage_collection(on: bool) -> Iterator[None]:
-    """Pauses of the collector do not belong to a measured run."""
+    """Pauses of the collector do not belong to a measured run, and what was used before it not to its peak memory."""
     gc.collect()
+    release_unused()
     if not on:
         gc.disable()
     try:

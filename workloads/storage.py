@@ -3,7 +3,8 @@
 A data set is built in a temporary folder beside its place, gets a manifest ``_done.json`` and is renamed: a folder with
 a manifest is complete, whoever was killed meanwhile. The module knows formats and files, not what the rows mean.
 
-* Parquet: Snappy, row groups of `ROW_GROUP_ROWS`. ORC: Snappy.
+* Parquet: Snappy, row groups of `ROW_GROUP_ROWS`, of wide rows (photographs) about `ROW_GROUP_BYTES`: who reads holds a few whole
+  ones. ORC: Snappy.
 * CSV: a header, comma, strings quoted with ``"`` and a quote doubled inside (never a backslash escape). No nulls: "NA"
   is a string, and so is "0515".
 * JSON: one object a line. It has no date type, so tables with dates are not offered in it.
@@ -27,6 +28,7 @@ from windtunnel.errors import InputError
 from windtunnel.workload import DatasetSpec, Format, TableData
 
 ROW_GROUP_ROWS = 131_072
+ROW_GROUP_BYTES = 16 * 2**20
 MANIFEST = "_done.json"
 
 
@@ -60,7 +62,8 @@ class _ParquetWriter:
         self._writer = pq.ParquetWriter(path, schema, compression="snappy")
 
     def write(self, table: pa.Table) -> None:
-        self._writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
+        fit = ROW_GROUP_BYTES * table.num_rows // max(1, table.nbytes)
+        self._writer.write_table(table, row_group_size=max(1, min(ROW_GROUP_ROWS, fit)))
 
     def close(self) -> None:
         self._writer.close()

@@ -3,8 +3,8 @@
 The "streaming batch" model of Ray Data (arXiv 2501.12407) in its simplest sound form:
 
 * *backpressure*: a stage may launch only while what it has emitted, and its consumers have not finished, stays below the output of
-  `QUEUED_TASKS` tasks a CPU (or ``queued_blocks`` blocks) and its share of the store; each running task counts as what those that
-  ended have emitted on average;
+  a task and one more block a CPU (or ``queued_blocks`` blocks) and its share of the store; each running task counts as what those
+  that ended have emitted on average;
 * *operator scheduling*: of the stages that could launch, the one farthest downstream goes first: it empties queues that hold
   the others back, so the bottleneck is fed and memory stays low;
 * *actor pools*: a stateful stage starts with its minimum; one more actor starts while all are busy with tasks queued and blocks
@@ -49,13 +49,12 @@ from windtunnel.model import (
 )
 from windtunnel.units import parse_count
 
-QUEUED_TASKS = 2  # whose output may be queued, a CPU
-LEAST_QUEUED = 8  # on the smallest cluster
+LEAST_QUEUED = 8  # blocks, on the smallest cluster
 
 
 class Streaming:
-    """The model. ``queued_blocks`` (None: the output of `QUEUED_TASKS` tasks a CPU, `LEAST_QUEUED` at least) and ``queued_fraction``
-    (of the object store, shared by all edges): bounds of queued output.
+    """The model. ``queued_blocks`` (None: the output of a task and one more block a CPU, `LEAST_QUEUED` at least) and
+    ``queued_fraction`` (of the object store, shared by all edges): bounds of queued output.
 
     ``backpressure``, ``autoscale``, ``locality``, ``yielding``, ``downstream_first`` and ``recompute`` False switch the mechanisms off,
     ``fixed`` True the sharing of CPUs (ablations).
@@ -121,7 +120,7 @@ class Streaming:
         self._forward_readers = [forward_readers(job, s.index) for s in job.stages]
         self._unsettled = list(job.stages)  # not complete yet
         cpus = sum(n.cpus for n in view.nodes)
-        self._queued_tasks = max(LEAST_QUEUED, QUEUED_TASKS * cpus)
+        self._cpus = cpus
         sharing = sum(1 for s in job.stages if s.state.kind == "stateless" and s.resources.cpus)
         self._most_running = max(1, int(cpus / max(1, sharing))) if self._fixed else math.inf
         actions: list[Action] = []
@@ -339,7 +338,8 @@ class Streaming:
     def _launch_stage(self, index: int, actions: list[Action]) -> None:
         """Launch tasks of a stage that has some, as far as workers and backpressure allow."""
         ready, ledger = self._ready[index], self._ledger
-        plenty = 2 * len(ledger.workers) if self._ahead else math.inf
+        # Behind a running task none waits while nobody knows what a task emits.
+        plenty = 2 * len(ledger.workers) if self._ahead and self._outputs[index][0] else math.inf
         sides, at, held = self._sides(index), len(actions), False
         choosy = self.chooses and index in ledger.actors
         while ready:
@@ -386,15 +386,13 @@ class Streaming:
             return False
         if not self._pushes[index] or queued + running == 0:
             return True
-        if self._outputs[index][0]:
-            blocks_each, bytes_each = self._each[index]
-        else:
+        blocks_each, bytes_each = self._each[index]
+        if not self._outputs[index][0]:  # nobody knows yet what a task emits
             emitted = self._emitted_blocks[index]
-            blocks_each, bytes_each = 1.0, self._emitted_bytes[index] / emitted if emitted else 0.0
-        limit = self._queued_tasks * blocks_each if self._most_queued is None else self._most_queued
-        return (
-            queued + running * blocks_each < limit and self._queued_bytes[index] + (running + 1) * bytes_each <= self._edge_bytes
-        )
+            bytes_each = self._emitted_bytes[index] / emitted if emitted else 0.0
+        limit = max(LEAST_QUEUED, self._cpus * (blocks_each + 1)) if self._most_queued is None else self._most_queued
+        coming = running + 1
+        return queued + coming * blocks_each <= limit and self._queued_bytes[index] + coming * bytes_each <= self._edge_bytes
 
     def _sides_complete(self, index: int) -> bool:
         sides = self._side_inputs[index]
@@ -445,7 +443,7 @@ ENTRY = ModelEntry(
             name="queued_blocks",
             check=parse_count,
             default=None,
-            doc="most blocks a stage may have queued or in the making for its consumers; default the output of 8 tasks, or of 2 a CPU",
+            doc="most blocks queued or in the making for consumers; default the output of a task and one more block a CPU, at least 8",
         ),
         Option(name="queued_fraction", default=0.5, doc="share of the object store that queued blocks of all edges may fill"),
         Option(name="backpressure", default=True, doc="whether full queues hold a stage back", choices=(True, False)),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -185,20 +185,23 @@ def test_streaming_holds_a_source_back_when_its_queue_is_full() -> None:
     assert {t.stage for t in _launches(freed)} == {1}, "the queue is full: only the consumer runs"
 
 
-def test_tasks_that_emit_many_blocks_do_not_hold_their_source_back() -> None:
-    """Twenty queued blocks are the output of four tasks, and eight may be queued."""
+def test_a_source_goes_on_when_its_queue_holds_less_than_a_tasks_output_and_one_block_a_cpu() -> None:
+    """Tasks of five blocks on two CPUs: the bound is twelve, however many tasks those are the output of."""
     actor = _stage(1, [StageInput(stage=0, mode="forward")], None, actor=True)
     model = Streaming()
     model.start(Job(stages=(_stage(0, (), 20), actor)), View())
     first = _launches(model.on_event(WorkerJoined(0), View()) + model.on_event(WorkerJoined(1), View()))
-    first += _launches(model.on_event(WorkerJoined(2), View()))
-    sources = [launch.task for launch in first if launch.stage == 0]
-    launched = []
+    sources = [launch.task for launch in (*first, *_launches(model.on_event(WorkerJoined(2), View()))) if launch.stage == 0]
+    assert len(sources) == 2, "nobody waits behind them while nobody knows what they emit"
+    work, queued = deque[Launch](), 0
     for number, task in enumerate(sources):
         blocks = [_block(5 * number + i, 0, task) for i in range(5)]
-        launched += _launches(model.on_event(TaskDone(task, blocks), View()))
-    assert len(sources) == 4, "two run and two wait behind them"
-    assert sum(launch.stage == 0 for launch in launched) == 4
+        work += _launches(model.on_event(TaskDone(task, blocks), View()))
+        queued += 5
+    while all(launch.stage == 1 for launch in work):
+        work += _launches(model.on_event(TaskDone(work.popleft().task, []), View()))
+        queued -= 1
+    assert queued == 7, "five more make twelve"
 
 
 def test_queued_output_never_passes_its_bound() -> None:

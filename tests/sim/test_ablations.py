@@ -38,7 +38,7 @@ def test_without_backpressure_memory_grows(counters: dict[str, dict[str, Any]]) 
     assert free["makespan_s"] == pytest.approx(held["makespan_s"], rel=0.05), "the device is the bottleneck either way"
 
 
-@pytest.mark.parametrize("label", ["fixed parallelism", "no block splitting", "pickled blocks"])
+@pytest.mark.parametrize("label", ["no block splitting", "pickled blocks"])
 def test_what_costs_time(counters: dict[str, dict[str, Any]], label: str) -> None:
     assert counters[label]["makespan_s"] > 1.02 * counters["streaming"]["makespan_s"]
 
