@@ -105,7 +105,10 @@ class Spark(Bulk):
         memory = None if executor_memory is None else parse_bytes(executor_memory)
         self._executors = (executors, executor_cores, memory, executor_gpus)
         self._adaptive = adaptive
-        self._placed: tuple[int, tuple[int, ...]] = (-1, ())  # the task that was asked for last, and beside what it would run
+        self._placed: tuple[tuple[int, ...], tuple[int, ...]] = (
+            (),
+            (),
+        )  # the inputs asked about last, and beside which they are read
 
     def start(self, job: Job, view: View) -> list[Action]:
         """As `Bulk`, on the executors."""
@@ -117,8 +120,8 @@ class Spark(Bulk):
         """A block on the node that holds most of a reducer's input, if that is enough of it."""
         if all(i.mode != "partition" for i in self._job.stages[task.stage].inputs):
             return task.blocks
-        if task.id != self._placed[0]:
-            self._placed = task.id, self._most(task)
+        if task.blocks is not self._placed[0]:  # another task, or a lost input was made again
+            self._placed = task.blocks, self._most(task)
         return self._placed[1]
 
     def _most(self, task: Task) -> tuple[int, ...]:

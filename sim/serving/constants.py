@@ -31,6 +31,7 @@ FITTED: Mapping[str, Mapping[str, float]] = {
 }
 SHARED = ("choice", "max_queued_requests", "retries", "request_timeout", "seed")  # options of both worlds
 ROUNDS = 100  # evaluations at most
+FURTHEST = 10.0  # that a constant may end from where its search begins, as a factor: beyond it no process is like that
 
 
 def load_constants(path: Path) -> dict[str, dict[str, float]]:
@@ -116,8 +117,9 @@ class Fit:
         return [numbers_of(recorder, w.begin_s, w.end_s) for w in run.windows]
 
     def _loss(self, logs: np.ndarray) -> float:
-        if np.abs(logs).max() > 20:
-            return 1e3
+        away = np.abs(logs - np.log(list(self._begin.values()))).max()
+        if away > np.log(FURTHEST):
+            return 1e3 * float(away)
         constants = dict(zip(self._begin, np.exp(logs).tolist(), strict=True))
         return float(np.mean([e for run in self._runs for e in self._squares(run, constants)]))
 

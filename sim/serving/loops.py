@@ -14,6 +14,7 @@ from typing import Any
 from simpy.core import Environment
 from simpy.events import NORMAL
 from windtunnel.sim.hardware.cpu import Done, Shared, Timer
+from windtunnel.sim.serving.cores import Cores
 
 from windtunnel.cluster import NodeSpec
 
@@ -27,7 +28,7 @@ class Machine:
 
     __slots__ = (
         "alive",
-        "cpu",
+        "cores",
         "cpus",
         "crowded",
         "env",
@@ -36,7 +37,6 @@ class Machine:
         "index",
         "link",
         "sharers",
-        "sharing",
         "slow",
         "spec",
         "weight",
@@ -48,40 +48,30 @@ class Machine:
         self.free_cpus, self.free_gpus = self.cpus, float(spec.gpus.count)
         self.weight = 0.0
         self.sharers: dict[SharedLoop, None] = {}  # busy processes with shared time
-        self.sharing = 0.0  # CPUs that they keep busy
         self.crowded = False
         self.slow = 1.0  # a straggler takes so many times as long
         self.link = 1.0  # a slow network takes so many times as long
         self.alive = True
-        self.cpu = Shared(env, self.speed)
-
-    def speed(self, load: float) -> float:
-        """Of one process when those of whole turns keep ``load`` CPUs busy."""
-        total = load + self.sharing
-        return 1.0 if total <= self.cpus else self.cpus / total
+        self.cores = Cores(env, self.cpus)
 
     def share(self, loop: SharedLoop, busy: bool) -> None:
-        """A process with shared time becomes busy or idle; all others feel it."""
-        self.sharing += loop.weight if busy else -loop.weight
+        """A process with shared time becomes busy or idle."""
         if busy:
             self.sharers[loop] = None
+            if self.crowded:
+                self.cores.join(loop)
         else:
             del self.sharers[loop]
-            self.sharing = self.sharing if self.sharers else 0.0  # rounding does not add up
-        if self.crowded:
-            self.cpu.touch()
-            self.changed(loop)
-
-    def changed(self, by: Loop | None) -> None:
-        """On a crowded machine another number of processes is busy; those in turn are told by `Shared` itself."""
-        for loop in self.sharers:
-            if loop is not by:
-                loop.touch()
+            self.cores.rest(loop)
 
     def host(self, weight: float) -> None:
         """A process that may keep ``weight`` CPUs busy comes (or goes, when negative)."""
+        before = self.crowded
         self.weight += weight
         self.crowded = self.weight > self.cpus + 1e-9
+        if self.crowded and not before:
+            for loop in self.sharers:
+                self.cores.join(loop)
 
 
 class Loop(Timer):
@@ -139,8 +129,7 @@ class Loop(Timer):
         seconds = total * machine.slow
         self.busy_s += seconds
         if machine.crowded and self.weight:
-            machine.cpu.add(seconds, self.weight, self._finish, self)
-            machine.changed(None)
+            machine.cores.run(self, seconds)
         else:
             env = self.env  # what `arm` does, without its call
             heappush(env._queue, (env._now + seconds, NORMAL, next(env._eid), self))
@@ -154,16 +143,23 @@ class Loop(Timer):
             self._begin(*self._queue.popleft())
         else:
             self._running = False
-            if self.machine.crowded:
-                self.machine.changed(None)
+            self.machine.cores.rest(self)
         self.begun_s = begun
         self.share = share
         done(arg)
+
+    def ended(self) -> None:
+        """What it was given a CPU for is done."""
+        self._finish(self)
+
+    def touch(self) -> None:
+        """Its share of a CPU has changed; what it does is told by `Cores` itself."""
 
     def kill(self) -> None:
         """The process ends; nothing that it had begun or queued is ever done."""
         self.dead = True
         self._queue.clear()
+        self.machine.cores.forget(self)
         self.machine.host(-self.weight)
 
 
@@ -194,8 +190,7 @@ class SharedLoop(Loop):
         self._jobs.touch()
 
     def _rate(self, load: float) -> float:
-        speed = self.machine.speed(self.machine.cpu.load) if self.machine.crowded else 1.0
-        return speed / load
+        return (self.machine.cores.speed(self) if self.machine.crowded else 1.0) / load
 
     def _leave(self, job: tuple[float, float, Done, Any]) -> None:
         if self.dead:

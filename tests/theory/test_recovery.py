@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from windtunnel.sim.faults import expanded
 
@@ -79,9 +79,29 @@ def expected(document: dict[str, Any]) -> int:
     return rows
 
 
+def _operator(name: str, resources: dict[str, float]) -> dict[str, Any]:
+    cost = {"per_row": 0.05, "cv": 0.0}
+    return {"name": name, "kind": "map", "batch_rows": 0, "cost": cost, "row_bytes_out": "1MB", "resources": resources}
+
+
+#: a reducer's only input is lost while it runs, and made again on another node
+LOST_INPUT = {
+    "schema": 1, "name": "lost input", "seed": 0,
+    "cluster": {"nodes": [{"count": 2, "cpus": 2, "memory": "8GiB", "gpus": {"count": 1}, "nic": "1Gbit/s"}]},
+    "dataset": {"rows": 40, "row_bytes": "1MB", "partitions": 1},
+    "operators": [_operator("a", {"cpus": 1}), _operator("b", {"cpus": 0, "gpus": 1}), _operator("c", {"cpus": 1})],
+    "engines": [{"name": "bulk"}],
+    "faults": [
+        {"at": 0.1, "kind": "worker_killed", "target": "worker[0]", "factor": 1.0},
+        {"at": 2.4, "kind": "node_lost", "target": "worker[1]", "factor": 1.0},
+    ],
+}  # fmt: skip
+
+
 @pytest.mark.parametrize(("engine", "options"), ENGINES)
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(document=scenarios())
+@example(document=LOST_INPUT)
 def test_output_is_complete_and_counted_once(engine: str, options: dict[str, Any], document: dict[str, Any]) -> None:
     scenario = from_document(document, "random.toml")
     assert scenario.workload is not None
