@@ -30,7 +30,8 @@ MODULES = {
     ),
     "sim/hardware": ("cpu", "disk", "gpu", "memory", "network", "pages", "serialization", "store"),
     "sim/serving": (
-        "breakage", "deadlines", "deployments", "journal", "loops", "replicas", "requests", "routers", "scaling", "site", "tokens", "world",
+        "breakage", "cores", "deadlines", "deployments", "journal", "loops", "replicas", "requests", "routers", "scaling", "site", "tokens",
+        "world",
     ),
 }  # fmt: skip
 NOTE = "built.json"  # the digests of the sources that were compiled, written last
