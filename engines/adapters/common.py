@@ -67,6 +67,8 @@ class ForeignSession:
             if table is not None:
                 rows(table.num_rows)
         count_devices(recorder, self._scratch)
+        if any(op.state.kind == "actor" for op in plan.pipeline.operators):
+            recorder.count("loads", 0)  # a session that kept its models has none to tell of
         for name, value in notes.read(self._notes).items():
             recorder.count(name, value)
         return Outcome(

@@ -51,7 +51,9 @@ def test_photographs_are_classified_and_loads_are_counted(session: Any, data_roo
 def test_orc_holds_photographs_too(session: Any, data_root: Path, tmp_path: Path) -> None:
     bound = load_workload("images", scale=0.002, partitions=2, format="orc").bind(data_root)
     session.prepare(bound)
-    bound.verify(answer_of(session.run(bound, Recorder(), tmp_path)))
+    recorder = Recorder()
+    bound.verify(answer_of(session.run(bound, recorder, tmp_path)))
+    assert "loads" in recorder.counters, "told where models were kept, too"
 
 
 def test_the_record_counts_dead_letters(two_cpus: ClusterSpec, data_root: Path, tmp_path: Path) -> None:
