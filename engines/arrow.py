@@ -45,9 +45,7 @@ def file_format(table: TableData, schema: pa.Schema) -> Any:
         from pyarrow import csv
 
         return ds.CsvFileFormat(convert_options=csv.ConvertOptions(column_types=schema, strings_can_be_null=False))
-    if (
-        table.format == "parquet"
-    ):  # files are local: a row group at a time, not all of a file's ahead (a third less memory, as fast)
+    if table.format == "parquet":  # local files: a row group at a time instead of the whole file ahead takes less memory, as fast
         return ds.ParquetFileFormat(default_fragment_scan_options=ds.ParquetFragmentScanOptions(pre_buffer=False))
     return table.format
 

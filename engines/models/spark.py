@@ -105,10 +105,8 @@ class Spark(Bulk):
         memory = None if executor_memory is None else parse_bytes(executor_memory)
         self._executors = (executors, executor_cores, memory, executor_gpus)
         self._adaptive = adaptive
-        self._placed: tuple[tuple[int, ...], tuple[int, ...]] = (
-            (),
-            (),
-        )  # the inputs asked about last, and beside which they are read
+        # The inputs that were asked about last, and beside which block they are read.
+        self._placed: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())
 
     def start(self, job: Job, view: View) -> list[Action]:
         """As `Bulk`, on the executors."""

@@ -58,16 +58,33 @@ def test_the_busiest_keeps_its_cpu_and_those_that_wake_share_the_other() -> None
     assert found == [[2.0], [pytest.approx(1.2)], [pytest.approx(1.2)]]
 
 
-def test_equal_shares_would_have_slowed_the_busiest() -> None:
-    """Of two CPUs for three, equal shares are two thirds each: the first would end at 2.1."""
-    busy, *others = ends(2, [(0.0, [2.0]), (1.0, [0.1]), (1.0, [0.1])])
-    assert busy[0] < 2.1 - 0.05 and all(end[0] > 1.0 + 0.1 * 1.5 for end in others)
+def test_a_process_that_rested_is_as_light_as_a_new_one() -> None:
+    """The first was busy for a second and rested for another (31 half-lives): when it returns, the second keeps its CPU."""
+    env = Environment()
+    cores = Cores(env, 2)
+    first, second, third = Worker(cores, [1.0]), Worker(cores, [1.0]), Worker(cores, [0.1])
+    for worker, at in ((first, 0.0), (second, 1.5), (third, 2.0)):
+        Timer(env, worker.begin).arm(at)
+    env.run(until=2.0)
+    first.pieces.append(0.1)
+    first.begin()
+    env.run()
+    assert second.ends == [pytest.approx(2.5)]
+    assert first.ends[1] == third.ends[0] == pytest.approx(2.2)
 
 
-def test_a_process_that_did_not_run_of_late_counts_as_light() -> None:
-    """A half-life is 32 ms: after a second of rest the once busy one is as light as the new one, and both leave the third alone."""
-    found = ends(2, [(0.0, [1.0]), (1.5, [1.0]), (2.0, [0.1]), (2.0, [0.1])])
-    assert found[1] == [pytest.approx(2.5)]
+def test_who_joins_is_told_of_its_share() -> None:
+    """A process that keeps its own books shares one CPU with another's work of a second, and has it alone again at 2."""
+    env = Environment()
+    cores = Cores(env, 1)
+    own, other = Worker(cores, []), Worker(cores, [1.0])
+    cores.join(own)
+    assert cores.speed(own) == 1.0
+    other.begin()
+    assert cores.speed(own) == 0.5 and own.touched == 1
+    env.run()
+    assert other.ends == [2.0] and cores.speed(own) == 1.0 and own.touched == 2
+    cores.rest(own)
 
 
 @given(
