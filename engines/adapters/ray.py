@@ -162,7 +162,7 @@ def _tables(source: Dataset, function: Any, **arguments: Any) -> Dataset:
 def _scan(kernel: Scan, table: TableData) -> Dataset:
     """Parquet by Ray's reader with columns and predicate pushed down; other formats file by file through Arrow's.
 
-    Ray's second reader, which 2.60 takes by itself where nothing is tuned, refuses a predicate of Arrow's: what it read is filtered then.
+    Ray's second reader (2.60's own choice; ``tuned`` keeps the first) takes no predicate of Arrow's: what it read is filtered then.
     """
     import ray
 
@@ -170,12 +170,11 @@ def _scan(kernel: Scan, table: TableData) -> Dataset:
         read = partial(ray.data.read_parquet, list(table.paths), partitioning=None, schema=arrow_schema(table.schema))
         if kernel.predicate is None:
             return read(columns=list(kernel.columns))
-        try:
+        if not getattr(ray.data.DataContext.get_current(), "use_datasource_v2", False):
             return read(columns=list(kernel.columns), filter=kernels.scan_predicate(kernel.predicate))
-        except ValueError:
-            wanted = dict.fromkeys((*kernel.columns, *columns_of(kernel.predicate)))
-            kept = _tables(read(columns=list(wanted)), _filter, predicate=kernel.predicate)
-            return kept.select_columns(list(kernel.columns))
+        wanted = dict.fromkeys((*kernel.columns, *columns_of(kernel.predicate)))
+        kept = _tables(read(columns=list(wanted)), _filter, predicate=kernel.predicate)
+        return kept.select_columns(list(kernel.columns))
     files = ray.data.from_items([{"path": p} for p in table.paths], override_num_blocks=len(table.paths))
     return _tables(files, _read, table=table, kernel=kernel)
 
