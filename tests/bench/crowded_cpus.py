@@ -1,8 +1,9 @@
-"""Five processes on two CPUs, for real: how much longer each one's work takes than it costs.
+"""Five processes on two CPUs: how much longer each one's work takes than it costs; for real, by run queues and by equal shares.
 
     taskset -c 0,1 python -m tests.bench.crowded_cpus [RATE a second] [SECONDS]
 
-What `windtunnel.sim.serving.cores` is modelled on: the busiest is hardly stretched, those that run for a moment are.
+What `windtunnel.sim.serving.cores` is modelled on. Every process has the same Poisson arrivals, shifted by its own delay, first come
+first served.
 """
 
 from __future__ import annotations
@@ -11,29 +12,103 @@ import multiprocessing
 import random
 import sys
 import time
+from collections.abc import Callable, Iterator
+from typing import Any
 
-COSTS_S = {"large": 6e-3, "small": 2e-3, "preprocess": 1e-3, "combine": 0.7e-3, "generator": 0.5e-3}
+from simpy.core import Environment
+from windtunnel.sim.hardware.cpu import Shared, Timer
+from windtunnel.sim.serving.cores import Cores
+
+CPUS = 2
+#: CPU time of a call, and how long after the arrival it is due
+PROCESSES = {
+    "large": (6e-3, 1e-3),
+    "small": (2e-3, 1e-3),
+    "preprocess": (1e-3, 0.0),
+    "combine": (0.7e-3, 7e-3),
+    "generator": (0.5e-3, 1e-3),
+}
 
 
-def stretched(cost_s: float, rate: float, begin_s: float, seconds: float) -> float:
-    """Elapsed over CPU time, of a process with Poisson arrivals at the same times as all others (one seed)."""
-    draw, due, elapsed, calls = random.Random(7), begin_s, 0.0, 0
-    while (due := due + draw.expovariate(rate)) < begin_s + seconds:
-        time.sleep(max(0.0, due - time.monotonic()))
+def arrivals(rate: float, seconds: float, delay_s: float) -> Iterator[float]:
+    """Seconds from the start."""
+    draw, due = random.Random(7), 0.0
+    while (due := due + draw.expovariate(rate)) < seconds:
+        yield due + delay_s
+
+
+def real(name: str, rate: float, seconds: float, begin_s: float) -> float:
+    """Elapsed over CPU time of a process that spins."""
+    cost_s, delay_s = PROCESSES[name]
+    taken = []
+    for due in arrivals(rate, seconds, delay_s):
+        time.sleep(max(0.0, begin_s + due - time.monotonic()))
         start, end = time.monotonic(), time.thread_time() + cost_s
         while time.thread_time() < end:
             pass
-        elapsed, calls = elapsed + time.monotonic() - start, calls + 1
-    return elapsed / (calls * cost_s)
+        taken.append(time.monotonic() - start)
+    return sum(taken) / len(taken) / cost_s
+
+
+class Simulated:
+    """The same process; ``run`` and ``rest`` are the node's."""
+
+    weight = 1.0
+
+    def __init__(self, env: Environment, name: str, rate: float, seconds: float) -> None:
+        self.env, self.cost_s = env, PROCESSES[name][0]
+        self.waiting, self.start, self.taken = 0, 0.0, list[float]()
+        self.run: Callable[[Simulated, float], None]
+        self.rest: Callable[[Simulated], None]
+        for due in arrivals(rate, seconds, PROCESSES[name][1]):
+            Timer(env, self.arrive).arm(due)
+
+    def arrive(self, _: Any) -> None:
+        """One more call."""
+        self.waiting += 1
+        if self.waiting == 1:
+            self.begin()
+
+    def begin(self) -> None:
+        """The next call."""
+        self.start = self.env.now
+        self.run(self, self.cost_s)
+
+    def ended(self, _: Any = None) -> None:
+        """The call is done."""
+        self.taken.append(self.env.now - self.start)
+        self.waiting -= 1
+        if self.waiting:
+            self.begin()
+        else:
+            self.rest(self)
+
+    def touch(self) -> None:
+        """Another share."""
+
+
+def simulated(rate: float, seconds: float, equal: bool) -> dict[str, float]:
+    """The same of all processes in a simulated node."""
+    env = Environment()
+    cores, shared = Cores(env, CPUS), Shared(env, lambda load: min(1.0, CPUS / load))
+    found = {name: Simulated(env, name, rate, seconds) for name in PROCESSES}
+    for process in found.values():
+        process.run = (lambda p, s: shared.add(s, 1.0, p.ended, None)) if equal else cores.run
+        process.rest = (lambda p: None) if equal else cores.rest
+    env.run()
+    return {name: sum(p.taken) / len(p.taken) / p.cost_s for name, p in found.items()}
 
 
 def main(rate: float = 154.0, seconds: float = 20.0) -> None:
-    """Print a line a process."""
-    begin_s = time.monotonic() + 1.0
-    with multiprocessing.get_context("spawn").Pool(len(COSTS_S)) as pool:
-        asked = {name: pool.apply_async(stretched, (cost, rate, begin_s, seconds)) for name, cost in COSTS_S.items()}
-        for name, told in asked.items():
-            print(f"{name}: {COSTS_S[name] * 1e3:g} ms of CPU take {told.get():.2f} times as long")
+    """Print a table."""
+    begin_s = time.monotonic() + 2.0
+    with multiprocessing.get_context("spawn").Pool(len(PROCESSES)) as pool:
+        asked = {name: pool.apply_async(real, (name, rate, seconds, begin_s)) for name in PROCESSES}
+        measured = {name: told.get() for name, told in asked.items()}
+    queues, equal = simulated(rate, seconds, False), simulated(rate, seconds, True)
+    print("| process | CPU time | real | run queues | equal shares |\n|---|---:|---:|---:|---:|")
+    for name, (cost_s, _) in PROCESSES.items():
+        print(f"| {name} | {cost_s * 1e3:g} ms | {measured[name]:.2f} | {queues[name]:.2f} | {equal[name]:.2f} |")
 
 
 if __name__ == "__main__":
