@@ -363,3 +363,13 @@ def test_a_calibration_of_kernels_is_no_obstacle_to_serving(tmp_path: Path) -> N
     file = tmp_path / "kernels.json"
     file.write_text('{"schema": 1, "operators": []}')
     assert shown(serve(scenario(UNIFORM.format(rate=1, seconds=1), one('per_call = "10ms"')), calibration=str(file))) == [10]
+
+
+def test_a_fit_stays_near_where_its_search_begins() -> None:
+    """Constants that no process has are not even simulated, however well they would fit."""
+    import numpy as np
+    from windtunnel.sim.serving.constants import FITTED, FURTHEST, Fit
+
+    begin = np.log(list(FITTED["serving"].values()))
+    fit = Fit(None, "serving", "host", [])
+    assert fit._loss(begin + np.eye(len(begin))[0] * np.log(1.01 * FURTHEST)) > 1e3

@@ -112,3 +112,15 @@ def test_tpch_tables_have_plain_types(format: Format, data_root: Path) -> None:
 def test_tpch_in_json_is_refused_with_the_reason(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="JSON lines have no date type; use format parquet, csv or orc"):
         load_workload("tpch_q6", format="json").bind(tmp_path)
+
+
+def test_row_groups_of_wide_rows_are_small(tmp_path: Path) -> None:
+    """100 rows of 1 MiB: six groups of sixteen and a rest; narrow rows stay in one."""
+    import pyarrow.parquet as pq
+    from windtunnel.workloads.storage import write_table
+
+    wide = pa.table({"photo": pa.array([bytes(2**20)] * 100, pa.binary())})
+    narrow = pa.table({"number": range(100_000)})
+    for name, table, groups in (("wide", wide, 7), ("narrow", narrow, 1)):
+        made = write_table(tmp_path, name, "parquet", table.schema, [[table]])
+        assert pq.ParquetFile(tmp_path / made.paths[0]).metadata.num_row_groups == groups
