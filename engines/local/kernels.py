@@ -69,16 +69,34 @@ def scan(step: physical.Step, partition: int) -> Iterator[pa.RecordBatch]:
     schema = arrow_schema(table.schema)
     source = ds.dataset(table.paths[partition], schema=schema, format=file_format(table, schema))
     predicate = None if spec.predicate is None else scan_predicate(spec.predicate)
-    scanner = source.scanner(
-        columns=list(spec.columns), filter=predicate, use_threads=False, batch_size=step.batch_rows or SCAN_BATCH_ROWS
-    )
+    options = {
+        "columns": list(spec.columns),
+        "filter": predicate,
+        "use_threads": False,
+        "batch_size": step.batch_rows or SCAN_BATCH_ROWS,
+    }
     empty = True
-    for batch in scanner.to_batches():
-        if batch.num_rows:
-            empty = False
-            yield batch
+    for part in _one_by_one(source, predicate):
+        for batch in part.scanner(schema=schema, **options).to_batches():
+            if batch.num_rows:
+                empty = False
+                yield batch
     if empty:
-        yield empty_batch(scanner.projected_schema)
+        yield empty_batch(source.scanner(columns=list(spec.columns)).projected_schema)
+
+
+def _one_by_one(source: Any, predicate: Any) -> Iterator[Any]:
+    """The row groups of a Parquet file that may hold rows of the predicate, other files whole.
+
+    A scanner reads up to 16 batches ahead, and with them a whole file of wide rows.
+    """
+    import pyarrow.dataset as ds
+
+    for fragment in source.get_fragments(predicate):
+        if isinstance(fragment, ds.ParquetFileFragment):
+            yield from fragment.split_by_row_group(predicate, source.schema)
+        else:
+            yield fragment
 
 
 def scan_predicate(expr: Expr) -> Any:

@@ -31,6 +31,7 @@ from windtunnel.engines.local.messages import EndMessage, JobMessage, LoadMessag
 from windtunnel.engines.local.store import BlockInfo, BlockWriter, read_block
 
 from windtunnel.errors import RunFailed
+from windtunnel.measure import release_unused
 from windtunnel.plan import Join, MapBatches, Sink, Synthetic
 
 Inputs = list[tuple[pa.Table | OSError, SpanRow]]  # mapped blocks, or why not
@@ -245,6 +246,7 @@ class TaskRun:
         if early:
             for block in blocks:
                 self._early(self._message.task, block)
+            release_unused()  # what wide rows took to read is not kept through the task
             return []
         return blocks
 
