@@ -17,7 +17,8 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from windtunnel.engines.models.streams import SERVICE, Factors
-from windtunnel.engines.serving.wire import ANSWER, FAILED, HEAD, LAST, PART, SKIPPED, join, split
+from windtunnel.engines.serving.shared import Bodies
+from windtunnel.engines.serving.wire import ANSWER, BYTES_AFTER, FAILED, HEAD, LAST, PART, SKIPPED, join, split
 from windtunnel.engines.serving.work import Handler, handler, spend
 
 from windtunnel.serving import CallCost, TokenSpec
@@ -37,8 +38,8 @@ class Call(NamedTuple):
 class Inbox:
     """Calls in the order in which they came, without those that were withdrawn."""
 
-    def __init__(self, source: socket.socket, buffer: bytes = b"") -> None:
-        self._source, self._buffer = source, bytearray(buffer)
+    def __init__(self, source: socket.socket, bodies: Bodies, buffer: bytes = b"") -> None:
+        self._source, self._bodies, self._buffer = source, bodies, bytearray(buffer)
         self._calls: dict[int, Call] = {}
         self.withdrawn: set[int] = set()
 
@@ -72,11 +73,12 @@ class Inbox:
         buffer += data
         while len(buffer) - at >= HEAD.size:
             number, items, length, deadline_s = HEAD.unpack_from(buffer, at)
-            end = at + HEAD.size + length
+            end = at + HEAD.size + (length & BYTES_AFTER)
             if len(buffer) < end:
                 break
             if items:
-                self._calls[number] = Call(number, items, deadline_s, bytes(buffer[at + HEAD.size : end]))
+                content = self._bodies.get(length, bytes(buffer[at + HEAD.size : end]))
+                self._calls[number] = Call(number, items, deadline_s, content)
             else:
                 self._withdraw(number)
             at = end
@@ -89,32 +91,33 @@ class Inbox:
             self._source.sendall(ANSWER.pack(number, 0, 0, 0.0, 0.0, SKIPPED))
 
 
-def serve(source: socket.socket, work: Handler, buffer: bytes = b"") -> None:
+def serve(source: socket.socket, bodies: Bodies, work: Handler, buffer: bytes = b"") -> None:
     """Answer until the input ends."""
-    inbox = Inbox(source, buffer)
+    inbox = Inbox(source, bodies, buffer)
     while call := inbox.next():
         begun = time.monotonic()
         if begun > call.deadline_s:
             source.sendall(ANSWER.pack(call.number, 0, 0, begun, begun, SKIPPED))
             continue
         try:
-            kind, items, data = _answer(inbox, call, work, source, begun)
+            kind, items, parts = _answer(inbox, call, work, source, begun)
         except Exception as error:  # the user's code; the replica goes on
-            kind, items, data = FAILED, 1, f"{type(error).__name__}: {error}".encode()
-        source.sendall(ANSWER.pack(call.number, items, len(data), begun, time.monotonic(), kind) + data)
+            kind, items, parts = FAILED, 1, [f"{type(error).__name__}: {error}".encode()]
+        count, data = bodies.put(parts)
+        source.sendall(ANSWER.pack(call.number, items, count, begun, time.monotonic(), kind) + data)
 
 
-def _answer(inbox: Inbox, call: Call, work: Handler, target: socket.socket, begun: float) -> tuple[int, int, bytes]:
+def _answer(inbox: Inbox, call: Call, work: Handler, target: socket.socket, begun: float) -> tuple[int, int, list[bytes]]:
     answers = work(split(call.data, call.items))
     if isinstance(answers, Iterator):
         for part in answers:
             target.sendall(ANSWER.pack(call.number, 1, len(part), begun, time.monotonic(), PART) + part)
             inbox.look()
             if call.number in inbox.withdrawn:
-                return SKIPPED, 0, b""
-        return LAST, 1, b""
+                return SKIPPED, 0, [b""]
+        return LAST, 1, [b""]
     if len(answers) != call.items:
-        return FAILED, 1, f"the handler gave {len(answers)} answers to {call.items} requests".encode()
+        return FAILED, 1, [f"the handler gave {len(answers)} answers to {call.items} requests".encode()]
     return LAST, call.items, join(answers)
 
 
@@ -125,7 +128,8 @@ def main() -> None:
     os.dup2(2, 1)  # what a handler prints is no answer
     line, _, rest = _first_line(source).partition(b"\n")
     told = json.loads(line)
-    run = _token_loop(source, told, rest) if told["tokens"] else partial(serve, source, _handler(told), rest)
+    bodies = Bodies(told["memory"], host=False)
+    run = _token_loop(source, bodies, told, rest) if told["tokens"] else partial(serve, source, bodies, _handler(told), rest)
     time.sleep(told["startup_s"])
     source.sendall(ANSWER.pack(0, 0, 0, 0.0, 0.0, LAST))  # ready
     run()
@@ -135,11 +139,11 @@ def _handler(told: dict[str, Any]) -> Handler:
     return handler(CallCost(**told["cost"]), told["work"], *told["stream"])
 
 
-def _token_loop(source: socket.socket, told: dict[str, Any], rest: bytes) -> Callable[[], None]:
+def _token_loop(source: socket.socket, bodies: Bodies, told: dict[str, Any], rest: bytes) -> Callable[[], None]:
     from windtunnel.engines.serving.token_replica import TokenLoop
 
     factor = Factors("lognormal", told["cost"]["cv"], SERVICE, *told["stream"])
-    return TokenLoop(source, TokenSpec(**told["tokens"]), factor, spend(told["work"] == "spin"), rest).serve
+    return TokenLoop(source, bodies, TokenSpec(**told["tokens"]), factor, spend(told["work"] == "spin"), rest).serve
 
 
 def _first_line(source: socket.socket) -> bytes:

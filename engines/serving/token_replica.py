@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 from windtunnel.engines.models.tokens import Batcher, Sequence, Step
 from windtunnel.engines.serving.replica import Call, Inbox
+from windtunnel.engines.serving.shared import Bodies
 from windtunnel.engines.serving.streamed import DONE, event, lengths
 from windtunnel.engines.serving.wire import ANSWER, LAST, PART, SKIPPED
 
@@ -25,10 +26,16 @@ class TokenLoop:
     """Calls in, iterations, tokens out, until the input ends."""
 
     def __init__(
-        self, source: socket.socket, spec: TokenSpec, factor: Callable[[], float], spend: Pass, buffer: bytes = b""
+        self,
+        source: socket.socket,
+        bodies: Bodies,
+        spec: TokenSpec,
+        factor: Callable[[], float],
+        spend: Pass,
+        buffer: bytes = b"",
     ) -> None:
         self._source, self._factor, self._spend = source, factor, spend
-        self._inbox = Inbox(source, buffer)
+        self._inbox = Inbox(source, bodies, buffer)
         self._batcher: Batcher[Call] = Batcher(spec)
         self._names: dict[Call, str] = {}
         self._begun_s: dict[Call, float] = {}

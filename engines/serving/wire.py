@@ -3,8 +3,9 @@
 The module owns the formats and knows no socket.
 
 A call is a `HEAD`, then (of more than one request) the length of each body as u32, then the bodies. A head with no requests in it
-withdraws the call of that number. An answer is an `ANSWER`, then the lengths in the same way, then the bodies. Nothing is pickled,
-and lengths are bounded by the host's limit on bodies.
+withdraws the call of that number. An answer is an `ANSWER`, then the lengths in the same way, then the bodies. Where the count of bytes
+has the bit `SHARED`, a `PLACE` follows instead, which says where in shared memory they lie. Nothing is pickled, and lengths are bounded
+by the host's limit on bodies.
 """
 
 from __future__ import annotations
@@ -16,16 +17,19 @@ from collections.abc import Sequence
 HEAD = struct.Struct("<QIQd")
 #: number, requests, bytes that follow, monotonic seconds at which the handler began and ended, kind
 ANSWER = struct.Struct("<QIQddB")
+#: position and count of bytes in shared memory
+PLACE = struct.Struct("<QQ")
+SHARED = 1 << 63
+BYTES_AFTER = SHARED - 1
 LAST, PART, SKIPPED, FAILED = range(4)
 #: a request that has this header gets its visits back in it, as JSON: name, replica, queued, begun, ended (monotonic s), items
 TRACE = "x-windtunnel-trace"
+SERVICE = "windtunnel.Serving"  # of gRPC
 
 
-def join(bodies: Sequence[bytes]) -> bytes:
-    """Bodies as they follow a head."""
-    if len(bodies) == 1:
-        return bodies[0]
-    return struct.pack(f"<{len(bodies)}I", *map(len, bodies)) + b"".join(bodies)
+def join(bodies: Sequence[bytes]) -> list[bytes]:
+    """Bodies as they follow a head, in parts."""
+    return [*bodies] if len(bodies) == 1 else [struct.pack(f"<{len(bodies)}I", *map(len, bodies)), *bodies]
 
 
 def split(data: bytes, items: int) -> list[bytes]:

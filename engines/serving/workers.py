@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import socket
 import sys
 import time
@@ -15,7 +16,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, cast
 
-from windtunnel.engines.serving.wire import ANSWER, FAILED, HEAD, LAST, PART, SKIPPED, join, split
+from windtunnel.engines.serving.shared import Bodies, create
+from windtunnel.engines.serving.wire import ANSWER, BYTES_AFTER, FAILED, HEAD, LAST, PART, SKIPPED, join, split
 
 from windtunnel.serving import BatchSpec
 
@@ -71,6 +73,7 @@ class Worker(asyncio.Protocol):
         self._owner, self._batch = owner, batch
         self._process: asyncio.subprocess.Process | None = None
         self._transport: asyncio.Transport | None = None
+        self._bodies: Bodies | None = None
         self._buffer = b""
         self._ready = asyncio.Event()
         self._gone = asyncio.Event()
@@ -80,6 +83,7 @@ class Worker(asyncio.Protocol):
     async def start(self, told: dict[str, Any]) -> bool:
         """Launch; True when it is ready, False when it ended before."""
         ours, theirs = socket.socketpair()
+        memory = create()
         try:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable,
@@ -87,15 +91,18 @@ class Worker(asyncio.Protocol):
                 "windtunnel.engines.serving.replica",
                 stdin=theirs.fileno(),
                 stdout=asyncio.subprocess.DEVNULL,
+                pass_fds=(memory,),
             )
         except BaseException:
             ours.close()
+            os.close(memory)
             raise
         finally:
             theirs.close()
+        self._bodies = Bodies(memory, host=True)
         await asyncio.get_running_loop().create_unix_connection(lambda: self, sock=ours)
         assert self._transport is not None
-        self._transport.write(json.dumps(told).encode() + b"\n")
+        self._transport.write(json.dumps({**told, "memory": memory}).encode() + b"\n")
         await self._ready.wait()
         return not self._gone.is_set()
 
@@ -125,8 +132,9 @@ class Worker(asyncio.Protocol):
         for job in jobs:
             job.number = number
         self.flying[number] = jobs
-        data = join([job.body for job in jobs])
-        self._write(HEAD.pack(number, len(jobs), len(data), max(job.deadline_s for job in jobs)) + data)
+        assert self._bodies is not None
+        count, data = self._bodies.put(join([job.body for job in jobs]))
+        self._write(HEAD.pack(number, len(jobs), count, max(job.deadline_s for job in jobs)) + data)
 
     def _write(self, data: bytes) -> None:
         """To a process that just ended: nothing. What flies is taken up again when the end is known (uvloop's transport would raise)."""
@@ -150,12 +158,13 @@ class Worker(asyncio.Protocol):
         if self._buffer:
             data = self._buffer + data
         at, size = 0, ANSWER.size
+        assert self._bodies is not None
         while len(data) - at >= size:
             number, items, length, begun, ended, kind = ANSWER.unpack_from(data, at)
-            end = at + size + length
+            end = at + size + (length & BYTES_AFTER)
             if len(data) < end:
                 break
-            self._answered(number, items, begun, ended, kind, data[at + size : end])
+            self._answered(number, items, begun, ended, kind, self._bodies.get(length, data[at + size : end]))
             at = end
         self._buffer = data[at:]
 

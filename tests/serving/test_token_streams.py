@@ -18,6 +18,7 @@ pytest.importorskip("httptools")
 from windtunnel.engines.models.arrivals import token_lengths
 from windtunnel.engines.serving import streamed
 from windtunnel.engines.serving.load import Loop
+from windtunnel.engines.serving.shared import Bodies, create
 from windtunnel.engines.serving.token_replica import TokenLoop
 from windtunnel.engines.serving.wire import ANSWER, HEAD, LAST, PART, SKIPPED
 
@@ -53,7 +54,7 @@ def _served(data: bytes, spec: TokenSpec = COSTS) -> tuple[list[float], dict[int
     spent: list[float] = []
     ours.sendall(data)
     ours.shutdown(socket.SHUT_WR)
-    TokenLoop(theirs, spec, lambda: 1.0, lambda s: spent.append(round(s * 1e3, 6))).serve()
+    TokenLoop(theirs, Bodies(create(), host=False), spec, lambda: 1.0, lambda s: spent.append(round(s * 1e3, 6))).serve()
     theirs.close()
     told, found = b"".join(iter(lambda: ours.recv(1 << 16), b"")), dict[int, list[tuple[int, bytes]]]()
     ours.close()
