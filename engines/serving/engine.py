@@ -26,6 +26,7 @@ _COMMON = (
     Option(name="steady", default=False, doc="a run whose latencies have not settled after half of its requests is invalid"),
     Option(name="send_lag", default="20ms", doc="a run whose 99th percentile of lateness in sending is above it is invalid"),
 )  # fmt: skip
+_GRPC = Option(name="grpc_port", default=0, doc="a port for gRPC beside HTTP; 0: none")
 _HOST = (
     Option(name="choice", default=HOST["choice"], doc="which replica takes a request", choices=tuple(RULES)),
     Option(
@@ -42,7 +43,7 @@ _HOST = (
     Option(name="client_timeout", default="10s", doc="how long a request may take to arrive, and an idle connection stays open"),
     Option(name="max_connections", default=10_000, doc="connections at a time; more are refused (503)"),
     Option(name="app", default="", doc="module:name of an ASGI application (FastAPI, ...) that answers all other paths"),
-    Option(name="grpc_port", default=0, doc="a port for gRPC beside HTTP; 0: none"),
+    _GRPC,
 )
 
 
@@ -96,9 +97,11 @@ RayServeEngine = partial(
         Option(name="max_queued_requests", default=-1, doc="requests that may wait at a handle; more are 503; -1: no limit"),
         Option(name="request_timeout", default="30s", doc="a request that takes longer is answered as timed out (408)"),
         Option(name="max_body", default="16MiB", doc="longer bodies are refused (413)"),
+        _GRPC,
     ),
     {
         "processes": "a Ray cluster of its own: controller, a proxy, one process a replica",
+        "doors": "HTTP, and beside it Serve's gRPC proxy",
         "autoscaling": "Ray Serve's own; the record has the number of replicas over time",
         "resources": "replicas ask Ray for no CPUs: the processes share the machine, as on the other hosts",
     },

@@ -12,9 +12,8 @@ from typing import Any
 
 import grpc
 from windtunnel.engines.serving.messages import Answer, Asked, Request
-from windtunnel.engines.serving.wire import TRACE
+from windtunnel.engines.serving.wire import SERVICE, TRACE
 
-SERVICE = "windtunnel.Serving"
 _CODES = {
     400: grpc.StatusCode.INVALID_ARGUMENT, 408: grpc.StatusCode.DEADLINE_EXCEEDED, 413: grpc.StatusCode.RESOURCE_EXHAUSTED,
     500: grpc.StatusCode.INTERNAL, 503: grpc.StatusCode.RESOURCE_EXHAUSTED,

@@ -1,4 +1,4 @@
-"""Ray Serve for real: the scenario's deployments as Serve deployments, behind Serve's own HTTP proxy.
+"""Ray Serve for real: the scenario's deployments as Serve deployments, behind Serve's own HTTP proxy and, if asked for, its gRPC proxy.
 
 It runs as `python -m windtunnel.engines.serving.ray_host`, told by one line of JSON, starts a Ray of its own and ends it with its
 input. On standard output it says that it is ready, and from then on how many replicas run, whenever that changes. What the
@@ -22,18 +22,43 @@ from typing import Any
 
 from windtunnel.engines.adapters.ray_cluster import QUIET, end_processes
 from windtunnel.engines.serving.process import Told
-from windtunnel.engines.serving.wire import TRACE
+from windtunnel.engines.serving.wire import SERVICE, TRACE
 from windtunnel.engines.serving.work import EMULATED, handler, reply
 
+from windtunnel.errors import InputError
 from windtunnel.serving import BatchSpec, Calls, DeploymentSpec, flatten
 
 APP = "windtunnel"
+_LISTEN = "WINDTUNNEL_LISTEN"
 LOOK_S = 0.5  # how often the number of replicas is asked for
 
 
 def _library(name: str) -> Any:
     """Part of Ray, whose types do not say what its decorators make."""
     return importlib.import_module(name)
+
+
+class _Message(bytes):
+    """Bytes where Serve's gRPC proxy expects a protobuf message."""
+
+    def SerializeToString(self) -> bytes:
+        """What is sent."""
+        return bytes(self)
+
+
+def add_service(_: Any, server: Any) -> None:
+    """Tell Serve's gRPC server of the embedded host's unary method; Serve itself puts its router behind it."""
+    import grpc
+
+    handlers = {"Ask": grpc.unary_unary_rpc_method_handler(None)}
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
+
+
+def bind_to_host() -> None:
+    """In every process of the cluster: Serve's gRPC proxy listens where the HTTP one does. Ray 2.60 knows all interfaces only."""
+    defaults = _library("ray.serve._private.default_impl")
+    host = os.environ[_LISTEN]
+    defaults.add_grpc_address = lambda server, address: server.add_insecure_port(f"{host}:{address.rpartition(':')[2]}")
 
 
 class Visit:
@@ -58,6 +83,18 @@ class Visit:
         if self._told["work"] in EMULATED:
             answer = reply(body, self._told["response_bytes"])
         return Response(answer, headers=headers, media_type="application/octet-stream")
+
+    async def Ask(self, body: bytes, grpc_context: Any) -> _Message:
+        """A gRPC request: bytes, as the embedded host's door takes them."""
+        if len(body) > self._told["max_body"]:
+            import grpc
+
+            grpc_context.set_code(grpc.StatusCode.RESOURCE_EXHAUSTED)  # Serve reads it when a call raises
+            raise InputError(f"the body is longer than the limit of {self._told['max_body']} bytes")
+        trace, answer = await self.visit(body)
+        if any(name == TRACE for name, _ in grpc_context.invocation_metadata() or ()):
+            grpc_context.set_trailing_metadata([(TRACE, json.dumps(trace))])
+        return _Message(reply(body, self._told["response_bytes"]) if self._told["work"] in EMULATED else answer)
 
     async def visit(self, body: bytes) -> tuple[list[list[Any]], bytes]:
         """A call: where the time of it and of the calls it made went, and its own answer."""
@@ -134,6 +171,19 @@ def settings(spec: DeploymentSpec, told: Told) -> dict[str, Any]:
     return {**chosen, "autoscaling_config": scaling}
 
 
+def _named(function: Any) -> str:
+    """How another process finds it: this module is `__main__` here."""
+    return f"{__package__}.ray_host.{function.__name__}"
+
+
+def _grpc(told: Told) -> dict[str, Any]:
+    """What starts Serve's gRPC proxy, where a port is asked for."""
+    if not (port := told.options["grpc_port"]):
+        return {}
+    options = {"grpc_servicer_functions": [_named(add_service)], "request_timeout_s": told.timeout_s, "enable_reflection": False}
+    return {"grpc_options": {"port": port, **options}}
+
+
 def _counts() -> dict[str, int]:
     serve = _library("ray.serve")
 
@@ -168,7 +218,7 @@ def main() -> None:
     threading.Thread(target=_until_told, args=(over,), daemon=True).start()
     scratch = Path(tempfile.mkdtemp(prefix="wt-"))
     os.environ.update(
-        QUIET, RAY_SERVE_LOG_TO_STDERR="0",
+        QUIET, RAY_SERVE_LOG_TO_STDERR="0", **{_LISTEN: told.options["host"]},
         RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S="60", RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S="60",  # a busy machine is no dead proxy
     )  # fmt: skip
     if told.options["proxy"] == "haproxy":
@@ -185,12 +235,13 @@ def main() -> None:
         ray.init(
             address="local", num_cpus=max(4, os.cpu_count() or 1), include_dashboard=False, _temp_dir=str(scratch),
             _node_ip_address="127.0.0.1", object_store_memory=200 * 2**20, logging_level=logging.ERROR, log_to_driver=False,
+            runtime_env={"worker_process_setup_hook": _named(bind_to_host)} if told.options["grpc_port"] else None,
         )  # fmt: skip
         logging.getLogger("ray.serve").setLevel(logging.ERROR)
         serve.start(
             http_options={"host": told.options["host"], "port": told.port, "request_timeout_s": told.timeout_s},
-            logging_config={"log_level": "ERROR", "enable_access_log": False},
-        )
+            logging_config={"log_level": "ERROR", "enable_access_log": False}, **_grpc(told),
+        )  # fmt: skip
         serve.run(application(told), name=APP, route_prefix="/")
         print("ready", file=said, flush=True)
         _watch(said, over)

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from windtunnel.cluster import ClusterSpec
@@ -100,3 +101,8 @@ def free_port() -> int:
     """A port that nobody listens on now."""
     with socket.create_server(("127.0.0.1", 0)) as found:
         return int(found.getsockname()[1])
+
+
+def replicas(session: Any) -> list[psutil.Process]:
+    """The processes below the host's."""
+    return psutil.Process(session.processes[0].pid).children()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import urllib.error
@@ -24,7 +25,7 @@ from windtunnel.engines.serving.client import Sent, Target
 from windtunnel.engines.serving.load import open_loop
 from windtunnel.engines.serving.session import ServingSession
 
-from tests.serving.conftest import running, scenario
+from tests.serving.conftest import free_port, replicas, running, scenario
 
 
 @contextmanager
@@ -32,10 +33,6 @@ def host(deployments: str, **options: Any) -> Iterator[ServingSession]:
     """A running host."""
     with TemporaryDirectory() as folder, running(Path(folder), deployments, **options) as session:
         yield session
-
-
-def _replicas(session: ServingSession) -> list[psutil.Process]:
-    return psutil.Process(session.processes[0].pid).children()
 
 
 def _ask(session: ServingSession, path: str = "", body: bytes | None = b"x", kind: str = "text/plain") -> tuple[int, str, Any]:
@@ -62,7 +59,7 @@ def test_a_killed_replica_is_replaced_and_every_request_is_accounted_for() -> No
                 open_loop(Target(url=session.url, body_bytes=3, answer_bytes=3, timeout_s=20), [i / 200 for i in range(200)])
             )
             await asyncio.sleep(0.4)
-            os.kill(_replicas(session)[0].pid, signal.SIGKILL)
+            os.kill(replicas(session)[0].pid, signal.SIGKILL)
             return await load
 
         sent = asyncio.run(both())
@@ -123,7 +120,7 @@ def test_bad_requests_are_told_so(path: str, body: bytes | None, kind: str, stat
 
 def test_its_end_leaves_no_process() -> None:
     with host(SLEEPER) as session:
-        family = [psutil.Process(session.processes[0].pid), *_replicas(session)]
+        family = [psutil.Process(session.processes[0].pid), *replicas(session)]
         assert len(family) == 3
     assert not [p for p in family if p.is_running()]
 
@@ -178,3 +175,32 @@ def test_ray_serve_answers_batches_and_compositions(proxy: str) -> None:
     assert Counter(r.outcome for r in sent) == {"ok": 20}
     assert all([v[0] for v in r.trace] == ["a", "b"] for r in sent)
     assert not [p for p in family if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("proxy", ["python", "haproxy"])
+def test_ray_serve_answers_over_grpc_beside_http_on_loopback_only(proxy: str) -> None:
+    pytest.importorskip("ray.serve")
+    grpc = pytest.importorskip("grpc")
+    from windtunnel.engines.serving.wire import TRACE
+
+    port = free_port()
+    text = '[[deployments]]\nname = "a"\ncost = { per_call = "1ms" }\ncalls = ["b"]\n'
+    text += '[[deployments]]\nname = "b"\ncost = { per_call = "1ms" }\n'
+    with host(text, engine="ray-serve", proxy=proxy, grpc_port=port, max_body="1kB") as session:
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+            ask = channel.unary_unary("/windtunnel.Serving/Ask")
+            answer, call = ask.with_call(b"abc", timeout=30, metadata=((TRACE, "1"),))
+            with pytest.raises(grpc.RpcError) as caught:
+                ask(b"x" * 1100, timeout=30)
+        sent = _load(session, [0.05 * i for i in range(5)])
+        ears = {
+            c.laddr.ip.removeprefix("::ffff:")
+            for c in psutil.net_connections("tcp")
+            if c.status == "LISTEN" and c.laddr.port == port
+        }
+    assert answer.startswith(b"abc")
+    assert [v[0] for v in json.loads(dict(call.trailing_metadata())[TRACE])] == ["a", "b"]
+    assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert Counter(r.outcome for r in sent) == {"ok": 5}
+    assert ears == {"127.0.0.1"}
