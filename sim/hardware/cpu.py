@@ -121,7 +121,8 @@ class Shared:
             return
         self._rate, self._armed = rate, finish
         self._token += 1
-        Timer(self.env, self._fire, serial=self._token).arm((finish - self._clock) / rate)
+        if rate > 0.0:
+            Timer(self.env, self._fire, serial=self._token).arm((finish - self._clock) / rate)
 
     def _fire(self, timer: Timer) -> None:
         if timer.serial != self._token:

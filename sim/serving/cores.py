@@ -1,94 +1,103 @@
 """A node's CPUs, shared by processes of which more may be runnable than there are CPUs.
 
-Every CPU has a queue, and the processes in one share it equally. As in Linux (v6.6, ``kernel/sched/fair.c``), a process that wakes
-goes where the load is least (`select_task_rq_fair`) and a CPU without one takes from the others (`newidle_balance`); the load of a
-process is how much of the time it was runnable, with a half-life of 32 ms (``pelt.c``). So a process that is nearly always busy keeps
-a CPU almost to itself, and those that run for a moment share the rest: equal shares for all would slow the busiest, and with it the
-whole, too much.
+Every CPU has a queue, as in Linux (v6.18, ``kernel/sched/fair.c``, in outline). A process that wakes takes a CPU without one, its
+last one first; where there is none it joins a queue, that of its last CPU or of who woke it (`select_task_rq_fair`; here one is drawn),
+with the virtual time of an average member (`place_entity`). At the end of a slice (``RUN_TO_PARITY``) whoever has the least is picked, so
+that one who wakes for a moment comes before one who runs for long. A CPU without a process takes a waiting one from the longest queue
+(`sched_balance_newidle`). Nobody's nice value is known, so all weigh the same. How far off this is: `tests.bench.crowded_cpus`.
 
-The module owns who gets how much, and when work is done; it knows no request.
+The module owns who runs, and when work is done; it knows no request.
 """
 
 from __future__ import annotations
 
 import math
-from heapq import heapify, heapreplace
+import random
 from typing import Any, Protocol
 
 from simpy.core import Environment
+from windtunnel.engines.models.streams import CHOICE
 from windtunnel.sim.hardware.cpu import Timer
 
-HALF_LIFE_S = 0.032
-_DECAY = math.log(2.0) / HALF_LIFE_S
+#: ``sysctl_sched_base_slice`` (v6.18: 0.7 ms), scaled as by default with 1 + log2 of the CPUs, of 8 at most
+BASE_SLICE_S = 0.0007
 _NOTHING = -1.0
+_LEAST_S = 1e-12
 
 
 class Process(Protocol):
-    """Who runs here. ``weight``: CPUs that it may keep busy."""
-
-    weight: float
+    """Who runs here."""
 
     def ended(self) -> None:
         """Its work is done."""
 
     def touch(self) -> None:
-        """It gets another share of a CPU."""
+        """It got a CPU, or lost it."""
 
 
 class _Runnable:
-    """A process that was seen here: its load until ``at``, its work that is left, and the share of a CPU it has."""
+    """A process that was seen here: its CPU, work that is left, virtual time, and how long it has run since it was picked."""
 
-    __slots__ = ("at", "busy", "left", "load", "process", "speed")
+    __slots__ = ("busy", "cpu", "left", "process", "ran", "virtual")
 
-    def __init__(self, process: Process, now: float) -> None:
-        self.process, self.at = process, now
+    def __init__(self, process: Process, cpu: _Cpu) -> None:
+        self.process, self.cpu = process, cpu
         self.busy = False
-        self.load, self.left, self.speed = 0.0, _NOTHING, 1.0
+        self.left, self.virtual, self.ran = _NOTHING, 0.0, 0.0
 
-    def settle(self, now: float) -> None:
-        """Bring the load up to now."""
-        kept = math.exp(-_DECAY * (now - self.at))
-        self.load = self.load * kept + (1.0 - kept if self.busy else 0.0)
-        self.at = now
+
+class _Cpu:
+    """A queue, and who runs since ``at`` was last moved on. ``token``: of the timer that counts."""
+
+    __slots__ = ("at", "current", "token", "waiting")
+
+    def __init__(self) -> None:
+        self.at, self.token = 0.0, 0
+        self.current: _Runnable | None = None
+        self.waiting: list[_Runnable] = []
 
 
 class Cores:
-    """The CPUs of one node."""
+    """The CPUs of one node; a fraction of a CPU slows all of them."""
 
-    __slots__ = ("_at", "_busy", "_cpus", "_seen", "_token", "env")
+    __slots__ = ("_cpus", "_draw", "_seen", "_slice_s", "_speed", "env")
 
     def __init__(self, env: Environment, cpus: float) -> None:
-        self.env, self._cpus = env, cpus
+        self.env = env
+        count = max(1, int(cpus))
+        self._speed = min(1.0, cpus / count)
+        self._slice_s = BASE_SLICE_S * (1 + int(math.log2(min(count, 8))))
+        self._cpus = [_Cpu() for _ in range(count)]
         self._seen: dict[Any, _Runnable] = {}
-        self._busy: dict[Any, _Runnable] = {}
-        self._at = 0.0
-        self._token = 0
+        self._draw = random.Random(CHOICE)
 
     def run(self, process: Process, seconds: float) -> None:
         """It has this much to do; `Process.ended` is called when it is done."""
-        self._move()
-        woke = self._wake(process)
-        self._busy[process].left = seconds
-        if woke:
-            self._place()
-        self._arm()
+        one = self._awake(process)
+        one.left = seconds
+        self._arm(one.cpu)
 
     def join(self, process: Process) -> None:
         """It is runnable; what it does is its own affair, at the speed that `speed` tells."""
-        self._move()
-        if self._wake(process):
-            self._place()
-            self._arm()
+        self._arm(self._awake(process).cpu)
 
     def rest(self, process: Process) -> None:
         """It has nothing to do, for now or for ever."""
-        if process in self._busy:
-            self._move()
-            gone = self._busy.pop(process)
-            gone.settle(self.env.now)
-            gone.busy, gone.left = False, _NOTHING
-            self._place()
-            self._arm()
+        one = self._seen.get(process)
+        if one is None or not one.busy:
+            return
+        cpu = one.cpu
+        self._move(cpu)
+        one.busy, one.left = False, _NOTHING
+        if cpu.current is one:
+            cpu.current = None
+            if not cpu.waiting:
+                self._take(cpu)
+            if cpu.waiting:
+                self._switch(cpu)
+        else:
+            cpu.waiting.remove(one)
+        self._arm(cpu)
 
     def forget(self, process: Process) -> None:
         """It ended."""
@@ -96,70 +105,93 @@ class Cores:
         self._seen.pop(process, None)
 
     def speed(self, process: Process) -> float:
-        """The share of a CPU that a runnable process has."""
-        return self._busy[process].speed if process in self._busy else 1.0
+        """What it has of a CPU: all while it runs, nothing while it waits."""
+        one = self._seen.get(process)
+        return self._speed if one is None or not one.busy or one.cpu.current is one else 0.0
 
-    def _wake(self, process: Process) -> bool:
-        if process in self._busy:
-            return False
+    def _awake(self, process: Process) -> _Runnable:
+        """It is runnable from now on, if it was not."""
         one = self._seen.get(process)
         if one is None:
-            one = self._seen[process] = _Runnable(process, self.env.now)
-        one.settle(self.env.now)
+            one = self._seen[process] = _Runnable(process, self._cpus[len(self._seen) % len(self._cpus)])
+        if one.busy:
+            return one
         one.busy = True
-        self._busy[process] = one
-        return True
+        cpu = one.cpu
+        if cpu.current is not None:
+            cpu = one.cpu = next((c for c in self._cpus if c.current is None), None) or self._draw.choice(self._cpus)
+        current = cpu.current
+        if current is None:
+            cpu.current, cpu.at = one, self.env.now
+            one.virtual = one.ran = 0.0
+            return one
+        self._move(cpu)
+        current.ran %= self._slice_s  # slices go on while nobody waits
+        one.virtual = (current.virtual + sum([o.virtual for o in cpu.waiting])) / (1 + len(cpu.waiting))
+        cpu.waiting.append(one)
+        return one
 
-    def _place(self) -> None:
-        """The heaviest first, each to the CPU with the least load; a CPU without a process comes before all others."""
-        before = [(one, one.speed) for one in self._busy.values()]
-        if sum(one.process.weight for one, _ in before) <= self._cpus + 1e-9:
-            for one, _ in before:
-                one.speed = 1.0
-        else:
-            self._queue()
-        for one, speed in before:
-            if one.left == _NOTHING and one.speed != speed:
-                one.process.touch()
+    def _take(self, cpu: _Cpu) -> None:
+        """A CPU without a process takes one that waits elsewhere."""
+        fullest = max(self._cpus, key=lambda c: len(c.waiting))
+        if fullest.waiting:
+            self._move(fullest)
+            one = min(fullest.waiting, key=lambda o: o.virtual)
+            fullest.waiting.remove(one)
+            self._arm(fullest)
+            one.cpu = cpu
+            cpu.waiting.append(one)
 
-    def _queue(self) -> None:
-        now, count = self.env.now, max(1, int(self._cpus))
-        for one in self._busy.values():
-            one.settle(now)
-        queues: list[tuple[bool, float, int]] = [(False, 0.0, i) for i in range(count)]
-        heapify(queues)
-        members: list[list[_Runnable]] = [[] for _ in range(count)]
-        for one in sorted(self._busy.values(), key=lambda one: -one.load):
-            _, load, i = queues[0]
-            heapreplace(queues, (True, load + one.load, i))
-            members[i].append(one)
-        for queue in members:
-            wanted = sum(one.process.weight for one in queue)
-            for one in queue:
-                one.speed = min(1.0, self._cpus / count / wanted) if wanted else 1.0
+    def _pick(self, cpu: _Cpu) -> None:
+        """A slice is over: the one with the least virtual time is next, and may be the same."""
+        current = cpu.current
+        assert current is not None
+        current.ran = 0.0
+        if min([o.virtual for o in cpu.waiting], default=math.inf) < current.virtual:
+            self._switch(cpu)
 
-    def _move(self) -> None:
-        now = self.env.now
-        if passed := now - self._at:
-            for one in self._busy.values():
-                if one.left > 0.0:
-                    one.left = max(0.0, one.left - passed * one.speed)
-            self._at = now
+    def _switch(self, cpu: _Cpu) -> None:
+        """Who has the least virtual time of those that wait runs now, and who ran waits."""
+        one = min(cpu.waiting, key=lambda o: o.virtual)
+        cpu.waiting.remove(one)
+        before, cpu.current = cpu.current, one
+        cpu.at, one.ran = self.env.now, 0.0
+        if before is not None:
+            cpu.waiting.append(before)
+            before.process.touch()
+        one.process.touch()
 
-    def _arm(self) -> None:
-        self._token += 1
-        times = [one.left / one.speed for one in self._busy.values() if one.left >= 0.0]
-        if times:
-            Timer(self.env, self._fire, serial=self._token).arm(min(times))
+    def _move(self, cpu: _Cpu) -> None:
+        now, one = self.env.now, cpu.current
+        if one is not None:
+            ran = (now - cpu.at) * self._speed
+            one.ran += ran
+            one.virtual += ran
+            if one.left > 0.0:
+                one.left = max(0.0, one.left - ran)
+        cpu.at = now
+
+    def _arm(self, cpu: _Cpu) -> None:
+        """Come back when work is done, or a slice that others wait for."""
+        cpu.token += 1
+        one = cpu.current
+        if one is None:
+            return
+        soonest = one.left if one.left >= 0.0 else math.inf
+        if cpu.waiting:
+            soonest = min(soonest, max(0.0, self._slice_s - one.ran))
+        if soonest < math.inf:
+            Timer(self.env, self._fire, cpu, cpu.token).arm(soonest / self._speed)
 
     def _fire(self, timer: Timer) -> None:
-        if timer.serial != self._token:
+        cpu = timer.arg
+        if timer.serial != cpu.token:
             return
-        self._move()
-        least = min(one.left / one.speed for one in self._busy.values() if one.left >= 0.0)
-        done = [one for one in self._busy.values() if 0.0 <= one.left <= (least + 1e-12) * one.speed]
-        for one in done:
+        self._move(cpu)
+        one = cpu.current
+        if 0.0 <= one.left <= _LEAST_S:
             one.left = _NOTHING
-        for one in done:
-            one.process.ended()
-        self._arm()
+            one.process.ended()  # which rests, or has more to do
+            return
+        self._pick(cpu)
+        self._arm(cpu)

@@ -20,6 +20,7 @@ from windtunnel.sim.hardware.cpu import Shared, Timer
 from windtunnel.sim.serving.cores import Cores
 
 CPUS = 2
+SLACK_S = 50e-6  # that a timer of Linux may be late by (prctl(2), PR_SET_TIMERSLACK); who wakes first is left to chance
 #: CPU time of a call, and how long after the arrival it is due
 PROCESSES = {
     "large": (6e-3, 1e-3),
@@ -38,15 +39,16 @@ def arrivals(rate: float, seconds: float, delay_s: float) -> Iterator[float]:
 
 
 def real(name: str, rate: float, seconds: float, begin_s: float) -> float:
-    """Elapsed over CPU time of a process that spins."""
+    """Elapsed over CPU time of a process that spins, from when it could have begun: that it waits for a CPU when it wakes counts."""
     cost_s, delay_s = PROCESSES[name]
-    taken = []
+    taken, ended = [], 0.0
     for due in arrivals(rate, seconds, delay_s):
         time.sleep(max(0.0, begin_s + due - time.monotonic()))
-        start, end = time.monotonic(), time.thread_time() + cost_s
+        end = time.thread_time() + cost_s
         while time.thread_time() < end:
             pass
-        taken.append(time.monotonic() - start)
+        start, ended = max(ended, begin_s + due), time.monotonic()
+        taken.append(ended - start)
     return sum(taken) / len(taken) / cost_s
 
 
@@ -60,8 +62,9 @@ class Simulated:
         self.waiting, self.start, self.taken = 0, 0.0, list[float]()
         self.run: Callable[[Simulated, float], None]
         self.rest: Callable[[Simulated], None]
+        late = random.Random(name)
         for due in arrivals(rate, seconds, PROCESSES[name][1]):
-            Timer(env, self.arrive).arm(due)
+            Timer(env, self.arrive).arm(due + late.uniform(0.0, SLACK_S))
 
     def arrive(self, _: Any) -> None:
         """One more call."""
