@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from simpy.core import Environment
-from windtunnel.engines.models.traits import Traits
+from windtunnel.engines.models.traits import EMBEDDED, Traits
 from windtunnel.sim.costs import EngineCost
 from windtunnel.sim.draws import Draws
 from windtunnel.sim.hardware.cpu import CoRun, Shared, Timer, cpu_rate, is_flat
@@ -22,7 +22,6 @@ from windtunnel.sim.laws import Emission, StageLaw, Work, WorkClass, cut
 from windtunnel.cluster import NodeSpec
 from windtunnel.model import Feed, Launch, Stage
 
-EMBEDDED = Traits()
 #: a stretch of work: its class, or "shared" where a shared CPU kept account; start, end, seconds of work
 Spent = tuple[str, float, float, float]
 SHARED = -1.0

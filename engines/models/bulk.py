@@ -13,7 +13,8 @@ from collections import deque
 from windtunnel.engines.api import Option
 from windtunnel.engines.models.entry import ModelEntry
 from windtunnel.engines.models.ledger import MAX_ATTEMPTS, Again, Ledger, Task
-from windtunnel.engines.models.switches import LOCALITY, NOT_RECOMPUTED, RECOMPUTE
+from windtunnel.engines.models.switches import LOCALITY, NOT_RECOMPUTED, PAGE_CACHE, RECOMPUTE
+from windtunnel.engines.models.traits import EMBEDDED
 
 from windtunnel.model import (
     Action,
@@ -318,4 +319,6 @@ ENTRY = ModelEntry(
         RECOMPUTE,
     ),
     features={"barrier": "a stage begins when its inputs are complete; all its output is materialised"},
+    traits=EMBEDDED,
+    world={"page_cache": PAGE_CACHE},
 )

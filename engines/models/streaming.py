@@ -25,7 +25,8 @@ from windtunnel.engines.api import Option
 from windtunnel.engines.models.entry import ModelEntry
 from windtunnel.engines.models.graph import collected, forward_readers, pushes_back
 from windtunnel.engines.models.ledger import MAX_ATTEMPTS, Again, Ledger, Task
-from windtunnel.engines.models.switches import AHEAD, DOWNSTREAM_FIRST, LOCALITY, NOT_RECOMPUTED, RECOMPUTE, YIELDING
+from windtunnel.engines.models.switches import AHEAD, DOWNSTREAM_FIRST, LOCALITY, NOT_RECOMPUTED, PAGE_CACHE, RECOMPUTE, YIELDING
+from windtunnel.engines.models.traits import EMBEDDED
 
 from windtunnel.model import (
     Action,
@@ -455,4 +456,6 @@ ENTRY = ModelEntry(
         AHEAD, YIELDING, DOWNSTREAM_FIRST, LOCALITY, RECOMPUTE,
     ),
     features={"backpressure": "bounded blocks and bytes queued between stages"},
+    traits=EMBEDDED,
+    world={"page_cache": PAGE_CACHE},
 )  # fmt: skip

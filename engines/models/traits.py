@@ -58,3 +58,7 @@ class Traits:
     def overheads(self) -> Overheads:
         """The constants by name."""
         return {c.name: c.value for c in self.constants}
+
+
+#: of the embedded engines: a block beyond the shared-memory store is a file
+EMBEDDED = Traits(page_cache=True)

@@ -125,6 +125,7 @@ MECHANISMS: list[Mechanism] = [
     *_all("ray", "fusion of operators (off by default)", {"fuse": True}, "same stages", "tasks"),
     *_all("ray", "a process a device task", {"overheads": {"device_restart_s": 0.0}}, "device"),
     *_all("ray", "page cache", {"page_cache": False}, "slow disk", object_store="2MB"),
+    *_all("bulk streaming", "page cache", {"page_cache": False}, "slow disk", store_bytes="2MB"),
     *_all("spark mapreduce", "page cache", {"page_cache": False}, "slow disk"),
     *_all("dask", "page cache", {"page_cache": False}, "slow disk", memory_target="2MB"),
     *_all("spark mapreduce", "work while the rest is fetched", {"overlap": False}, "fetch"),
