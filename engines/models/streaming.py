@@ -456,6 +456,5 @@ ENTRY = ModelEntry(
         AHEAD, YIELDING, DOWNSTREAM_FIRST, LOCALITY, RECOMPUTE,
     ),
     features={"backpressure": "bounded blocks and bytes queued between stages"},
-    traits=EMBEDDED,
-    world={"page_cache": PAGE_CACHE},
+    traits=EMBEDDED, world={"page_cache": PAGE_CACHE},
 )  # fmt: skip

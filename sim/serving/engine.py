@@ -27,8 +27,6 @@ from windtunnel.workload import BoundWorkload
 
 _OPTIONS = (
     Option(name="seed", default=0, doc="arrivals, choices and drawn durations each derive a stream of their own from it"),
-    Option(name="discipline", default="fifo", doc="how a replica's requests share its CPU: one after another, or all at once",
-           choices=tuple(LOOPS)),
     Option(name="law", default="lognormal", doc="shape of drawn durations; gamma with cv = 1 is exponential",
            choices=("lognormal", "gamma")),
     Option(name="lookback", default="30s", doc="over which the autoscaler averages ongoing requests"),
@@ -94,6 +92,11 @@ class SimServingEngine:
         self.options = (
             Option(name="proxy", default=proxies[0], doc="what stands before the replicas", choices=proxies),
             Option(name="choice", default=entry.defaults["choice"], doc="which replica takes a request", choices=tuple(RULES)),
+            Option(
+                name="discipline", default=entry.defaults.get("discipline", "fifo"),
+                doc="how a replica's requests share its CPU: one after another, all at once, or in the turns of an event loop on epoll",
+                choices=tuple(LOOPS),
+            ),
             Option(
                 name="queue_lengths",
                 default=None,

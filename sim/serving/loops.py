@@ -209,4 +209,57 @@ class SharedLoop(Loop):
         super().kill()
 
 
-LOOPS: dict[str, type[Loop]] = {"fifo": Loop, "sharing": SharedLoop}
+class TurnLoop(Loop):
+    """An event loop that reads all connections that have something, then works on what it read, turn after turn.
+
+    Who is read first is a matter of the kernel: epoll keeps a list of connections that were ready, in which one that was read keeps
+    its place, though it has nothing any more, until the next look finds it so (level-triggered, fs/eventpoll.c, v6.18: `ep_send_events`
+    adds it again at the end, `ep_poll_callback` adds only what is not in the list). So a request that comes just after a look, on a
+    connection that had nothing at that look, waits for all others: it is read last in the next turn, though it came first.
+    Clients take the connection that was free last, as the load generator does.
+    """
+
+    __slots__ = ("_connections", "_free", "_listed", "_serving", "_turn")
+
+    def __init__(self, machine: Machine, weight: float, contention: float) -> None:
+        super().__init__(machine, weight, contention)
+        self._free: list[int] = []
+        self._connections = self._serving = 0
+        self._listed: dict[int, tuple[float, float, Done, Any] | None] = {}  # by connection, with what has come on it
+        self._turn: deque[int] = deque()  # connections of the rest of the turn, whose work is in the queue
+
+    def run(self, own: float, overhead: float, done: Done, arg: Any) -> None:
+        """As `Loop.run`."""
+        if self.dead:
+            return
+        if self._free:
+            connection = self._free.pop()
+        else:
+            connection = self._connections = self._connections + 1
+        if self._running:
+            self._listed[connection] = (own, overhead, done, arg)
+        else:
+            self._listed = {connection: None}
+            self._serving = connection
+            self._begin(own, overhead, done, arg)
+
+    def _finish(self, event: Any) -> None:
+        if self.dead:
+            return
+        self._free.append(self._serving)
+        if not self._turn:
+            self._look()
+        if self._turn:
+            self._serving = self._turn.popleft()
+        super()._finish(event)
+
+    def _look(self) -> None:
+        """The next turn: every connection that has something, in the list's order; they make up the list from now on."""
+        ready = [(connection, work) for connection, work in self._listed.items() if work is not None]
+        self._listed = dict.fromkeys([connection for connection, _ in ready])
+        for connection, work in ready:
+            self._turn.append(connection)
+            self._queue.append(work)
+
+
+LOOPS: dict[str, type[Loop]] = {"fifo": Loop, "sharing": SharedLoop, "turns": TurnLoop}

@@ -1,102 +1,90 @@
-"""What a body costs on its way from the host to a replica and back: through their socket, and through shared memory beside it.
+"""What a body costs on its way from the host to a replica and back: through their socket, and through the shared memory beside it.
 
-`python -m tests.bench.serving_bodies`: microseconds of CPU time of both processes a call, at rising sizes. Shared memory is given its best
-case: one block that is there already, written by the host, read in place by the replica, which writes its answer into another one, copied
-out by the host; the socket then carries only the head. What it would need besides (a pool of blocks, their life after a death) costs more.
+`python -m tests.bench.serving_bodies`: microseconds of CPU time of both processes a call, at rising sizes. It is where the least size for
+shared memory comes from (`windtunnel.engines.serving.shared.LEAST`).
 """
 
 from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import resource
 import socket
+import struct
 import time
-from multiprocessing import shared_memory
-from typing import Any
 
-SIZES = (1_000, 10_000, 100_000, 1_000_000, 10_000_000)
+from windtunnel.engines.serving import shared
+from windtunnel.engines.serving.wire import BYTES_AFTER
+
+SIZES = (1_000, 10_000, 32_000, 100_000, 1_000_000, 10_000_000)
 SECONDS = 0.5
-HEAD = 64
+HEAD = struct.Struct("<Q")
 
 
-def _receive(source: socket.socket, size: int) -> bytearray:
-    found, view = bytearray(size), 0
-    while view < size:
-        read = source.recv_into(memoryview(found)[view:])
+def _receive(source: socket.socket, size: int) -> bytes:
+    found, at = bytearray(size), 0
+    while at < size:
+        read = source.recv_into(memoryview(found)[at:])
         if not read:
             raise EOFError
-        view += read
-    return found
+        at += read
+    return bytes(found)
 
 
-def _replica(source: socket.socket, size: int, names: tuple[str, str] | None) -> None:
-    blocks = [shared_memory.SharedMemory(name) for name in names] if names else []
+def _send(target: socket.socket, bodies: shared.Bodies, body: bytes) -> None:
+    count, data = bodies.put([body])
+    target.sendall(HEAD.pack(count) + data)
+
+
+def _take(source: socket.socket, bodies: shared.Bodies) -> bytes:
+    (count,) = HEAD.unpack(_receive(source, HEAD.size))
+    return bodies.get(count, _receive(source, count & BYTES_AFTER))
+
+
+def _replica(ours: socket.socket, source: socket.socket, memory: int) -> None:
+    ours.close()
+    bodies = shared.Bodies(memory, host=False)
     try:
         while True:
-            if blocks:
-                _receive(source, HEAD)
-                body = blocks[0].buf[:size]  # read in place
-                blocks[1].buf[:size] = body
-                body.release()
-                source.sendall(bytes(HEAD))
-            else:
-                source.sendall(_receive(source, size + HEAD))
+            _send(source, bodies, _take(source, bodies))
     except (EOFError, ConnectionError):
-        for block in blocks:
-            block.close()
+        return
 
 
-def _call(source: socket.socket, body: bytes, blocks: list[Any]) -> bytes:
-    if not blocks:
-        source.sendall(bytes(HEAD) + body)
-        return bytes(_receive(source, len(body) + HEAD)[HEAD:])
-    blocks[0].buf[: len(body)] = body
-    source.sendall(bytes(HEAD))
-    _receive(source, HEAD)
-    return bytes(blocks[1].buf[: len(body)])
-
-
-def microseconds(size: int, shared: bool) -> float:
-    """CPU time of both processes a call."""
-    blocks = [shared_memory.SharedMemory(create=True, size=size) for _ in range(2)] if shared else []
+def microseconds(size: int, least: int) -> float:
+    """CPU time of both processes a call, where bodies of ``least`` bytes and more take the shared memory."""
+    shared.LEAST = least
     ours, theirs = socket.socketpair()
-    names = (blocks[0].name, blocks[1].name) if shared else None
-    child = multiprocessing.get_context("fork").Process(target=_child, args=(ours, theirs, size, names))
+    memory = shared.create()
+    child = multiprocessing.get_context("fork").Process(target=_replica, args=(ours, theirs, os.dup(memory)))
     child.start()
     theirs.close()
+    bodies = shared.Bodies(memory, host=True)
     body, count = bytes(size), 0
     try:
-        assert _call(ours, body, blocks) == body
+        _send(ours, bodies, body)
+        assert _take(ours, bodies) == body
         begun, end = time.process_time(), time.monotonic() + SECONDS
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         while time.monotonic() < end:
-            _call(ours, body, blocks)
+            _send(ours, bodies, body)
+            _take(ours, bodies)
             count += 1
         own = time.process_time() - begun
     finally:
         ours.close()
         child.join()
-        for block in blocks:
-            block.close()
-            block.unlink()
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     theirs_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return (own + theirs_s) / count * 1e6
 
 
-def _child(ours: socket.socket, theirs: socket.socket, size: int, names: tuple[str, str] | None) -> None:
-    ours.close()
-    _replica(theirs, size, names)
-
-
 def main() -> None:
     """A line a size."""
     for size in SIZES:
-        found = {
-            name: round(min(microseconds(size, shared) for _ in range(3)), 1)
-            for name, shared in (("socket", False), ("shared", True))
-        }
+        ways = {"socket": 2 * size, "shared": 0}
+        found = {name: round(min(microseconds(size, least) for _ in range(3)), 1) for name, least in ways.items()}
         print(json.dumps({"bytes": size, "cpu_us_a_call": found}), flush=True)
 
 
