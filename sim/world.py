@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from heapq import heappop
 from typing import NoReturn
 
-from windtunnel.engines.models.traits import Traits
+from windtunnel.engines.models.traits import EMBEDDED, Traits
 from windtunnel.sim.costs import EngineCost
 from windtunnel.sim.faults import Faults
 from windtunnel.sim.garbage import uncollected
@@ -20,7 +20,7 @@ from windtunnel.sim.hardware.cpu import Timer
 from windtunnel.sim.hardware.gpu import check_device_memory
 from windtunnel.sim.journal import Journal
 from windtunnel.sim.laws import StageLaw
-from windtunnel.sim.tasks import EMBEDDED, StageRun, TaskRun, Worker
+from windtunnel.sim.tasks import StageRun, TaskRun, Worker
 from windtunnel.sim.wave import Waves
 
 from windtunnel.cluster import ClusterSpec
