@@ -98,8 +98,8 @@ class MapReduce(Bulk):
         return actions + super()._fill() + self._pre_empt()
 
     def _due(self, early: Early) -> bool:
-        """Whether enough maps have ended."""
-        if any(s not in self._pending for s in early.sources):
+        """Whether enough maps have ended, and none of an earlier stage must run again."""
+        if any(s not in self._pending for s in early.sources) or self._earlier(early, early.sources):
             return False
         total = sum(self._tasks[s] for s in early.sources)
         return early.due(self._slowstart, total, total - sum(self._left[s] for s in early.sources))
@@ -137,7 +137,7 @@ class MapReduce(Bulk):
         ledger = self._ledger
         actions: list[Action] = []
         for early in self._early.values():
-            while not early.begun and early.gathering and any(self._pending.get(s) for s in early.sources):
+            while not early.begun and early.gathering and self._earlier(early):
                 if ledger.running > self._gathering or ledger.starting:
                     break
                 task = ledger.tasks[next(reversed(early.gathering))]
@@ -145,6 +145,10 @@ class MapReduce(Bulk):
                 early.waiting.appendleft(task)
                 actions += [ledger.cancel(task.id), *super()._fill()]
         return actions
+
+    def _earlier(self, early: Early, but: tuple[int, ...] = ()) -> bool:
+        """Whether tasks of stages before it wait for a slot: those of its sources, or again those that these read from."""
+        return any(tasks and index < early.stage.index and index not in but for index, tasks in self._pending.items())
 
     @property
     def _gathering(self) -> int:

@@ -43,7 +43,7 @@ def test_a_fit_finds_constants_that_made_the_numbers() -> None:
     from windtunnel.record import Recorder
     from windtunnel.registry import load_engine
 
-    truth, stairs = {"http_s": 1e-3, "hop_s": 2e-3, "cv": 0.5}, ((0.35, 4.0), (0.65, 4.0), (0.9, 6.0), (0.8, 6.0))
+    truth, stairs = {"http_s": 1e-3, "hop_s": 2e-3, "cv": 0.5}, ((0.35, 4.0), (0.65, 4.0), (0.9, 6.0), (0.8, 30.0))
 
     def made(arrivals: str, seed: int) -> Recorder:
         asked, recorder = scenario("order", arrivals, seed), Recorder()

@@ -96,12 +96,19 @@ LOST_INPUT = {
         {"at": 2.4, "kind": "node_lost", "target": "worker[1]", "factor": 1.0},
     ],
 }  # fmt: skip
+#: a map output of the first job is lost while the reducers of the second may begin: what must run again goes before them
+LOST_BEFORE_REDUCERS = {
+    **LOST_INPUT, "name": "lost before reducers", "dataset": {"rows": 40, "row_bytes": "1MB", "partitions": 3},
+    "operators": [_operator("a", {"cpus": 1}), {**_operator("b", {"cpus": 1}), "kind": "aggregate"}, _operator("c", {"cpus": 0.99})],
+    "faults": [{"at": 1.9, "kind": "node_lost", "target": "worker[1]", "factor": 1.0, "until": 2.9}],
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(("engine", "options"), ENGINES)
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(document=scenarios())
 @example(document=LOST_INPUT)
+@example(document=LOST_BEFORE_REDUCERS)
 def test_output_is_complete_and_counted_once(engine: str, options: dict[str, Any], document: dict[str, Any]) -> None:
     scenario = from_document(document, "random.toml")
     assert scenario.workload is not None
