@@ -33,8 +33,8 @@ class Bench:
 
     def estimates(self, orders: Sequence[Order]) -> list[Estimate]:
         """In the order asked for."""
-        new = {o.key: o for o in orders if o.key not in self.done}
-        results = map(assess, new.values()) if self._executor is None else self._executor.map(assess, new.values())
+        new = sorted({o.key: o for o in orders if o.key not in self.done}.values(), key=lambda o: -o.cpus)  # the longest first
+        results = map(assess, new) if self._executor is None else self._executor.map(assess, new)
         for key, estimate in results:
             self.done[key] = estimate
             self._progress("simulating", len(self.done))

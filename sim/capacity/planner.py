@@ -85,7 +85,7 @@ class Planner:
         question = self.question
         return Order(
             key=(candidate.number, tag, seed, times), document=document or candidate_document(question, candidate),
-            file=question.file, seed=question.seed + seed, calibration=question.calibration, known=known,
+            file=question.file, seed=question.seed + seed, calibration=question.calibration, known=known, cpus=candidate.cpus,
         )  # fmt: skip
 
     def option(self, number: int) -> Option:

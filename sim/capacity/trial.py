@@ -49,7 +49,8 @@ class Trial:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
-    """What a worker process simulates. ``key`` comes back with the result; ``known``: what was simulated of it before."""
+    """What a worker process simulates. ``key`` comes back with the result; ``known``: what was simulated of it before; ``cpus`` tell how
+    long it may take."""
 
     key: tuple[Any, ...]
     document: dict[str, Any]
@@ -57,6 +58,7 @@ class Order:
     seed: int
     calibration: str | None = None
     known: Trial | None = None
+    cpus: float = 0.0
 
 
 def run(order: Order) -> tuple[tuple[Any, ...], Trial]:
