@@ -29,10 +29,10 @@ import pyarrow as pa
 
 import windtunnel
 from windtunnel import core
+from windtunnel.allocators import release_unused
 from windtunnel.cellspec import CellSpec, base_record, failure
 from windtunnel.environment import capture
 from windtunnel.errors import Unsupported, WindtunnelError, WrongResult
-from windtunnel.measure import release_unused
 from windtunnel.record import Recorder, RunRecord
 from windtunnel.registry import engine_names, load_engine
 from windtunnel.store import Store
@@ -102,7 +102,7 @@ class _Cell:
         with _output_folder(self._spec.scratch) as output:
             start = time.monotonic()
             try:
-                with _garbage_collection(self._spec.clock == "virtual"):
+                with _undisturbed(self._spec.clock == "virtual"):
                     start = time.monotonic()
                     outcome, seconds = _timed(session.run, self._bound, recorder, output)
                     end = time.monotonic()
@@ -238,7 +238,7 @@ def _timed(function: Callable[..., Any], *args: Any) -> tuple[Any, float]:
 
 
 @contextlib.contextmanager
-def _garbage_collection(on: bool) -> Iterator[None]:
+def _undisturbed(on: bool) -> Iterator[None]:
     """Pauses of the collector do not belong to a measured run, and what was used before it not to its peak memory."""
     gc.collect()
     release_unused()

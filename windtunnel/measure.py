@@ -151,17 +151,6 @@ def memory_bytes(pids: Iterable[int]) -> int:
     return private + max(shared, session_bytes(pids))
 
 
-def release_unused() -> None:
-    """Hand memory that this process's allocators keep for later back to the system."""
-    import ctypes
-
-    import pyarrow as pa
-
-    pa.default_memory_pool().release_unused()
-    with contextlib.suppress(OSError, AttributeError):  # of glibc
-        ctypes.CDLL(None).malloc_trim(0)
-
-
 def session_bytes(owners: Iterable[int]) -> int:
     """Bytes resident in the shared-memory session folders of these processes."""
     total = 0

@@ -30,8 +30,8 @@ from windtunnel.engines.local import kernels
 from windtunnel.engines.local.messages import EndMessage, JobMessage, LoadMessage, Reply, SpanRow, TaskMessage
 from windtunnel.engines.local.store import BlockInfo, BlockWriter, read_block
 
+from windtunnel.allocators import release_unused
 from windtunnel.errors import RunFailed
-from windtunnel.measure import release_unused
 from windtunnel.plan import Join, MapBatches, Sink, Synthetic
 
 Inputs = list[tuple[pa.Table | OSError, SpanRow]]  # mapped blocks, or why not

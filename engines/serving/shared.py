@@ -21,10 +21,11 @@ _MARK = 64  # bytes of a ring before its content
 
 
 def create() -> int:
-    """A file descriptor of memory for a replica and its host."""
-    if hasattr(
-        os, "memfd_create"
-    ):  # no part of /dev/shm, which may be small: a page that does not fit there would end the process
+    """A file descriptor of memory for a replica and its host.
+
+    No part of /dev/shm where the system can help it: that may be small, and a page that does not fit ends the process.
+    """
+    if hasattr(os, "memfd_create"):
         fd = os.memfd_create("windtunnel-bodies")
     else:
         with tempfile.TemporaryFile() as file:
