@@ -118,6 +118,9 @@ def _answer(inbox: Inbox, call: Call, work: Handler, target: socket.socket, begu
         return LAST, 1, [b""]
     if len(answers) != call.items:
         return FAILED, 1, [f"the handler gave {len(answers)} answers to {call.items} requests".encode()]
+    wrong = next((type(a).__name__ for a in answers if not isinstance(a, bytes)), None)
+    if wrong:
+        return FAILED, 1, [f"the handler gave {wrong} where an answer is bytes".encode()]
     return LAST, call.items, join(answers)
 
 

@@ -35,6 +35,8 @@ class Turned:
     def __call__(self, bodies):
         if bodies[0][:1] == b"w":
             time.sleep(0.3)
+        if bodies[0] == b"text":
+            return ["no bytes"] * len(bodies)
         return [body[::-1] for body in bodies]
 '''
 
@@ -107,6 +109,15 @@ def test_long_bodies_come_back_from_batches_and_beyond_the_ring(handlers: Path) 
     with running(handlers, BATCHES, work="turning:Turned") as session:
         for _ in range(2):
             assert asyncio.run(_all(session._port, bodies)) == [(200, body[::-1]) for body in bodies]
+
+
+def test_answers_that_are_no_bytes_are_refused_and_the_replica_goes_on(handlers: Path) -> None:
+    with running(handlers, TWO, work="turning:Turned") as session:
+        before = {r.pid for r in replicas(session)}
+        for body, status, answer in ((b"text", 500, b"str"), (b"ab", 200, b"ba")):
+            ((code, said),) = asyncio.run(_all(session._port, [body]))
+            assert code == status and answer in said
+        assert {r.pid for r in replicas(session)} == before
 
 
 def test_a_replica_that_dies_with_a_long_body_gives_it_to_another(handlers: Path) -> None:
