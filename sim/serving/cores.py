@@ -22,7 +22,6 @@ from windtunnel.sim.hardware.cpu import Timer
 #: ``sysctl_sched_base_slice`` (v6.18: 0.7 ms), scaled as by default with 1 + log2 of the CPUs, of 8 at most
 BASE_SLICE_S = 0.0007
 _NOTHING = -1.0
-_LEAST_S = 1e-12
 
 
 class Process(Protocol):
@@ -47,12 +46,12 @@ class _Runnable:
 
 
 class _Cpu:
-    """A queue, and who runs since ``at`` was last moved on. ``token``: of the timer that counts."""
+    """A queue, and who runs since ``at`` was last moved on. ``token``: of the timer that counts; ``ends``: work is done then."""
 
-    __slots__ = ("at", "current", "token", "waiting")
+    __slots__ = ("at", "current", "ends", "token", "waiting")
 
     def __init__(self) -> None:
-        self.at, self.token = 0.0, 0
+        self.at, self.token, self.ends = 0.0, 0, False
         self.current: _Runnable | None = None
         self.waiting: list[_Runnable] = []
 
@@ -177,9 +176,9 @@ class Cores:
         one = cpu.current
         if one is None:
             return
-        soonest = one.left if one.left >= 0.0 else math.inf
-        if cpu.waiting:
-            soonest = min(soonest, max(0.0, self._slice_s - one.ran))
+        slice_s = max(0.0, self._slice_s - one.ran) if cpu.waiting else math.inf
+        cpu.ends = 0.0 <= one.left <= slice_s
+        soonest = one.left if cpu.ends else slice_s
         if soonest < math.inf:
             Timer(self.env, self._fire, cpu, cpu.token).arm(soonest / self._speed)
 
@@ -189,7 +188,7 @@ class Cores:
             return
         self._move(cpu)
         one = cpu.current
-        if 0.0 <= one.left <= _LEAST_S:
+        if cpu.ends:  # whatever rounding leaves
             one.left = _NOTHING
             one.process.ended()  # which rests, or has more to do
             return

@@ -94,6 +94,13 @@ def test_who_joins_is_told_when_it_runs_and_when_it_waits() -> None:
     assert not env._queue
 
 
+def test_work_ends_at_a_late_hour_too() -> None:
+    """After 300 years a step of a float is 2 µs: slices and ends are rounded, and nothing goes round for ever."""
+    at = 1e10
+    found = ends(2, [(at, [0.01, 0.01]), (at, [0.02]), (at, [0.0001] * 20)])
+    assert all(t[-1] == pytest.approx(at + 0.02, abs=0.05) for t in found)
+
+
 def test_half_a_cpu_is_half_as_fast() -> None:
     assert ends(0.5, [(0.0, [1.0])]) == [[2.0]]
 
