@@ -69,20 +69,16 @@ def scan(step: physical.Step, partition: int) -> Iterator[pa.RecordBatch]:
     schema = arrow_schema(table.schema)
     source = ds.dataset(table.paths[partition], schema=schema, format=file_format(table, schema))
     predicate = None if spec.predicate is None else scan_predicate(spec.predicate)
-    options = {
-        "columns": list(spec.columns),
-        "filter": predicate,
-        "use_threads": False,
-        "batch_size": step.batch_rows or SCAN_BATCH_ROWS,
-    }
+    columns, rows = list(spec.columns), step.batch_rows or SCAN_BATCH_ROWS
     empty = True
     for part in _one_by_one(source, predicate):
-        for batch in part.scanner(schema=schema, **options).to_batches():
+        scanner = part.scanner(schema=schema, columns=columns, filter=predicate, use_threads=False, batch_size=rows)
+        for batch in scanner.to_batches():
             if batch.num_rows:
                 empty = False
                 yield batch
     if empty:
-        yield empty_batch(source.scanner(columns=list(spec.columns)).projected_schema)
+        yield empty_batch(source.scanner(columns=columns).projected_schema)
 
 
 def _one_by_one(source: Any, predicate: Any) -> Iterator[Any]:

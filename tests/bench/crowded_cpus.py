@@ -55,8 +55,6 @@ def real(name: str, rate: float, seconds: float, begin_s: float) -> float:
 class Simulated:
     """The same process; ``run`` and ``rest`` are the node's."""
 
-    weight = 1.0
-
     def __init__(self, env: Environment, name: str, rate: float, seconds: float) -> None:
         self.env, self.cost_s = env, PROCESSES[name][0]
         self.waiting, self.start, self.taken = 0, 0.0, list[float]()

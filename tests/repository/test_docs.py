@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from windtunnel.catalogue import shipped
+from windtunnel.cli import main
 from windtunnel.commands.listing import _engine, _engine_names, engines_markdown, instances_markdown, workloads_markdown
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -41,6 +42,14 @@ def test_tables_of_engines_and_workloads_are_current() -> None:
 def test_the_table_of_instance_types_is_current() -> None:
     table = instances_markdown(shipped().values())
     assert table in (DOCS / "instances.md").read_text(encoding="utf-8"), "run `windtunnel instances --markdown`"
+
+
+def test_the_verdicts_are_those_of_the_evidence_that_ships(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Records of one's own in results/claims come before it, so a page made beside them may say something else."""
+    main(["claims", "report", "--markdown", "--results", str(tmp_path)])
+    told = capsys.readouterr().out.strip()
+    again = "run `windtunnel claims report --markdown --results EMPTY`"
+    assert "| 26 |" in told and told in (DOCS / "claims.md").read_text(encoding="utf-8"), again
 
 
 def test_links_between_pages_lead_somewhere() -> None:
