@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 from windtunnel.reports.claims import Claim
 from windtunnel.reports.judging import Judged, Point, Verdict
+from windtunnel.reports.verdicts import number
 
 _STYLES = {"reproduced": "green", "not reproduced": "red", "depends": "yellow"}
 
@@ -68,8 +69,12 @@ def shown_value(point: Point) -> str:
     """What was found with its interval, or why nothing was."""
     if point.found is None:
         return point.reason
-    interval = "" if point.found.low is None or point.found.high is None else f", {point.found.low:.3g} to {point.found.high:.3g}"
-    return f"{point.found.value:.3g}{interval}"
+    interval = (
+        ""
+        if point.found.low is None or point.found.high is None
+        else f", {number(point.found.low)} to {number(point.found.high)}"
+    )
+    return f"{number(point.found.value)}{interval}"
 
 
 def document(verdict: Verdict) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from windtunnel.reports.judging import Judged, Point, Verdict
 from windtunnel.reports.render.charts import short, svg, text
 from windtunnel.reports.render.claims import flips, place, shown_value
 from windtunnel.reports.render.html import resource, template
+from windtunnel.reports.verdicts import number
 
 LEFT, WIDTH, ROW = 230.0, 900.0, 26.0
 
@@ -76,8 +77,8 @@ def _plot(say: str, lines: Sequence[tuple[Point, Judged]]) -> str:
         body += f'<rect x="{ends_x[0]:.1f}" y="26" width="{max(0.0, ends_x[1] - ends_x[0]):.1f}" height="{bottom - 26:g}" class="floor"/>'
         body += f'<line x1="{x(limit):.1f}" y1="26" x2="{x(limit):.1f}" y2="{bottom:g}" class="one"/>'
         body += text(x(limit), bottom + 14, f"bound {limit:g}", "tick", "middle")
-    for number, (point, judged) in enumerate(lines):
-        body += _mark(point, judged, 34 + (number + 0.5) * ROW, x)
+    for row, (point, judged) in enumerate(lines):
+        body += _mark(point, judged, 34 + (row + 0.5) * ROW, x)
     return svg(bottom + 20, f"{say}: values and bound", body)
 
 
@@ -91,7 +92,7 @@ def _mark(point: Point, judged: Judged, y: float, x: Any) -> str:
     assert point.found is not None
     kind = "sim" if judged.test.world == "simulated" else "real"
     name = place(point) or judged.test.name
-    parts = [text(LEFT - 12, y + 4, short(f"{name} · {judged.test.world}", 36), "name", "end")]
+    parts = [text(LEFT - 12, y + 4, short(f"{name} · {judged.test.world}", 33), "name", "end")]
     middle = x(point.found.value)
     if point.found.low and point.found.high:
         parts.append(
@@ -103,5 +104,5 @@ def _mark(point: Point, judged: Judged, y: float, x: Any) -> str:
         )
     else:
         parts.append(f'<circle cx="{middle:.1f}" cy="{y:g}" r="5.5" class="median real"/>')
-    parts.append(text(WIDTH - 80, y + 4, f"{point.found.value:.3g}", "value"))
+    parts.append(text(WIDTH - 80, y + 4, number(point.found.value), "value"))
     return "".join(parts) + f"<title>{escape(name)}: {escape(shown_value(point))}</title>"
