@@ -14,11 +14,11 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
-from windtunnel.cluster import ClusterSpec
 from windtunnel.errors import InputError, Unsupported, nearest
-from windtunnel.plan import Synthetic
-from windtunnel.record import Recorder
-from windtunnel.workload import BoundWorkload
+from windtunnel.records.record import Recorder
+from windtunnel.spec.cluster import ClusterSpec
+from windtunnel.spec.plan import Synthetic
+from windtunnel.spec.workload import BoundWorkload
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+
 from windtunnel.engines import declared, notes
 from windtunnel.engines.failures import kernel_failure
-
-from windtunnel.plan import GroupMap, MapBatches, Operator, Synthetic
-from windtunnel.workload import TableData, resolve
+from windtunnel.spec.plan import GroupMap, MapBatches, Operator, Synthetic
+from windtunnel.spec.workload import TableData, resolve
 
 BatchFunction = Callable[[pa.RecordBatch], Iterable[pa.RecordBatch]]
 

@@ -13,8 +13,8 @@ from itertools import pairwise
 
 import pyarrow as pa
 
-from windtunnel.plan import Operator, Pipeline, Scan, Synthetic
-from windtunnel.workload import BoundWorkload, TableData
+from windtunnel.spec.plan import Operator, Pipeline, Scan, Synthetic
+from windtunnel.spec.workload import BoundWorkload, TableData
 
 _TIMER_SLACK_S = 0.0003  # sleeps end up to this late on a virtual machine
 MOST_BYTES = 32 * 2**20

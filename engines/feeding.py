@@ -15,11 +15,11 @@ from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
-from windtunnel.engines.arrow import call, call_declared
 
-from windtunnel.plan import Operator, Pipeline, Synthetic
-from windtunnel.record import Recorder
-from windtunnel.workload import BoundWorkload
+from windtunnel.engines.arrow import call, call_declared
+from windtunnel.records.record import Recorder
+from windtunnel.spec.plan import Operator, Pipeline, Synthetic
+from windtunnel.spec.workload import BoundWorkload
 
 AHEAD = 8  # batches that wait for the loop
 _PATIENCE_S = 0.1

@@ -14,17 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+
+import windtunnel
 from windtunnel.engines.adapters.common import ForeignSession, output_is_files
 from windtunnel.engines.api import Capabilities, resolve_options
 from windtunnel.engines.arrow import arrow_schema, call, call_declared, file_format
 from windtunnel.engines.declared import generated
 from windtunnel.engines.local import kernels
-
-import windtunnel
-from windtunnel.cluster import ClusterSpec
 from windtunnel.errors import InputError
-from windtunnel.plan import Filter, MapBatches, Operator, Pipeline, Project, Scan, Synthetic
-from windtunnel.workload import BoundWorkload, TableData
+from windtunnel.spec.cluster import ClusterSpec
+from windtunnel.spec.plan import Filter, MapBatches, Operator, Pipeline, Project, Scan, Synthetic
+from windtunnel.spec.workload import BoundWorkload, TableData
 
 Piece = tuple[int, int | None]  # a file (or partition of generated rows), and one of its row groups
 _NO_EXCHANGE = "its processes exchange nothing; it runs chains of maps, filters and projections"

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from windtunnel.engines.api import Capabilities, Option, Outcome, resolve_options
 
 import windtunnel
-from windtunnel.cluster import ClusterSpec
-from windtunnel.record import Recorder
-from windtunnel.workload import BoundWorkload
+from windtunnel.engines.api import Capabilities, Option, Outcome, resolve_options
+from windtunnel.records.record import Recorder
+from windtunnel.spec.cluster import ClusterSpec
+from windtunnel.spec.workload import BoundWorkload
 
 
 class NullSession:

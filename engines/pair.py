@@ -18,18 +18,18 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+
+import windtunnel
 from windtunnel.engines.adapters.common import output_columns
 from windtunnel.engines.api import Capabilities, Option, Outcome, Session, require, resolve_options
 from windtunnel.engines.local.store import memory_folder
-
-import windtunnel
-from windtunnel.cluster import ClusterSpec
 from windtunnel.errors import InputError, RunFailed
-from windtunnel.plan import GroupMap, MapBatches, Operator, Pipeline, Scan
-from windtunnel.record import Recorder
+from windtunnel.records.record import Recorder
 from windtunnel.registry import load_engine
-from windtunnel.units import parse_count
-from windtunnel.workload import BoundWorkload, TableData, Workload
+from windtunnel.spec.cluster import ClusterSpec
+from windtunnel.spec.plan import GroupMap, MapBatches, Operator, Pipeline, Scan
+from windtunnel.spec.units import parse_count
+from windtunnel.spec.workload import BoundWorkload, TableData, Workload
 
 TABLE = "handed"  # the scan and the table that the second leg begins with
 _PLAIN = {"large_string": pa.string(), "string_view": pa.string(), "large_binary": pa.binary(), "binary_view": pa.binary()}

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 
 from windtunnel.errors import InputError
 from windtunnel.model import Job, Stage, StageInput
-from windtunnel.plan import (
+from windtunnel.spec.plan import (
     Aggregate,
     Concurrency,
     GroupMap,
@@ -30,7 +30,7 @@ from windtunnel.plan import (
     State,
     Synthetic,
 )
-from windtunnel.workload import BoundWorkload, TableData
+from windtunnel.spec.workload import BoundWorkload, TableData
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

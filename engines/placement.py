@@ -12,17 +12,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
+
 from windtunnel.engines.arrow import as_dataset, call
+from windtunnel.errors import InputError, Unsupported
+from windtunnel.records.record import Recorder
+from windtunnel.spec.canonical import digest
+from windtunnel.spec.cluster import ClusterSpec, DeviceSpec
+from windtunnel.spec.devices import is_emulated
+from windtunnel.spec.plan import MapBatches, Operator, Pipeline, Scan, State
+from windtunnel.spec.workload import BoundWorkload
 from windtunnel.workloads.inference.claims import open_devices, take_totals
 from windtunnel.workloads.inference.session import save_answers
-
-from windtunnel.canonical import digest
-from windtunnel.cluster import ClusterSpec, DeviceSpec
-from windtunnel.devices import is_emulated
-from windtunnel.errors import InputError, Unsupported
-from windtunnel.plan import MapBatches, Operator, Pipeline, Scan, State
-from windtunnel.record import Recorder
-from windtunnel.workload import BoundWorkload
 
 _FOLDER = "devices"
 

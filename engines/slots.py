@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from windtunnel.plan import Operator
+from windtunnel.spec.plan import Operator
 
 _LOOK_S = 0.002  # between two looks for a free place
 

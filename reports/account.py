@@ -19,7 +19,7 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow.compute as pc
 
-from windtunnel.record import RunRecord
+from windtunnel.records.record import RunRecord
 
 Resource = Literal["cpus", "gpus"]
 #: parts of a makespan, in the order in which reports show them

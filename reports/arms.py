@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from windtunnel.records.record import RunRecord
 from windtunnel.reports import stats
-
-from windtunnel.canonical import canonical_json
-from windtunnel.devices import told as on_devices
-from windtunnel.record import RunRecord
+from windtunnel.spec.canonical import canonical_json
+from windtunnel.spec.devices import told as on_devices
 
 AA_MARK = " (A/A)"
 BASELINES = ("bulk", "sim:bulk")

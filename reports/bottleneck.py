@@ -20,11 +20,11 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+
+from windtunnel.records.record import RunRecord
+from windtunnel.records.training import steps
 from windtunnel.reports.metrics import Curve
 from windtunnel.reports.usage import Usage, usage
-
-from windtunnel.record import RunRecord
-from windtunnel.training import steps
 
 BUSY = 0.75
 FULL = 0.9

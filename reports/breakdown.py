@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow.compute as pc
 
-from windtunnel.record import RunRecord
+from windtunnel.records.record import RunRecord
 
 #: part of a request → kinds of spans
 PARTS: Mapping[str, tuple[str, ...]] = {

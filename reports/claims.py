@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from importlib import resources
 from typing import Any, Literal
 
-from windtunnel.canonical import digest
 from windtunnel.errors import InputError, nearest
+from windtunnel.spec.canonical import digest
 
 World = Literal["real", "simulated"]
 WORLDS: tuple[World, ...] = ("simulated", "real")

@@ -11,6 +11,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from windtunnel.errors import InputError, NotComparable, nearest
+from windtunnel.records.record import RunRecord
+from windtunnel.records.serving import is_serving
 from windtunnel.reports import arms, stats
 from windtunnel.reports.decompose import Decomposition, between, decompositions
 from windtunnel.reports.differences import place, reasons_not_comparable, warnings
@@ -21,11 +24,7 @@ from windtunnel.reports.screen import Screen, screen
 from windtunnel.reports.services import Service, services
 from windtunnel.reports.timeline import Timeline, thinned, timeline
 from windtunnel.reports.verdicts import sentence
-
-from windtunnel.canonical import canonical_json
-from windtunnel.errors import InputError, NotComparable, nearest
-from windtunnel.record import RunRecord
-from windtunnel.serving_document import is_serving
+from windtunnel.spec.canonical import canonical_json
 
 
 @dataclass(frozen=True, slots=True)

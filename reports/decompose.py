@@ -16,11 +16,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from windtunnel.records.record import RunRecord
 from windtunnel.reports.account import PARTS, Account, Resource, account, binding
 from windtunnel.reports.arms import good, is_aa
 from windtunnel.reports.metrics import middle
-
-from windtunnel.record import RunRecord
 
 Basis = Literal["measured", "lower bound", "upper bound", "one side", "rest"]
 

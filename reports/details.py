@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from windtunnel.record import RunRecord
-from windtunnel.training import training_numbers
+from windtunnel.records.record import RunRecord
+from windtunnel.records.training import training_numbers
 
 #: counters that a pair of engines leaves
 LEGS = ("first_leg_s", "handover_s", "second_plan_s", "second_leg_s", "first_start_s", "second_start_s", "handover_bytes")

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
+
+from windtunnel.records.record import RunRecord
 from windtunnel.reports.arms import Key, by_label
 from windtunnel.reports.verdicts import listed
-
-from windtunnel.canonical import canonical_json
-from windtunnel.environment import host_key
-from windtunnel.record import RunRecord
+from windtunnel.running.environment import host_key
+from windtunnel.spec.canonical import canonical_json
 
 FOREIGN_CORES = 0.25  # median load of other programs above which a reader is warned
 _FACTS = ("cpu_model", "cpus_usable", "memory_bytes", "kernel", "python")

@@ -13,10 +13,10 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
+
+from windtunnel.records.record import RunRecord
 from windtunnel.reports import stats
 from windtunnel.reports.arms import by_group, by_label, good, makespans, noise_floors, titles
-
-from windtunnel.record import RunRecord
 
 _SIM = "sim:"
 _WORLD_ONLY = ("calibration", "seed", "spans", "spill_dir")  # options that say nothing of what runs

@@ -13,14 +13,13 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any, Literal
 
+from windtunnel.errors import InputError, WindtunnelError, nearest
+from windtunnel.records.document import run_document
+from windtunnel.records.record import RunRecord
 from windtunnel.reports import stats
 from windtunnel.reports.claims import Claim, Rule, Side, Test, World
-
-from windtunnel.document import run_document
-from windtunnel.environment import host_key
-from windtunnel.errors import InputError, WindtunnelError, nearest
-from windtunnel.record import RunRecord
-from windtunnel.units import parse_bytes, parse_seconds
+from windtunnel.running.environment import host_key
+from windtunnel.spec.units import parse_bytes, parse_seconds
 
 Run = Mapping[str, Any]
 State = Literal["holds", "fails", "open"]

@@ -1,6 +1,6 @@
 """Numbers of one run, read off its record: pure functions, no rounding. A run that did not end well has none.
 
-`windtunnel.document` defines what scenarios promise (first output, utilization, cost); here are the ones that only reports show.
+`windtunnel.records.document` defines what scenarios promise (first output, utilization, cost); here are the ones that only reports show.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from windtunnel.document import first_output_s, price_per_hour, utilization
-from windtunnel.record import RunRecord
+from windtunnel.records.document import first_output_s, price_per_hour, utilization
+from windtunnel.records.record import RunRecord
 
 #: what a worker may spend its time on, in the order in which reports show it
 KINDS = (

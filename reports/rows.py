@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
+from windtunnel.records.document import run_document
+from windtunnel.records.record import RunRecord
 from windtunnel.reports import metrics, stats
 from windtunnel.reports.arms import Arms, baseline, good, is_aa, makespans
 from windtunnel.reports.details import details
-
-from windtunnel.document import run_document
-from windtunnel.record import RunRecord
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,13 +6,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import pyarrow.compute as pc
+
+from windtunnel.records.document import bound_numbers
+from windtunnel.records.record import RunRecord
 from windtunnel.reports import arms
 from windtunnel.reports.bottleneck import SPACES, Segment, bottlenecks, longest
 from windtunnel.reports.metrics import Curve, cost_usd, middle, spilled_bytes
 from windtunnel.reports.usage import Usage, usage
-
-from windtunnel.document import bound_numbers
-from windtunnel.record import RunRecord
 
 #: a line of the drawing and the resources whose highest share it shows
 LINES = {

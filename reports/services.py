@@ -14,15 +14,15 @@ from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
+
+from windtunnel.records.record import RunRecord
+from windtunnel.records.serving import OUTCOMES, TOKENS, replicas_over_time, serving_numbers
 from windtunnel.reports.arms import is_aa
 from windtunnel.reports.breakdown import Breakdown, breakdown
 from windtunnel.reports.confidence import Quantile, quantile
 from windtunnel.reports.metrics import Curve, sampled
-
-from windtunnel.canonical import canonical_json
-from windtunnel.record import RunRecord
-from windtunnel.serving_document import OUTCOMES, TOKENS, replicas_over_time, serving_numbers
-from windtunnel.units import format_seconds
+from windtunnel.spec.canonical import canonical_json
+from windtunnel.spec.units import format_seconds
 
 LEVELS = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p999": 0.999}
 _RATES = ("rate_per_s", "steps", "concurrency", "file", "column", "duration_s")  # what a load differs in

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import pyarrow.compute as pc
-from windtunnel.reports.metrics import Curve, sampled, throughput, worker_seconds
 
-from windtunnel.record import RunRecord
+from windtunnel.records.record import RunRecord
+from windtunnel.reports.metrics import Curve, sampled, throughput, worker_seconds
 
 PIXELS = 800  # horizontal resolution that bars are merged to
 MOST_LANES = 24

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow.compute as pc
-from windtunnel.reports.metrics import Curve
 
-from windtunnel.record import RunRecord
+from windtunnel.records.record import RunRecord
+from windtunnel.reports.metrics import Curve
 
 _BUCKETS = 100  # of devices of real runs, which are read off spans
 _PREFIXES = ("use:", "hot:", "lost:", "queue_bytes:", "spill_bytes_per_s")

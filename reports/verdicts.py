@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 from windtunnel.reports import stats
 from windtunnel.reports.rows import Row, median_s
-
-from windtunnel.units import format_seconds
+from windtunnel.spec.units import format_seconds
 
 _ENDED = {
     "out_of_memory": "ran out of memory",

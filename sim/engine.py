@@ -12,30 +12,29 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import windtunnel
 from windtunnel.engines.api import Capabilities, Option, Outcome, resolve_options
 from windtunnel.engines.models.catalogue import ENTRIES
 from windtunnel.engines.models.entry import ModelEntry
 from windtunnel.engines.physical import compile_job
 from windtunnel.engines.placement import placed
-from windtunnel.sim.actors import kept, loading
-from windtunnel.sim.bounds import bound
-from windtunnel.sim.bridge import measured_bridge
-from windtunnel.sim.costs import Calibration, EngineCost
-from windtunnel.sim.faults import expanded
-from windtunnel.sim.laws import StageLaw, stage_laws
-from windtunnel.sim.prediction import told
-from windtunnel.sim.rounds import RoundsWorld
-from windtunnel.sim.wave import total_rows
-from windtunnel.sim.world import SimWorld
-
-import windtunnel
-from windtunnel.cluster import ClusterSpec
 from windtunnel.errors import InputError, nearest
 from windtunnel.model import Job
-from windtunnel.plan import Synthetic
-from windtunnel.record import Recorder
-from windtunnel.units import parse_bytes, parse_count
-from windtunnel.workload import BoundWorkload, Location
+from windtunnel.records.record import Recorder
+from windtunnel.sim.calibration.actors import kept, loading
+from windtunnel.sim.calibration.bridge import measured_bridge
+from windtunnel.sim.costs.laws import StageLaw, stage_laws
+from windtunnel.sim.costs.measured import Calibration, EngineCost
+from windtunnel.sim.judging.bounds import bound
+from windtunnel.sim.judging.prediction import told
+from windtunnel.sim.world.faults import expanded
+from windtunnel.sim.world.rounds import RoundsWorld
+from windtunnel.sim.world.wave import total_rows
+from windtunnel.sim.world.world import SimWorld
+from windtunnel.spec.cluster import ClusterSpec
+from windtunnel.spec.plan import Synthetic
+from windtunnel.spec.units import parse_bytes, parse_count
+from windtunnel.spec.workload import BoundWorkload, Location
 
 WORLD_OPTIONS = (
     Option(name="calibration", default=None, doc="file made by `windtunnel calibrate`; needed for real kernels"),

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from windtunnel.cluster import ClusterSpec
-from windtunnel.java import find_java
+from windtunnel.running.java import find_java
+from windtunnel.spec.cluster import ClusterSpec
 
 
 @pytest.fixture(scope="session")

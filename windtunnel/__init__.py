@@ -16,13 +16,13 @@ from windtunnel import core
 
 if TYPE_CHECKING:
     from windtunnel.commands.api import compare, run, simulate
-    from windtunnel.document import run_document
     from windtunnel.errors import WindtunnelError
-    from windtunnel.experiment import Experiment
-    from windtunnel.record import RunRecord
+    from windtunnel.records.document import run_document
+    from windtunnel.records.record import RunRecord
+    from windtunnel.records.store import Store
     from windtunnel.registry import load_engine, load_workload
-    from windtunnel.scenario import load_scenario
-    from windtunnel.store import Store
+    from windtunnel.running.experiment import Experiment
+    from windtunnel.scenario.reading import load_scenario
 
 __version__ = "0.1.0"
 __all__ = (
@@ -30,9 +30,9 @@ __all__ = (
     "run_document", "simulate",
 )  # fmt: skip
 _HOMES = {
-    "compare": "commands.api", "run": "commands.api", "simulate": "commands.api", "run_document": "document",
-    "WindtunnelError": "errors", "Experiment": "experiment", "RunRecord": "record", "load_engine": "registry",
-    "load_workload": "registry", "load_scenario": "scenario", "Store": "store",
+    "compare": "commands.api", "run": "commands.api", "simulate": "commands.api", "run_document": "records.document",
+    "WindtunnelError": "errors", "Experiment": "running.experiment", "RunRecord": "records.record", "load_engine": "registry",
+    "load_workload": "registry", "load_scenario": "scenario.reading", "Store": "records.store",
 }  # fmt: skip
 
 core.choose()  # before anything of the core is imported

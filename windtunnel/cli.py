@@ -91,7 +91,7 @@ def _invoke(args: Sequence[str] | None) -> int:
         error.show()
         return error.exit_code if isinstance(error, click.UsageError) else 2
     except WindtunnelError as error:
-        from windtunnel.strict import one_line
+        from windtunnel.spec.strict import one_line
 
         print(f"windtunnel: {one_line(str(error))}", file=sys.stderr)
         return int(error.exit_code)

@@ -24,9 +24,10 @@ MODULES = {
         "arrivals", "bulk", "checkpoints", "dask", "flink", "graph", "latencies", "ledger", "lineage", "mapreduce", "ray", "routing",
         "serving", "slots", "slowstart", "spark", "speculation", "streaming", "streams",
     ),
-    "sim": (
-        "agenda", "draws", "execution", "faults", "gathering", "journal", "laws", "losses", "meter", "place", "pressure", "rounds",
-        "samples", "steady", "tasks", "usage", "wave", "world",
+    "sim/costs": ("laws",),
+    "sim/world": (
+        "agenda", "draws", "execution", "faults", "gathering", "journal", "losses", "meter", "place", "pressure", "rounds", "samples",
+        "steady", "tasks", "usage", "wave", "world",
     ),
     "sim/hardware": ("cpu", "disk", "gpu", "memory", "network", "pages", "serialization", "store"),
     "sim/serving": (

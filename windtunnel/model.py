@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-from windtunnel.plan import Concurrency, Resources, State
+from windtunnel.spec.plan import Concurrency, Resources, State
 
 InputMode = Literal["forward", "partition", "broadcast"]
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, get_args, get_type_hints
 
 from windtunnel.errors import InputError, MissingEngine, nearest
-from windtunnel.interpreters import interpreter
+from windtunnel.running.interpreters import interpreter
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from windtunnel.registry import WORKLOADS, load_workload
-from windtunnel.workload import Workload
+from windtunnel.spec.workload import Workload
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

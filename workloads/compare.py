@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from windtunnel.errors import WrongResult
-from windtunnel.plan import SortKey
+from windtunnel.spec.plan import SortKey
 
 _DIGITS = 9  # floats that agree to so many digits sort alike
 

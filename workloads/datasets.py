@@ -17,12 +17,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+
+from windtunnel.errors import InputError, RunFailed
+from windtunnel.spec.workload import DatasetSpec, TableData
 from windtunnel.workloads import synthetic
 from windtunnel.workloads.storage import ROW_GROUP_ROWS, cut, even_sizes, materialise, write_table
 from windtunnel.workloads.synthetic import CHUNK_ROWS
-
-from windtunnel.errors import InputError, RunFailed
-from windtunnel.workload import DatasetSpec, TableData
 
 TPCH_LARGE = ("lineitem", "orders", "customer")
 TPCH_SMALL = ("supplier", "nation", "region")

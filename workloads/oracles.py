@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+
+from windtunnel.errors import InputError, WrongResult, nearest
+from windtunnel.spec.canonical import digest
+from windtunnel.spec.plan import GroupMap, Limit, MapBatches, Sort, SortKey
+from windtunnel.spec.workload import BoundWorkload, TableData, Workload
 from windtunnel.workloads.compare import compare_tables
 from windtunnel.workloads.etl.reference import REFERENCE
-
-from windtunnel.canonical import digest
-from windtunnel.errors import InputError, WrongResult, nearest
-from windtunnel.plan import GroupMap, Limit, MapBatches, Sort, SortKey
-from windtunnel.workload import BoundWorkload, TableData, Workload
 
 
 def check_sql(bound: BoundWorkload, output: pa.Table) -> None:

@@ -23,9 +23,9 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
-from windtunnel.canonical import to_plain
 from windtunnel.errors import InputError
-from windtunnel.workload import DatasetSpec, Format, TableData
+from windtunnel.spec.canonical import to_plain
+from windtunnel.spec.workload import DatasetSpec, Format, TableData
 
 ROW_GROUP_ROWS = 131_072
 ROW_GROUP_BYTES = 16 * 2**20

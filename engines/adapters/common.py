@@ -12,16 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+
 from windtunnel.engines import feeding, notes
 from windtunnel.engines.api import Capabilities, Outcome, require
 from windtunnel.engines.arrow import forget_actors
 from windtunnel.engines.failures import unwrap
 from windtunnel.engines.placement import count_devices, placed
-
-from windtunnel.cluster import ClusterSpec
-from windtunnel.plan import Aggregate, GroupMap, Operator, Pipeline, Sink
-from windtunnel.record import Recorder
-from windtunnel.workload import BoundWorkload
+from windtunnel.records.record import Recorder
+from windtunnel.spec.cluster import ClusterSpec
+from windtunnel.spec.plan import Aggregate, GroupMap, Operator, Pipeline, Sink
+from windtunnel.spec.workload import BoundWorkload
 
 DECLARED = "it runs no operators declared by cost; the embedded engines, Ray, Spark, Dask, Flink and the simulated ones do"
 DECLARED_JOIN = "joins declared by cost run on the embedded engines and simulated only; other declared operators run here"
@@ -136,7 +136,7 @@ def output_is_files(workload: BoundWorkload) -> bool:
 
 def output_columns(workload: BoundWorkload, name: str) -> tuple[str, ...]:
     """Column names that an operator of the pipeline puts out, in order."""
-    from windtunnel.plan import Join, MapBatches, Project, Scan
+    from windtunnel.spec.plan import Join, MapBatches, Project, Scan
 
     op = workload.pipeline[name]
     kernel = op.kernel

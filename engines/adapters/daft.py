@@ -15,16 +15,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+
 from windtunnel.engines.adapters.common import DECLARED, ForeignSession, output_columns, output_is_files
 from windtunnel.engines.adapters.daft_workers import watched
 from windtunnel.engines.api import Capabilities, Option, resolve_options
 from windtunnel.engines.arrow import arrow_schema, as_dataset, call, call_groups
-
-from windtunnel.cluster import ClusterSpec
 from windtunnel.errors import InputError
-from windtunnel.expr import Expr, fold
-from windtunnel.plan import Aggregate, Filter, GroupMap, Join, Limit, MapBatches, Measure, Operator, Project, Scan, Sort
-from windtunnel.workload import BoundWorkload, TableData
+from windtunnel.spec.cluster import ClusterSpec
+from windtunnel.spec.expr import Expr, fold
+from windtunnel.spec.plan import Aggregate, Filter, GroupMap, Join, Limit, MapBatches, Measure, Operator, Project, Scan, Sort
+from windtunnel.spec.workload import BoundWorkload, TableData
 
 if TYPE_CHECKING:
     import daft

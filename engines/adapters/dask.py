@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+
 from windtunnel.engines.adapters import dask_declared
 from windtunnel.engines.adapters.common import DECLARED_JOIN, ForeignSession, output_is_files, sorted_limit
 from windtunnel.engines.adapters.dask_declared import CPU, DEVICE
@@ -18,13 +19,12 @@ from windtunnel.engines.api import Capabilities, Option, resolve_options
 from windtunnel.engines.arrow import arrow_schema, call, call_groups, file_format
 from windtunnel.engines.declared import is_declared
 from windtunnel.engines.notes import crossing
-
-from windtunnel.cluster import ClusterSpec
 from windtunnel.errors import InputError, RunFailed
-from windtunnel.expr import Expr, fold
-from windtunnel.plan import Aggregate, Filter, GroupMap, Join, Limit, MapBatches, Operator, Project, Scan, Sort
-from windtunnel.units import parse_count, parse_seconds
-from windtunnel.workload import BoundWorkload, TableData
+from windtunnel.spec.cluster import ClusterSpec
+from windtunnel.spec.expr import Expr, fold
+from windtunnel.spec.plan import Aggregate, Filter, GroupMap, Join, Limit, MapBatches, Operator, Project, Scan, Sort
+from windtunnel.spec.units import parse_count, parse_seconds
+from windtunnel.spec.workload import BoundWorkload, TableData
 
 if TYPE_CHECKING:
     import dask.dataframe as dd
@@ -194,6 +194,7 @@ def _scan(kernel: Scan, table: TableData) -> dd.DataFrame:
 
 def _read(path: str, *, table: TableData, kernel: Scan) -> pd.DataFrame:
     import pyarrow.dataset as ds
+
     from windtunnel.engines.local.kernels import scan_predicate
 
     schema = arrow_schema(table.schema)

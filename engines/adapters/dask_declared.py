@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+
 from windtunnel.engines.arrow import through
 from windtunnel.engines.declared import generated, is_wide, needs, tasks
 from windtunnel.engines.slots import Slots, slots_of
-
-from windtunnel.plan import Operator, Scan
-from windtunnel.workload import BoundWorkload, TableData
+from windtunnel.spec.plan import Operator, Scan
+from windtunnel.spec.workload import BoundWorkload, TableData
 
 DEVICE, CPU = "GPU", "CPU"  # names of worker resources
 

@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+
 from windtunnel.engines.adapters.common import DECLARED, ForeignSession, output_is_files
 from windtunnel.engines.adapters.sql import Dialect
 from windtunnel.engines.api import Capabilities, Option, resolve_options
 from windtunnel.engines.arrow import arrow_schema, as_dataset, call, call_groups, whole_groups
-
-from windtunnel.cluster import ClusterSpec
-from windtunnel.expr import to_sql
-from windtunnel.plan import GroupMap, Join, MapBatches, Measure, Operator, Pipeline, Scan
-from windtunnel.workload import BoundWorkload, TableData
+from windtunnel.spec.cluster import ClusterSpec
+from windtunnel.spec.expr import to_sql
+from windtunnel.spec.plan import GroupMap, Join, MapBatches, Measure, Operator, Pipeline, Scan
+from windtunnel.spec.workload import BoundWorkload, TableData
 
 STREAM_ROWS = 122_880  # DuckDB's row group
 LEAST_ROWS = 2_048  # its vector

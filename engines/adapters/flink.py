@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+
 from windtunnel.engines.adapters import flink_declared
 from windtunnel.engines.adapters.common import ForeignSession, output_columns, output_is_files
 from windtunnel.engines.adapters.flink_kernels import PACKED, GroupKernel, PackKernel, RowKernel, unpack
@@ -29,13 +30,12 @@ from windtunnel.engines.api import Capabilities, Option, resolve_options
 from windtunnel.engines.arrow import arrow_schema, as_dataset
 from windtunnel.engines.declared import is_declared
 from windtunnel.engines.foreign.session import HostedSession
-
-from windtunnel.cluster import ClusterSpec
 from windtunnel.errors import MissingEngine, RunFailed, WindtunnelError
-from windtunnel.interpreters import interpreter
-from windtunnel.java import WAY_OUT, find_java
-from windtunnel.plan import GroupMap, MapBatches, Operator, Scan
-from windtunnel.workload import BoundWorkload, TableData
+from windtunnel.running.interpreters import interpreter
+from windtunnel.running.java import WAY_OUT, find_java
+from windtunnel.spec.cluster import ClusterSpec
+from windtunnel.spec.plan import GroupMap, MapBatches, Operator, Scan
+from windtunnel.spec.workload import BoundWorkload, TableData
 
 DECLARED_WIDE = (
     "exchanges declared by cost run elsewhere: its subtasks are fed one record at a time and see no end of their input"
@@ -222,7 +222,7 @@ class Query:
         from pyflink.table.types import RowField, RowType, _to_java_data_type, from_arrow_type
         from pyflink.util.java_utils import load_java_class
 
-        from windtunnel.expr import columns_of
+        from windtunnel.spec.expr import columns_of
 
         needed = [*kernel.columns, *(columns_of(kernel.predicate) if kernel.predicate is not None else ())]
         rows = as_dataset(table).to_table(columns=list(dict.fromkeys(needed)))

@@ -11,14 +11,14 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pyarrow as pa
+
 from windtunnel.engines.arrow import call_declared
 from windtunnel.engines.declared import generated
 from windtunnel.engines.notes import crossing
-
-from windtunnel.cluster import ClusterSpec
 from windtunnel.errors import InputError, nearest
-from windtunnel.plan import Operator, Scan
-from windtunnel.workload import BoundWorkload, TableData
+from windtunnel.spec.cluster import ClusterSpec
+from windtunnel.spec.plan import Operator, Scan
+from windtunnel.spec.workload import BoundWorkload, TableData
 
 Packed = tuple[int, bytes]  # rows, and their bytes side by side
 _BUNDLE = {"python.fn-execution.bundle.size": 1, "python.fn-execution.arrow.batch.size": 1}

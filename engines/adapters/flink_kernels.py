@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
-from windtunnel.engines.arrow import arrow_schema, call, call_groups
 
-from windtunnel.plan import GroupMap, MapBatches, Operator
+from windtunnel.engines.arrow import arrow_schema, call, call_groups
+from windtunnel.spec.plan import GroupMap, MapBatches, Operator
 
 PACKED = "__packed"  # the column of answers as Arrow bytes
 

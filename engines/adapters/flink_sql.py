@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from windtunnel.engines.adapters.common import output_columns
 from windtunnel.engines.adapters.sql import Dialect
-
-from windtunnel.expr import SQL, Expr, Scalar, fold, sql_literal
-from windtunnel.plan import Join, Measure, Operator, Scan
-from windtunnel.workload import BoundWorkload
+from windtunnel.spec.expr import SQL, Expr, Scalar, fold, sql_literal
+from windtunnel.spec.plan import Join, Measure, Operator, Scan
+from windtunnel.spec.workload import BoundWorkload
 
 _FUNCTIONS = {**SQL, "length": lambda a: f"CAST(CHAR_LENGTH({a}) AS BIGINT)"}
 

@@ -26,18 +26,18 @@ from typing import Any
 from urllib.parse import unquote_plus
 
 import pyarrow as pa
+
 from windtunnel.engines import physical
 from windtunnel.engines.adapters.common import DECLARED, ForeignSession, output_is_files
 from windtunnel.engines.adapters.mapreduce_worker import read_blocks
 from windtunnel.engines.api import Capabilities, Option, resolve_options
 from windtunnel.engines.foreign.codec import encode
-
-from windtunnel.cluster import ClusterSpec
 from windtunnel.errors import MissingEngine, RunFailed
-from windtunnel.java import WAY_OUT, find_java
 from windtunnel.model import Stage
-from windtunnel.units import parse_bytes, parse_count, parse_size
-from windtunnel.workload import BoundWorkload
+from windtunnel.running.java import WAY_OUT, find_java
+from windtunnel.spec.cluster import ClusterSpec
+from windtunnel.spec.units import parse_bytes, parse_count, parse_size
+from windtunnel.spec.workload import BoundWorkload
 
 SOURCE = Path(__file__).with_name("WindtunnelMapReduce.java")
 _WORKER = "windtunnel.engines.adapters.mapreduce_worker"

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import pyarrow as pa
+
 from windtunnel.engines import physical
 from windtunnel.engines.adapters.stages import Work, blocks, cut_by_partition, pieces
 from windtunnel.engines.failures import KernelFailed, describe
 from windtunnel.engines.foreign.codec import decode
-
 from windtunnel.model import Stage
 
 Answer = Iterator[tuple[int, bytes]]

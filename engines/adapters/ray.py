@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+
 from windtunnel.engines.adapters import ray_cluster, ray_declared
 from windtunnel.engines.adapters.common import DECLARED_JOIN, ForeignSession, output_columns, output_is_files, sorted_limit
 from windtunnel.engines.api import Capabilities, Option, resolve_options
@@ -21,13 +22,12 @@ from windtunnel.engines.declared import is_declared
 from windtunnel.engines.local import kernels
 from windtunnel.engines.models.ray import pool_of
 from windtunnel.engines.notes import crossing
-
-from windtunnel.cluster import ClusterSpec
 from windtunnel.errors import InputError
-from windtunnel.expr import Expr, columns_of
-from windtunnel.plan import Aggregate, Filter, GroupMap, Join, Limit, MapBatches, Operator, Pipeline, Project, Scan, Sort
-from windtunnel.units import parse_bytes, parse_count, parse_fraction, parse_size
-from windtunnel.workload import BoundWorkload, TableData
+from windtunnel.spec.cluster import ClusterSpec
+from windtunnel.spec.expr import Expr, columns_of
+from windtunnel.spec.plan import Aggregate, Filter, GroupMap, Join, Limit, MapBatches, Operator, Pipeline, Project, Scan, Sort
+from windtunnel.spec.units import parse_bytes, parse_count, parse_fraction, parse_size
+from windtunnel.spec.workload import BoundWorkload, TableData
 
 if TYPE_CHECKING:
     from ray.data import Dataset

@@ -16,9 +16,9 @@ from typing import Any
 
 import psutil
 
-from windtunnel.cluster import ClusterSpec
 from windtunnel.errors import InputError, RunFailed
-from windtunnel.units import parse_bytes
+from windtunnel.spec.cluster import ClusterSpec
+from windtunnel.spec.units import parse_bytes
 
 _LONGEST_FOLDER = 40  # characters: paths of sockets below it must stay under 107
 QUIET = {

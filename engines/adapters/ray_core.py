@@ -20,18 +20,18 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+
 from windtunnel.engines import physical
 from windtunnel.engines.adapters import ray_cluster
 from windtunnel.engines.adapters.common import DECLARED, ForeignSession, output_is_files
 from windtunnel.engines.adapters.ray_tasks import Pool, Task
 from windtunnel.engines.adapters.stages import Work
 from windtunnel.engines.api import Capabilities, Option, resolve_options
-
-from windtunnel.cluster import ClusterSpec
 from windtunnel.errors import RunFailed
 from windtunnel.model import Job, Stage
-from windtunnel.units import parse_bytes, parse_count, parse_size
-from windtunnel.workload import BoundWorkload
+from windtunnel.spec.cluster import ClusterSpec
+from windtunnel.spec.units import parse_bytes, parse_count, parse_size
+from windtunnel.spec.workload import BoundWorkload
 
 Place = tuple[int, ...]  # where a block stands in the order of its stage's output
 

@@ -10,12 +10,12 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+
 from windtunnel.engines.arrow import call_declared
 from windtunnel.engines.declared import generated, is_wide
 from windtunnel.engines.notes import crossing
-
-from windtunnel.plan import Operator, Scan
-from windtunnel.workload import BoundWorkload, TableData
+from windtunnel.spec.plan import Operator, Scan
+from windtunnel.spec.workload import BoundWorkload, TableData
 
 if TYPE_CHECKING:
     from ray.data import Dataset

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
+
 from windtunnel.engines.adapters.stages import Work, blocks, pieces
 from windtunnel.engines.arrow import call
-
 from windtunnel.model import Stage
-from windtunnel.plan import MapBatches
+from windtunnel.spec.plan import MapBatches
 
 RETRIES = 3  # Ray's own default for tasks
 

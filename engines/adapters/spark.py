@@ -18,19 +18,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+
 from windtunnel.engines.adapters.common import DECLARED_JOIN, ForeignSession, output_is_files
 from windtunnel.engines.api import Capabilities, Option, resolve_options
 from windtunnel.engines.arrow import BatchFunction, call, call_groups, whole_groups
 from windtunnel.engines.declared import is_declared, rows_a_batch
 from windtunnel.engines.notes import crossing
-
-from windtunnel.cluster import ClusterSpec
 from windtunnel.errors import InputError, MissingEngine, RunFailed, Unsupported
-from windtunnel.expr import to_sql
-from windtunnel.java import LEAST_VERSION, WAY_OUT, Java, find_java, java_version
-from windtunnel.plan import Aggregate, Filter, GroupMap, Join, Limit, MapBatches, Measure, Operator, Project, Scan, Sort
-from windtunnel.units import parse_bytes, parse_count, parse_size
-from windtunnel.workload import BoundWorkload, TableData
+from windtunnel.running.java import LEAST_VERSION, WAY_OUT, Java, find_java, java_version
+from windtunnel.spec.cluster import ClusterSpec
+from windtunnel.spec.expr import to_sql
+from windtunnel.spec.plan import Aggregate, Filter, GroupMap, Join, Limit, MapBatches, Measure, Operator, Project, Scan, Sort
+from windtunnel.spec.units import parse_bytes, parse_count, parse_size
+from windtunnel.spec.workload import BoundWorkload, TableData
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+
 from windtunnel.engines.arrow import through
 from windtunnel.engines.declared import SCHEMA, generated, needs, tasks
 from windtunnel.engines.notes import crossing
 from windtunnel.engines.slots import Slots, slots_of
-
 from windtunnel.errors import Unsupported
-from windtunnel.plan import Operator, Scan
-from windtunnel.workload import BoundWorkload, TableData
+from windtunnel.spec.plan import Operator, Scan
+from windtunnel.spec.workload import BoundWorkload, TableData
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession

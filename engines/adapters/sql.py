@@ -6,11 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from windtunnel.engines.adapters.common import sorted_limit
-
 from windtunnel.errors import InputError
-from windtunnel.expr import Expr
-from windtunnel.plan import Aggregate, Filter, Join, Limit, Measure, Operator, Project, Sort
-from windtunnel.workload import BoundWorkload
+from windtunnel.spec.expr import Expr
+from windtunnel.spec.plan import Aggregate, Filter, Join, Limit, Measure, Operator, Project, Sort
+from windtunnel.spec.workload import BoundWorkload
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+
 from windtunnel.engines import physical
 from windtunnel.engines.arrow import call, call_groups, empty_batch
 from windtunnel.engines.failures import kernel_failure
 from windtunnel.engines.local import kernels
-
-from windtunnel.plan import GroupMap, Join, MapBatches, Operator, Sink
+from windtunnel.spec.plan import GroupMap, Join, MapBatches, Operator, Sink
 
 
 @dataclass(slots=True)

@@ -10,7 +10,7 @@ import datetime as dt
 from pathlib import Path
 from typing import Any
 
-from windtunnel import cluster, expr, plan, serving, workload
+from windtunnel.spec import cluster, expr, plan, serving, workload
 
 _KIND = "$"
 _CLASSES = {

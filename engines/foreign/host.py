@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+
 from windtunnel.engines.failures import unwrap
 from windtunnel.engines.foreign.codec import decode
-
 from windtunnel.errors import RunFailed, WindtunnelError
-from windtunnel.record import Recorder
+from windtunnel.records.record import Recorder
 
 
 class Host:

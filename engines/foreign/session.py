@@ -24,15 +24,15 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from windtunnel.engines.api import Capabilities, Outcome
-from windtunnel.engines.foreign.codec import encode
 
 import windtunnel
 from windtunnel import errors
-from windtunnel.cluster import ClusterSpec
-from windtunnel.interpreters import Interpreter
-from windtunnel.record import Recorder
-from windtunnel.workload import BoundWorkload
+from windtunnel.engines.api import Capabilities, Outcome
+from windtunnel.engines.foreign.codec import encode
+from windtunnel.records.record import Recorder
+from windtunnel.running.interpreters import Interpreter
+from windtunnel.spec.cluster import ClusterSpec
+from windtunnel.spec.workload import BoundWorkload
 
 ROOMS = ("engines", "workloads")
 CLOSE_S = 20.0

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+
+import windtunnel
 from windtunnel.engines.api import Capabilities, Option, Outcome, resolve_options
 from windtunnel.engines.local.store import memory_folder, read_block
 from windtunnel.engines.local.world import LocalWorld
@@ -16,15 +18,13 @@ from windtunnel.engines.models.catalogue import BULK, STREAMING
 from windtunnel.engines.models.entry import ModelEntry
 from windtunnel.engines.physical import compile_job
 from windtunnel.engines.placement import count_devices, placed
-
-import windtunnel
-from windtunnel.cluster import ClusterSpec
 from windtunnel.errors import InputError
 from windtunnel.model import ExecutionModel, NodeView
-from windtunnel.plan import Sink
-from windtunnel.record import Recorder
-from windtunnel.units import parse_bytes, parse_count, parse_size
-from windtunnel.workload import BoundWorkload
+from windtunnel.records.record import Recorder
+from windtunnel.spec.cluster import ClusterSpec
+from windtunnel.spec.plan import Sink
+from windtunnel.spec.units import parse_bytes, parse_count, parse_size
+from windtunnel.spec.workload import BoundWorkload
 
 WORLD_OPTIONS = (
     Option(name="block_bytes", check=parse_size, default="32MiB", doc="a task's output is cut into blocks of about this size"),

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+
 from windtunnel.engines import physical
 from windtunnel.engines.arrow import arrow_schema, as_batches, bind, empty_batch, file_format, sliced
 from windtunnel.engines.declared import Declared, generated
-
 from windtunnel.errors import InputError
-from windtunnel.expr import Expr, Scalar, fold
-from windtunnel.plan import (
+from windtunnel.spec.expr import Expr, Scalar, fold
+from windtunnel.spec.plan import (
     Aggregate,
     Filter,
     GroupMap,

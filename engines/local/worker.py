@@ -22,6 +22,7 @@ from typing import Any
 os.environ.setdefault("POLARS_MAX_THREADS", "1")
 
 import pyarrow as pa
+
 from windtunnel.engines import physical
 from windtunnel.engines.arrow import bind, empty_batch
 from windtunnel.engines.declared import held
@@ -29,10 +30,9 @@ from windtunnel.engines.failures import describe
 from windtunnel.engines.local import kernels
 from windtunnel.engines.local.messages import EndMessage, JobMessage, LoadMessage, Reply, SpanRow, TaskMessage
 from windtunnel.engines.local.store import BlockInfo, BlockWriter, read_block
-
-from windtunnel.allocators import release_unused
 from windtunnel.errors import RunFailed
-from windtunnel.plan import Join, MapBatches, Sink, Synthetic
+from windtunnel.running.allocators import release_unused
+from windtunnel.spec.plan import Join, MapBatches, Sink, Synthetic
 
 Inputs = list[tuple[pa.Table | OSError, SpanRow]]  # mapped blocks, or why not
 

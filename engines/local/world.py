@@ -25,7 +25,6 @@ from windtunnel.engines import physical
 from windtunnel.engines.failures import sentence
 from windtunnel.engines.local.messages import EndMessage, JobMessage, LoadMessage, Reply, TaskMessage
 from windtunnel.engines.local.store import BlockInfo, Usage, create_session
-
 from windtunnel.errors import RunFailed
 from windtunnel.model import (
     Action,
@@ -49,7 +48,7 @@ from windtunnel.model import (
     WorkerJoined,
     WorkerLost,
 )
-from windtunnel.record import Recorder
+from windtunnel.records.record import Recorder
 
 _SHORT_WAIT_S = 0.001  # queue spans shorter than this are left out: the pipe's own round trip
 

@@ -11,10 +11,10 @@ from itertools import repeat
 from pathlib import Path
 
 import numpy as np
-from windtunnel.engines.models.streams import ARRIVALS, TOKENS, Factors, generator
 
+from windtunnel.engines.models.streams import ARRIVALS, TOKENS, Factors, generator
 from windtunnel.errors import InputError
-from windtunnel.serving import ArrivalSpec
+from windtunnel.spec.serving import ArrivalSpec
 
 _BLOCK = 4096
 

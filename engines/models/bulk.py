@@ -15,7 +15,6 @@ from windtunnel.engines.models.entry import ModelEntry
 from windtunnel.engines.models.ledger import MAX_ATTEMPTS, Again, Ledger, Task
 from windtunnel.engines.models.switches import LOCALITY, NOT_RECOMPUTED, PAGE_CACHE, RECOMPUTE
 from windtunnel.engines.models.traits import EMBEDDED
-
 from windtunnel.model import (
     Action,
     Block,

@@ -26,9 +26,8 @@ from windtunnel.engines.models.ledger import Task
 from windtunnel.engines.models.streaming import Streaming
 from windtunnel.engines.models.switches import DOWNSTREAM_FIRST, LOCALITY, PAGE_CACHE, RECOMPUTE
 from windtunnel.engines.models.traits import Constant, Traits
-
 from windtunnel.model import Action
-from windtunnel.units import parse_size
+from windtunnel.spec.units import parse_size
 
 TRAITS = Traits(
     store_fraction=0.60,

@@ -8,9 +8,8 @@ from typing import Any
 
 from windtunnel.engines.api import Option
 from windtunnel.engines.models.traits import Constant, Traits
-
-from windtunnel.cluster import ClusterSpec
 from windtunnel.model import ExecutionModel, Job
+from windtunnel.spec.cluster import ClusterSpec
 
 
 def as_compiled(job: Job, chosen: Mapping[str, Any], cluster: ClusterSpec) -> Job:

@@ -25,12 +25,11 @@ from windtunnel.engines.models.checkpoints import Checkpoints
 from windtunnel.engines.models.entry import ModelEntry
 from windtunnel.engines.models.streaming import Streaming
 from windtunnel.engines.models.traits import Constant, Traits
-
-from windtunnel.cluster import ClusterSpec
 from windtunnel.errors import InputError, nearest
 from windtunnel.model import Action, Event, Fail, Job, NodeLost, Persisted, Stage, TaskDone, Tick, View, WorkerLost
-from windtunnel.plan import Concurrency, Resources, State
-from windtunnel.units import parse_bytes, parse_size
+from windtunnel.spec.cluster import ClusterSpec
+from windtunnel.spec.plan import Concurrency, Resources, State
+from windtunnel.spec.units import parse_bytes, parse_size
 
 BUFFER_BYTES = 32 * 1024
 EXCLUSIVE, FLOATING = 2, 8

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 from windtunnel.engines.models.lineage import Lineage
 from windtunnel.engines.models.slots import Slots, Worker
-
 from windtunnel.model import (
     Action,
     Block,

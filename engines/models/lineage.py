@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from windtunnel.engines.models.ledger import Ledger, Task
-
     from windtunnel.model import Block
 
 

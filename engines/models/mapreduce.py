@@ -23,9 +23,8 @@ from windtunnel.engines.models.slowstart import POLL_S, Early, most_reducers
 from windtunnel.engines.models.spark import plan
 from windtunnel.engines.models.switches import OVERLAP, PAGE_CACHE, RECOMPUTE
 from windtunnel.engines.models.traits import Constant, Traits
-
 from windtunnel.model import Action, Event, Feed, Job, Stage, Tick, View
-from windtunnel.units import parse_count
+from windtunnel.spec.units import parse_count
 
 TRAITS = Traits(
     outputs="disk",

@@ -11,7 +11,7 @@ What the model knows, with its source (Ray 2.44 unless said otherwise; "the pape
 * With ``op_reservation`` = 0 and ``budget_policy`` the source alone is held back: it may start a task only while the budget has
   room for all of that task's output (the adaptive policy of the paper, section 4); other operators run whenever a slot is free.
 * The executor's loop waits for all running tasks at once, for 0.1 s at most, reads all that happened, then sends tasks
-  (``process_completed_tasks``, ``ray.wait(num_returns=len(tasks), timeout=0.1)``, Ray 2.10 to 2.60): `windtunnel.sim.rounds`.
+  (``process_completed_tasks``, ``ray.wait(num_returns=len(tasks), timeout=0.1)``, Ray 2.10 to 2.60): `windtunnel.sim.world.rounds`.
 * Among operators that may run, the one farthest downstream goes first. Actors take two tasks at most
   (``max_tasks_in_flight_per_actor`` = 2 × max concurrency) and of them those first whose input is on their node
   (``actor_locality_enabled``; the world fetches one ahead); a pool grows by one actor a decision while all are busy.
@@ -40,11 +40,10 @@ from windtunnel.engines.models.switches import DOWNSTREAM_FIRST, PAGE_CACHE, REC
 from windtunnel.engines.models.traits import Constant, Traits
 from windtunnel.engines.models.views import Offered
 from windtunnel.engines.physical import program
-
-from windtunnel.cluster import ClusterSpec
 from windtunnel.model import Action, Block, Event, Job, Stage, View, Wake, Woken, WorkerLost
-from windtunnel.plan import Concurrency, MapBatches
-from windtunnel.units import parse_bytes
+from windtunnel.spec.cluster import ClusterSpec
+from windtunnel.spec.plan import Concurrency, MapBatches
+from windtunnel.spec.units import parse_bytes
 
 RETRY_S, LONGEST_RETRY_S = 1.0, 60.0  # task_oom_retry_delay_base_ms, and the cap of the docs
 

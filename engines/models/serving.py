@@ -13,8 +13,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from windtunnel.engines.models.traits import Constant
-
-from windtunnel.serving import Replicas
+from windtunnel.spec.serving import Replicas
 
 INTERVAL_S = 0.1  # of the control loop: Ray Serve's CONTROL_LOOP_INTERVAL_S
 

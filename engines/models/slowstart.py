@@ -15,7 +15,6 @@ import math
 from collections import deque
 
 from windtunnel.engines.models.ledger import Task
-
 from windtunnel.model import Stage
 
 RAMP_UP = 0.5  # yarn.app.mapreduce.am.job.reduce.rampup.limit

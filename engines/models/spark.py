@@ -37,8 +37,6 @@ from windtunnel.engines.models.switches import LOCALITY, OVERLAP, PAGE_CACHE, RE
 from windtunnel.engines.models.traits import Constant, Traits
 from windtunnel.engines.models.views import Executors
 from windtunnel.engines.physical import Partitioner, program
-
-from windtunnel.cluster import ClusterSpec
 from windtunnel.model import (
     Action,
     Event,
@@ -52,7 +50,8 @@ from windtunnel.model import (
     Tick,
     View,
 )
-from windtunnel.units import parse_bytes, parse_count, parse_size
+from windtunnel.spec.cluster import ClusterSpec
+from windtunnel.spec.units import parse_bytes, parse_count, parse_size
 
 MEMORY_FRACTION = 0.6
 ADVISORY_BYTES = 64 * 2**20

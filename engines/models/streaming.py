@@ -27,7 +27,6 @@ from windtunnel.engines.models.graph import collected, forward_readers, pushes_b
 from windtunnel.engines.models.ledger import MAX_ATTEMPTS, Again, Ledger, Task
 from windtunnel.engines.models.switches import AHEAD, DOWNSTREAM_FIRST, LOCALITY, NOT_RECOMPUTED, PAGE_CACHE, RECOMPUTE, YIELDING
 from windtunnel.engines.models.traits import EMBEDDED
-
 from windtunnel.model import (
     Action,
     Block,
@@ -48,7 +47,7 @@ from windtunnel.model import (
     WorkerJoined,
     WorkerLost,
 )
-from windtunnel.units import parse_count
+from windtunnel.spec.units import parse_count
 
 LEAST_QUEUED = 8  # blocks, on the smallest cluster
 

@@ -12,7 +12,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from windtunnel.serving import TokenSpec
+from windtunnel.spec.serving import TokenSpec
 
 Key = TypeVar("Key")
 

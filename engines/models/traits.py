@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-#: fields of `windtunnel.sim.costs.EngineCost`; the others are documented there too
+#: fields of `windtunnel.sim.costs.measured.EngineCost`; the others are documented there too
 Overheads = dict[str, Any]
 
 

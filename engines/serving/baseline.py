@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 
 from fastapi import FastAPI, Request, Response
+
 from windtunnel.engines.serving.process import Told, serve_app
 from windtunnel.engines.serving.wire import TRACE
 from windtunnel.engines.serving.work import EMULATED, Chain, reply

@@ -16,6 +16,7 @@ from typing import cast
 from urllib.parse import urlsplit
 
 import httptools
+
 from windtunnel.engines.serving import streamed
 from windtunnel.engines.serving.wire import TRACE
 from windtunnel.engines.serving.work import reply

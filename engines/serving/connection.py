@@ -14,6 +14,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, cast
 
 import httptools
+
 from windtunnel.engines.serving.messages import GONE, Answer, Request, sentence
 from windtunnel.engines.serving.wire import TRACE
 

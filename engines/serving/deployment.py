@@ -17,8 +17,7 @@ from typing import Any
 from windtunnel.engines.models.serving import INTERVAL_S, RULES, Pace, Scaling, rules_of
 from windtunnel.engines.models.streams import CHOICE, Uniforms
 from windtunnel.engines.serving.workers import Job, Visit, Worker
-
-from windtunnel.serving import DeploymentSpec
+from windtunnel.spec.serving import DeploymentSpec
 
 RESTART_S = 0.2  # before a replica that ended while it started is started again
 

@@ -10,13 +10,12 @@ from functools import partial
 from importlib.metadata import version
 from typing import Any
 
+import windtunnel
 from windtunnel.engines.api import Capabilities, Option, resolve_options
 from windtunnel.engines.models.serving import HOST, RULES
 from windtunnel.engines.serving.session import ServingSession
-
-import windtunnel
-from windtunnel.cluster import ClusterSpec
 from windtunnel.errors import InputError
+from windtunnel.spec.cluster import ClusterSpec
 
 _COMMON = (
     Option(name="host", default="127.0.0.1", doc="address to listen on; loopback unless told otherwise"),

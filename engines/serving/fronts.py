@@ -27,8 +27,7 @@ from windtunnel.engines.serving.messages import BYTES, GONE, Answer, Request, se
 from windtunnel.engines.serving.process import Told
 from windtunnel.engines.serving.wire import TRACE
 from windtunnel.engines.serving.work import EMULATED, Chain, reply
-
-from windtunnel.units import parse_seconds
+from windtunnel.spec.units import parse_seconds
 
 DRAIN_S = 10.0
 Visits = list[list[Any]]

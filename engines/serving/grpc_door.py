@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
+
 from windtunnel.engines.serving.messages import Answer, Asked, Request
 from windtunnel.engines.serving.wire import SERVICE, TRACE
 

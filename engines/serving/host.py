@@ -18,6 +18,7 @@ from collections import Counter, deque
 from typing import Any
 
 import uvloop
+
 from windtunnel.engines.serving import pages
 from windtunnel.engines.serving.deployment import Deployment, Overloaded, ReplicaDied, Rules
 from windtunnel.engines.serving.door import Door
@@ -28,10 +29,9 @@ from windtunnel.engines.serving.streamed import EVENTS, lengths
 from windtunnel.engines.serving.wire import TRACE
 from windtunnel.engines.serving.work import EMULATED, reply
 from windtunnel.engines.serving.workers import HandlerFailed, Visit
-
 from windtunnel.errors import InputError
-from windtunnel.serving import Calls, TokenSpec
-from windtunnel.units import parse_seconds
+from windtunnel.spec.serving import Calls, TokenSpec
+from windtunnel.spec.units import parse_seconds
 
 DRAIN_S = 10.0
 

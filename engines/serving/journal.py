@@ -6,10 +6,10 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 import numpy as np
-from windtunnel.engines.models.latencies import settling, statistics
 
-from windtunnel.record import Recorder
-from windtunnel.serving import ServingSpec
+from windtunnel.engines.models.latencies import settling, statistics
+from windtunnel.records.record import Recorder
+from windtunnel.spec.serving import ServingSpec
 
 if TYPE_CHECKING:
     from windtunnel.engines.serving.client import Sent

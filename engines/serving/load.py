@@ -22,6 +22,7 @@ from dataclasses import asdict, astuple, dataclass, replace
 from typing import Any
 
 import uvloop
+
 from windtunnel.engines.serving.client import NUMBER_BITS, Client, Sent, Target
 
 #: of what one process can do at most, the share that it is asked for: beyond it, requests leave late

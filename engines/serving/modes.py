@@ -14,12 +14,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
 from windtunnel.engines.models.arrivals import arrival_times
 from windtunnel.engines.serving.client import Sent
 from windtunnel.engines.serving.load import Loop
-
 from windtunnel.errors import InvalidMeasurement
-from windtunnel.serving import ArrivalSpec
+from windtunnel.spec.serving import ArrivalSpec
 
 GROUP = 8
 LEAST = 10  # requests of a probe: fewer say nothing of a percentile

@@ -11,9 +11,8 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-from windtunnel.engines.serving.deployment import Deployment
-
 import windtunnel
+from windtunnel.engines.serving.deployment import Deployment
 
 BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import uvicorn
 
-from windtunnel.serving import DeploymentSpec, deployment_from_plain
+from windtunnel.spec.serving import DeploymentSpec, deployment_from_plain
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

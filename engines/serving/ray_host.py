@@ -24,9 +24,8 @@ from windtunnel.engines.adapters.ray_cluster import QUIET, end_processes
 from windtunnel.engines.serving.process import Told
 from windtunnel.engines.serving.wire import SERVICE, TRACE
 from windtunnel.engines.serving.work import EMULATED, handler, reply
-
 from windtunnel.errors import InputError
-from windtunnel.serving import BatchSpec, Calls, DeploymentSpec, flatten
+from windtunnel.spec.serving import BatchSpec, Calls, DeploymentSpec, flatten
 
 APP = "windtunnel"
 _LISTEN = "WINDTUNNEL_LISTEN"

@@ -20,8 +20,7 @@ from windtunnel.engines.models.streams import SERVICE, Factors
 from windtunnel.engines.serving.shared import Bodies
 from windtunnel.engines.serving.wire import ANSWER, BYTES_AFTER, FAILED, HEAD, LAST, PART, SKIPPED, join, split
 from windtunnel.engines.serving.work import Handler, handler, spend
-
-from windtunnel.serving import CallCost, TokenSpec
+from windtunnel.spec.serving import CallCost, TokenSpec
 
 _CHUNK = 1 << 18
 

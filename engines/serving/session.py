@@ -21,17 +21,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+
 from windtunnel.engines.api import Outcome
 from windtunnel.engines.models.arrivals import arrival_times, token_lengths
 from windtunnel.engines.serving.journal import write
 from windtunnel.engines.serving.work import EMULATED, find
-
-from windtunnel.cluster import ClusterSpec
 from windtunnel.errors import InputError, InvalidMeasurement, RunFailed, Unsupported, WrongResult
-from windtunnel.record import Recorder
-from windtunnel.serving import ArrivalSpec, ServingSpec
-from windtunnel.units import parse_bytes, parse_seconds
-from windtunnel.workload import BoundWorkload
+from windtunnel.records.record import Recorder
+from windtunnel.spec.cluster import ClusterSpec
+from windtunnel.spec.serving import ArrivalSpec, ServingSpec
+from windtunnel.spec.units import parse_bytes, parse_seconds
+from windtunnel.spec.workload import BoundWorkload
 
 if TYPE_CHECKING:
     from windtunnel.engines.serving.client import Sent

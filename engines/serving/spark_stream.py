@@ -19,13 +19,13 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+
 from windtunnel.engines.adapters.spark import SparkEngine, end_jvm, java_home, start_session
 from windtunnel.engines.api import resolve_options
 from windtunnel.engines.serving import fronts
 from windtunnel.engines.serving.process import Told
-
-from windtunnel.cluster import ClusterSpec
-from windtunnel.units import parse_seconds
+from windtunnel.spec.cluster import ClusterSpec
+from windtunnel.spec.units import parse_seconds
 
 _SCHEMA = "number long, answer binary, visits string, error string"
 _COLUMNS = ("number", "answer", "visits", "error")
@@ -128,6 +128,7 @@ def _kernel(told: Told) -> Any:
 
     def answer(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         from pyspark import TaskContext
+
         from windtunnel.engines.serving import spark_stream
 
         context = TaskContext.get()

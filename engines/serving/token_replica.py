@@ -16,8 +16,7 @@ from windtunnel.engines.serving.replica import Call, Inbox
 from windtunnel.engines.serving.shared import Bodies
 from windtunnel.engines.serving.streamed import DONE, event, lengths
 from windtunnel.engines.serving.wire import ANSWER, LAST, PART, SKIPPED
-
-from windtunnel.serving import TokenSpec
+from windtunnel.spec.serving import TokenSpec
 
 Pass = Callable[[float], None]  # lets so many seconds pass
 

@@ -14,9 +14,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from windtunnel.engines.models.streams import SERVICE, Factors
-
 from windtunnel.errors import InputError
-from windtunnel.serving import CallCost, DeploymentSpec, flatten
+from windtunnel.spec.serving import CallCost, DeploymentSpec, flatten
 
 Handler = Callable[[list[bytes]], "Sequence[bytes] | Iterator[bytes]"]
 EMULATED = ("spin", "sleep")

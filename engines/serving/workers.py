@@ -18,8 +18,7 @@ from typing import Any, NamedTuple, Protocol, cast
 
 from windtunnel.engines.serving.shared import Bodies, create
 from windtunnel.engines.serving.wire import ANSWER, BYTES_AFTER, FAILED, HEAD, LAST, PART, SKIPPED, join, split
-
-from windtunnel.serving import BatchSpec
+from windtunnel.spec.serving import BatchSpec
 
 STOP_S = 5.0
 

@@ -13,10 +13,10 @@ from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
+
 from windtunnel.reports.gate.judge import Finding
 from windtunnel.reports.gate.series import Series
-
-from windtunnel.units import format_bytes, format_seconds
+from windtunnel.spec.units import format_bytes, format_seconds
 
 SUMMARY_BYTES = 1_000_000  # of the 1,048,576 that a step may write
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")  # not allowed in XML 1.0

@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from windtunnel.reports import stats
-from windtunnel.reports.gate.series import COUNTED, Series
 
 from windtunnel.errors import ExitCode
+from windtunnel.reports import stats
+from windtunnel.reports.gate.series import COUNTED, Series
 
 Verdict = Literal["better", "same", "worse", "incomplete", "not comparable"]
 Wall = Literal["advisory", "gate", "off"]

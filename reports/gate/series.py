@@ -13,15 +13,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from windtunnel.reports.arms import is_aa
-
-from windtunnel.canonical import canonical_json, digest
-from windtunnel.devices import told
-from windtunnel.environment import host_key
 from windtunnel.errors import InputError
-from windtunnel.record import RunRecord
-from windtunnel.serving_document import is_serving
-from windtunnel.store import Store
+from windtunnel.records.record import RunRecord
+from windtunnel.records.serving import is_serving
+from windtunnel.records.store import Store
+from windtunnel.reports.arms import is_aa
+from windtunnel.running.environment import host_key
+from windtunnel.spec.canonical import canonical_json, digest
+from windtunnel.spec.devices import told
 
 #: quantity → unit; smaller is better in all of them
 UNITS = {

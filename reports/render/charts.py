@@ -14,8 +14,7 @@ from windtunnel.reports.decompose import Decomposition
 from windtunnel.reports.metrics import Curve
 from windtunnel.reports.rows import Row
 from windtunnel.reports.timeline import Bar, Lane, Timeline
-
-from windtunnel.units import format_bytes, format_seconds
+from windtunnel.spec.units import format_bytes, format_seconds
 
 WIDTH = 900
 _LABEL = 170  # room for names on the left

@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
 from windtunnel.reports.claims import Claim
 from windtunnel.reports.judging import Judged, Point, Verdict
 from windtunnel.reports.verdicts import number

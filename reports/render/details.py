@@ -6,8 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from windtunnel.reports.compare import Group
-
-from windtunnel.units import format_bytes, format_seconds
+from windtunnel.spec.units import format_bytes, format_seconds
 
 
 @dataclass(frozen=True, slots=True)

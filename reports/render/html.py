@@ -16,8 +16,7 @@ from windtunnel.reports.metrics import KINDS
 from windtunnel.reports.render import charts, serving_charts, serving_words, words
 from windtunnel.reports.render.details import details
 from windtunnel.reports.render.screen import screen
-
-from windtunnel.units import format_bytes, format_seconds
+from windtunnel.spec.units import format_bytes, format_seconds
 
 
 def render(comparison: Comparison) -> str:

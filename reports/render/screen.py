@@ -12,8 +12,7 @@ from windtunnel.reports.metrics import Curve
 from windtunnel.reports.render import words
 from windtunnel.reports.render.charts import WIDTH, axis, short, svg, text
 from windtunnel.reports.screen import Screen, Strip
-
-from windtunnel.units import format_bytes, format_seconds
+from windtunnel.spec.units import format_bytes, format_seconds
 
 _LEFT, _RIGHT = 178.0, WIDTH - 16.0
 _STRIP, _USE, _SPACE, _GAP = 16, 48, 30, 22

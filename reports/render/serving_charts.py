@@ -14,8 +14,7 @@ from windtunnel.reports.metrics import Curve
 from windtunnel.reports.render.charts import WIDTH, axis, short, svg, text, ticks
 from windtunnel.reports.render.serving_words import name, rate
 from windtunnel.reports.services import Curves, Point, Service
-
-from windtunnel.units import format_seconds
+from windtunnel.spec.units import format_seconds
 
 _LEFT, _RIGHT, _TOP, _BOTTOM = 70.0, 660.0, 12.0, 290.0
 _COLOURS = 8

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from windtunnel.reports.breakdown import PARTS
 from windtunnel.reports.confidence import Quantile
 from windtunnel.reports.services import Match, Point, Service
-
-from windtunnel.units import format_seconds
+from windtunnel.spec.units import format_seconds
 
 Line = tuple[tuple[str, ...], str]  # cells; the run's clock, or "bad"
 

@@ -9,14 +9,14 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
 from windtunnel.reports.compare import Comparison, Effect, Group
 from windtunnel.reports.decompose import Decomposition
 from windtunnel.reports.render import serving_words, words
 from windtunnel.reports.render.details import Detail, details
 from windtunnel.reports.rows import Row
 from windtunnel.reports.services import Service
-
-from windtunnel.units import format_seconds
+from windtunnel.spec.units import format_seconds
 
 PLAIN_WIDTH = 160  # where nobody says how wide the output may be
 _RIGHT = ("makespan", "95% interval", "runs", "against", "peak memory", "spilled", "start")

@@ -10,9 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from windtunnel.records.record import RunRecord
 from windtunnel.reports.timeline import STAGE_KINDS, tracks
-
-from windtunnel.record import RunRecord
 
 Event = dict[str, Any]
 

@@ -10,8 +10,7 @@ from windtunnel.reports.screen import Strip
 from windtunnel.reports.stats import Estimate
 from windtunnel.reports.timeline import STAGE_KINDS
 from windtunnel.reports.verdicts import percent
-
-from windtunnel.units import format_bytes, format_seconds
+from windtunnel.spec.units import format_bytes, format_seconds
 
 HEADS = ("engine", "makespan", "95% interval", "runs", "against", "peak memory", "spilled", "start", "note")
 

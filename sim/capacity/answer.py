@@ -9,12 +9,11 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from windtunnel.scenario.reading import from_document
 from windtunnel.sim.capacity.estimate import Estimate
 from windtunnel.sim.capacity.planner import Option, Planner, Search
 from windtunnel.sim.capacity.question import candidate_document
 from windtunnel.sim.capacity.search import front
-
-from windtunnel.scenario import from_document
 
 GROWTH = (2, 10)
 MTBF_S = (24 * 3600.0, 30 * 24 * 3600.0)  # spot instances of a busy pool; ordinary machines

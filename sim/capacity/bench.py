@@ -9,16 +9,15 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
+from windtunnel.errors import InputError
+from windtunnel.registry import load_engine
+from windtunnel.running import pool
+from windtunnel.running.cellspec import default_data_root
+from windtunnel.scenario.reading import from_document
 from windtunnel.sim.capacity.estimate import Estimate, assess
 from windtunnel.sim.capacity.question import Candidate, Question, candidate_document, resized
 from windtunnel.sim.capacity.trial import Order, engine_name
-
-from windtunnel import pool
-from windtunnel.cellspec import default_data_root
-from windtunnel.errors import InputError
-from windtunnel.registry import load_engine
-from windtunnel.scenario import from_document
-from windtunnel.workload import BoundWorkload
+from windtunnel.spec.workload import BoundWorkload
 
 Key = tuple[Any, ...]
 Progress = Callable[[str, int], None]

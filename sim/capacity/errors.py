@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from windtunnel.sim import validate
-
-from windtunnel.scenario import from_document
+from windtunnel.scenario.reading import from_document
+from windtunnel.sim.judging import validate
 
 _HEAD = """# Published cells that nothing was fitted to: measured and simulated time (of one unit of work where the table counts those).
 # Made by `python -m windtunnel.sim.capacity.errors > sim/capacity/errors.toml`; intervals and `windtunnel plan` read it.

@@ -17,12 +17,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from windtunnel.errors import InputError
+from windtunnel.scenario.reading import from_document
 from windtunnel.sim.capacity.question import resized
 from windtunnel.sim.capacity.trial import Order, Trial, run
-
-from windtunnel.errors import InputError
-from windtunnel.scenario import from_document
-from windtunnel.units import format_bytes
+from windtunnel.spec.units import format_bytes
 
 WAVES = 3  # source tasks a slot at the smaller size
 FEWEST = 24  # partitions at the smaller size

@@ -14,9 +14,9 @@ from functools import cache
 from pathlib import Path
 from statistics import stdev
 
-from windtunnel.sim import prediction
-from windtunnel.sim.costs import Calibration
-from windtunnel.sim.prediction import Law
+from windtunnel.sim.costs.measured import Calibration
+from windtunnel.sim.judging import prediction
+from windtunnel.sim.judging.prediction import Law
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

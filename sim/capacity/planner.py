@@ -10,15 +10,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from windtunnel.scenario.reading import from_document
 from windtunnel.sim.capacity import odds
 from windtunnel.sim.capacity.bench import Bench
 from windtunnel.sim.capacity.estimate import SCOUT, Estimate, refined
 from windtunnel.sim.capacity.question import Candidate, Question, candidate_document, resized
 from windtunnel.sim.capacity.search import best_first, explore, posts
 from windtunnel.sim.capacity.trial import Order, Trial
-from windtunnel.sim.prediction import Law
-
-from windtunnel.scenario import from_document
+from windtunnel.sim.judging.prediction import Law
 
 FINALISTS = 6
 SEEDS = 2  # more of them for the finalists

@@ -15,10 +15,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from windtunnel.catalogue import InstanceType, read_catalogue, shipped
 from windtunnel.errors import InputError, nearest
-from windtunnel.scenario import Scenario, assign, from_document
-from windtunnel.workload import Objective
+from windtunnel.scenario.reading import Scenario, assign, from_document
+from windtunnel.spec.catalogue import InstanceType, read_catalogue, shipped
+from windtunnel.spec.workload import Objective
 
 #: numbers of nodes that are tried; dense where one node more matters
 COUNTS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64)

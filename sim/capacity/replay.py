@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from windtunnel.sim.capacity.question import Question, candidate_document, resized
 
-from windtunnel.environment import usable_cpus
 from windtunnel.registry import ENGINES
+from windtunnel.running.environment import usable_cpus
+from windtunnel.sim.capacity.question import Question, candidate_document, resized
 
 HERE_S = 20.0  # of work on this machine
 
@@ -81,7 +81,7 @@ def here(document: dict[str, Any]) -> dict[str, Any]:
 
 def _seconds_a_row(document: dict[str, Any]) -> float:
     """CPU seconds that a row of input costs through all operators in a chain, calls shared by their batches."""
-    from windtunnel.scenario import from_document
+    from windtunnel.scenario.reading import from_document
 
     scenario = from_document(document)
     rows, total = 1.0, 0.0

@@ -16,17 +16,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from windtunnel.engines.models.arrivals import trace_times
+from windtunnel.errors import InputError
+from windtunnel.scenario.reading import from_document
 from windtunnel.sim.capacity import odds
 from windtunnel.sim.capacity.answer import bottleneck, idle
 from windtunnel.sim.capacity.bench import Bench, bench
 from windtunnel.sim.capacity.estimate import Estimate
 from windtunnel.sim.capacity.question import Candidate, Question, candidate_document
 from windtunnel.sim.capacity.trial import Order
-
-from windtunnel.cluster import NodeSpec
-from windtunnel.errors import InputError
-from windtunnel.scenario import from_document
-from windtunnel.serving import ArrivalSpec, Calls, DeploymentSpec, ServingSpec
+from windtunnel.spec.cluster import NodeSpec
+from windtunnel.spec.serving import ArrivalSpec, Calls, DeploymentSpec, ServingSpec
 
 LOADS = (0.9, 0.8, 0.7, 0.6, 0.5, 0.35, 0.2)  # utilisations that replicas are counted for
 ROUND = 4
@@ -138,9 +137,8 @@ def from_document_node(document: dict[str, Any], file: str) -> NodeSpec:
 
 def _overhead_s(document: dict[str, Any], file: str) -> float:
     """CPU seconds that the engine's replica spends on a request beside the handler."""
-    from windtunnel.sim.capacity.trial import engine_name
-
     from windtunnel.registry import load_engine
+    from windtunnel.sim.capacity.trial import engine_name
 
     scenario = from_document(document, file)
     engine: Any = load_engine(engine_name(scenario))

@@ -12,17 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from windtunnel.engines.physical import compile_job
-from windtunnel.sim.bounds import Volume, volumes
-from windtunnel.sim.laws import stage_laws
-
-from windtunnel.cellspec import default_data_root
-from windtunnel.cluster import ClusterSpec
-from windtunnel.document import quantities
 from windtunnel.errors import InputError, WindtunnelError
-from windtunnel.record import Recorder
+from windtunnel.records.document import quantities
+from windtunnel.records.record import Recorder
 from windtunnel.registry import load_engine
-from windtunnel.scenario import Scenario, from_document
-from windtunnel.workload import BoundWorkload
+from windtunnel.running.cellspec import default_data_root
+from windtunnel.scenario.reading import Scenario, from_document
+from windtunnel.sim.costs.laws import stage_laws
+from windtunnel.sim.judging.bounds import Volume, volumes
+from windtunnel.spec.cluster import ClusterSpec
+from windtunnel.spec.workload import BoundWorkload
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,7 +125,7 @@ def _partitions(bound: BoundWorkload) -> int:
 
 def work(scenario: Scenario, bound: BoundWorkload, calibration: str | None) -> list[tuple[float, float, Volume]]:
     """(CPUs, devices, volume) of each stage, as the operators were declared."""
-    from windtunnel.sim.costs import Calibration
+    from windtunnel.sim.costs.measured import Calibration
 
     job = compile_job(bound, partitions=max(1, scenario.cluster.cpus), fuse=True)
     laws = stage_laws(job, bound, Calibration.load(Path(calibration)) if calibration else Calibration())

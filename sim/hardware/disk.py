@@ -9,11 +9,11 @@ from __future__ import annotations
 from typing import Any
 
 from simpy.core import Environment
-from windtunnel.sim.hardware.cpu import Done, Shared
 
-from windtunnel.cluster import DiskSpec
 from windtunnel.errors import OutOfMemory
-from windtunnel.units import format_bytes
+from windtunnel.sim.hardware.cpu import Done, Shared
+from windtunnel.spec.cluster import DiskSpec
+from windtunnel.spec.units import format_bytes
 
 
 class Disk:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from windtunnel.cluster import DeviceSpec
 from windtunnel.errors import OutOfMemory
-from windtunnel.units import format_bytes
+from windtunnel.spec.cluster import DeviceSpec
+from windtunnel.spec.units import format_bytes
 
 
 def device_seconds(spec: DeviceSpec, compute_s: float, moved_bytes: float) -> float:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from simpy.core import Environment
 
 from windtunnel.errors import OutOfMemory
-from windtunnel.units import format_bytes
+from windtunnel.spec.units import format_bytes
 
 
 class Memory:

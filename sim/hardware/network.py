@@ -12,6 +12,7 @@ from heapq import heappop, heappush
 from typing import Any
 
 from simpy.core import Environment
+
 from windtunnel.sim.hardware.cpu import Done, Timer
 
 

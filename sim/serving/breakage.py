@@ -1,23 +1,23 @@
 """What faults do to a serving world: nodes go with their replicas and proxies, and come back empty; links and nodes slow down.
 
-`windtunnel.sim.faults` owns when. A dead replica's calls are tried again or fail, requests that a dead proxy held fail, and each
+`windtunnel.sim.world.faults` owns when. A dead replica's calls are tried again or fail, requests that a dead proxy held fail, and each
 deployment starts replicas elsewhere until it has as many as it wants.
 """
 
 from __future__ import annotations
 
 from simpy.core import Environment
+
+from windtunnel.records.record import Recorder
 from windtunnel.sim.serving.deployments import Deployment
 from windtunnel.sim.serving.loops import Loop, Machine
 from windtunnel.sim.serving.requests import Request
 from windtunnel.sim.serving.site import Site
-
-from windtunnel.cluster import Fault
-from windtunnel.record import Recorder
+from windtunnel.spec.cluster import Fault
 
 
 class Breakage:
-    """The part of the world that faults see (`windtunnel.sim.faults.Breakable`)."""
+    """The part of the world that faults see (`windtunnel.sim.world.faults.Breakable`)."""
 
     env: Environment
     recorder: Recorder

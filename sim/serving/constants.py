@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 from scipy.optimize import minimize
-from windtunnel.engines.models.serving import COST_NAMES
 
-from windtunnel.cluster import ClusterSpec
+from windtunnel.engines.models.serving import COST_NAMES
 from windtunnel.errors import InputError, RunFailed, RunTimeout
-from windtunnel.record import Recorder
-from windtunnel.workload import BoundWorkload
+from windtunnel.records.record import Recorder
+from windtunnel.spec.cluster import ClusterSpec
+from windtunnel.spec.workload import BoundWorkload
 
 SCHEMA = 1
 #: what is fitted, with where the search begins; the others stay as they are

@@ -16,6 +16,7 @@ import random
 from typing import Any, Protocol
 
 from simpy.core import Environment
+
 from windtunnel.engines.models.streams import CHOICE
 from windtunnel.sim.hardware.cpu import Timer
 

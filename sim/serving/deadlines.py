@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable
 
 from simpy.core import Environment
+
 from windtunnel.sim.hardware.cpu import Timer
 from windtunnel.sim.serving.requests import Request
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from simpy.core import Environment
+
 from windtunnel.engines.models.serving import RULES, Pace
 from windtunnel.engines.models.streams import CHOICE, OVERHEAD, Factors, Uniforms
 from windtunnel.sim.hardware.cpu import Timer
@@ -22,8 +23,7 @@ from windtunnel.sim.serving.routers import Router
 from windtunnel.sim.serving.settings import Settings
 from windtunnel.sim.serving.site import Site
 from windtunnel.sim.serving.tokens import TokenReplica
-
-from windtunnel.serving import DeploymentSpec
+from windtunnel.spec.serving import DeploymentSpec
 
 Answer = Callable[[Request, str], None]
 

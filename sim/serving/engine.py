@@ -10,20 +10,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import windtunnel
 from windtunnel.engines.api import Capabilities, Option, Outcome, resolve_options
 from windtunnel.engines.models.serving import COST_NAMES, ENTRIES, RULES, ServingCosts, ServingEntry
-from windtunnel.sim.prediction import told
+from windtunnel.errors import InputError, Unsupported, nearest
+from windtunnel.records.record import Recorder
+from windtunnel.sim.judging.prediction import told
 from windtunnel.sim.serving.constants import load_constants
 from windtunnel.sim.serving.loops import LOOPS
 from windtunnel.sim.serving.settings import Settings
 from windtunnel.sim.serving.world import ServingWorld
-
-import windtunnel
-from windtunnel.cluster import ClusterSpec
-from windtunnel.errors import InputError, Unsupported, nearest
-from windtunnel.record import Recorder
-from windtunnel.units import parse_seconds
-from windtunnel.workload import BoundWorkload
+from windtunnel.spec.cluster import ClusterSpec
+from windtunnel.spec.units import parse_seconds
+from windtunnel.spec.workload import BoundWorkload
 
 _OPTIONS = (
     Option(name="seed", default=0, doc="arrivals, choices and drawn durations each derive a stream of their own from it"),

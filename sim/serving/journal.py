@@ -12,10 +12,10 @@ from itertools import repeat
 from typing import TYPE_CHECKING
 
 import numpy as np
+
 from windtunnel.engines.models.latencies import statistics
 from windtunnel.engines.models.streams import SAMPLE, generator
-
-from windtunnel.record import Recorder
+from windtunnel.records.record import Recorder
 
 if TYPE_CHECKING:
     from windtunnel.sim.serving.deployments import Deployment

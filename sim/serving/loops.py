@@ -13,10 +13,10 @@ from typing import Any
 
 from simpy.core import Environment
 from simpy.events import NORMAL
+
 from windtunnel.sim.hardware.cpu import Done, Shared, Timer
 from windtunnel.sim.serving.cores import Cores
-
-from windtunnel.cluster import NodeSpec
+from windtunnel.spec.cluster import NodeSpec
 
 
 class Machine:

@@ -12,12 +12,11 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from windtunnel.sim.serving.constants import Fit, Measured, Window, numbers_of, save_constants
-
 from windtunnel.errors import InvalidMeasurement, RunFailed
-from windtunnel.record import Recorder
+from windtunnel.records.record import Recorder
 from windtunnel.registry import load_engine
-from windtunnel.scenario import Scenario, parse_scenario
+from windtunnel.scenario.reading import Scenario, parse_scenario
+from windtunnel.sim.serving.constants import Fit, Measured, Window, numbers_of, save_constants
 
 #: engine → the proxy of the simulated one that the constants belong to
 ENGINES = {"serving": "host", "fastapi": "none", "ray-serve": "python"}

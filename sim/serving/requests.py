@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from simpy.core import Environment
 from simpy.events import NORMAL
-from windtunnel.sim.hardware.cpu import Timer
 
-from windtunnel.serving import Calls
+from windtunnel.sim.hardware.cpu import Timer
+from windtunnel.spec.serving import Calls
 
 if TYPE_CHECKING:
     from windtunnel.sim.serving.deployments import Deployment

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from simpy.core import Environment
+
 from windtunnel.engines.models.serving import INTERVAL_S, AutoscalerRules, Scaling
 from windtunnel.sim.hardware.cpu import Timer
 from windtunnel.sim.serving.deployments import Deployment

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from simpy.core import Environment
-from windtunnel.sim.serving.loops import Machine
 
-from windtunnel.cluster import ClusterSpec
-from windtunnel.plan import Resources
+from windtunnel.sim.serving.loops import Machine
+from windtunnel.spec.cluster import ClusterSpec
+from windtunnel.spec.plan import Resources
 
 
 class Site:

@@ -10,11 +10,12 @@ from collections.abc import Iterator, Sequence
 from heapq import heappop
 
 from simpy.core import Environment
+
 from windtunnel.engines.models.arrivals import arrival_times, token_lengths, trace_times
 from windtunnel.engines.models.serving import rules_of
 from windtunnel.engines.models.streams import OVERHEAD, Factors
-from windtunnel.sim.faults import Faults, expanded
-from windtunnel.sim.garbage import uncollected
+from windtunnel.errors import InputError, RunFailed, RunTimeout
+from windtunnel.records.record import Recorder
 from windtunnel.sim.hardware.cpu import Timer
 from windtunnel.sim.serving.breakage import Breakage
 from windtunnel.sim.serving.deadlines import Deadlines
@@ -25,11 +26,10 @@ from windtunnel.sim.serving.requests import Call, Leaf, Request, compose
 from windtunnel.sim.serving.scaling import Controller, Watch
 from windtunnel.sim.serving.settings import Settings
 from windtunnel.sim.serving.site import Site
-
-from windtunnel.cluster import ClusterSpec
-from windtunnel.errors import InputError, RunFailed, RunTimeout
-from windtunnel.record import Recorder
-from windtunnel.serving import DeploymentSpec, ServingSpec, flatten
+from windtunnel.sim.world.faults import Faults, expanded
+from windtunnel.sim.world.garbage import uncollected
+from windtunnel.spec.cluster import ClusterSpec
+from windtunnel.spec.serving import DeploymentSpec, ServingSpec, flatten
 
 PATIENCE_S = 86_400.0  # a run whose requests still wait so long after the last one was sent is given up
 LOOKS = 200  # how often queues are looked at within the window

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from simpy.core import Environment
+
 from windtunnel.sim.hardware.cpu import Shared, Timer
 from windtunnel.sim.serving.cores import Cores
 

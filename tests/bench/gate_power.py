@@ -14,15 +14,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from windtunnel.records.record import Recorder
+from windtunnel.registry import load_engine, load_workload
 from windtunnel.reports.gate.judge import Rules, judge
 from windtunnel.reports.gate.series import Series
+from windtunnel.spec.cluster import ClusterSpec
+from windtunnel.spec.plan import MapBatches, Pipeline
+from windtunnel.spec.workload import BoundWorkload, Workload
 from windtunnel.workloads.kernels.records import clean_flights
-
-from windtunnel.cluster import ClusterSpec
-from windtunnel.plan import MapBatches, Pipeline
-from windtunnel.record import Recorder
-from windtunnel.registry import load_engine, load_workload
-from windtunnel.workload import BoundWorkload, Workload
 
 
 def slowed(batch: Any, share: float) -> Any:

@@ -16,16 +16,16 @@ from typing import Any
 
 import numpy as np
 import psutil
+
+from tests.serving.conftest import UNIFORM, scenario
 from windtunnel.engines.models.arrivals import arrival_times
 from windtunnel.engines.serving.client import Sent
 from windtunnel.engines.serving.load import Loop
-
-from tests.serving.conftest import UNIFORM, scenario
-from windtunnel.cluster import ClusterSpec
-from windtunnel.measure import cpu_between, cpu_seconds, machine_cpu_seconds, tree
 from windtunnel.registry import load_engine
-from windtunnel.scenario import parse_scenario
-from windtunnel.serving import ArrivalSpec
+from windtunnel.running.measure import cpu_between, cpu_seconds, machine_cpu_seconds, tree
+from windtunnel.scenario.reading import parse_scenario
+from windtunnel.spec.cluster import ClusterSpec
+from windtunnel.spec.serving import ArrivalSpec
 
 DEPLOYMENT = """
 [[deployments]]

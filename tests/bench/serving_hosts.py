@@ -13,10 +13,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from windtunnel.engines.serving.client import Sent, Target
-from windtunnel.engines.serving.load import Loop, generate
 
 from tests.bench.serving_common import Machine, percentiles, poisson, server_s, started
+from windtunnel.engines.serving.client import Sent, Target
+from windtunnel.engines.serving.load import Loop, generate
 
 CLIENTS = (4, 16, 32)
 PROBE_S = 1.5

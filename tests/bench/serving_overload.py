@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 import psutil
-from windtunnel.engines.serving.client import Sent
-from windtunnel.engines.serving.load import Loop
 
 from tests.bench.serving_common import Machine, percentiles, poisson, started
+from windtunnel.engines.serving.client import Sent
+from windtunnel.engines.serving.load import Loop
 
 DEADLINE_S = 2.0
 

@@ -11,10 +11,10 @@ from typing import Any
 import pyarrow.compute as pc
 import pytest
 
-from windtunnel.cluster import ClusterSpec
-from windtunnel.record import Recorder
+from windtunnel.records.record import Recorder
 from windtunnel.registry import load_engine, load_workload
-from windtunnel.scenario import parse_scenario
+from windtunnel.scenario.reading import parse_scenario
+from windtunnel.spec.cluster import ClusterSpec
 
 CLUSTER = ClusterSpec.here(cpus=2, memory_bytes=4 * 2**30)
 HEAD = 'schema = 1\nname = "bench"\n[cluster]\n[[cluster.nodes]]\ncpus = 2\nmemory = "4GiB"\n[[engines]]\nname = "bulk"\n'

@@ -11,10 +11,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from windtunnel.commands.plan import answered, plan, question_of
 from windtunnel.sim.capacity.bench import Bench, bench
 from windtunnel.sim.capacity.planner import Planner, Search
-
-from windtunnel.commands.plan import answered, plan, question_of
 
 TYPES = (
     "g6.xlarge", "g6.2xlarge", "g6.4xlarge", "g6.8xlarge", "g2-standard-8", "g5.xlarge", "g5.2xlarge", "g5.4xlarge", "g5.12xlarge",

@@ -8,14 +8,13 @@ from typing import Any
 from windtunnel.engines.models.bulk import Bulk
 from windtunnel.engines.models.streaming import Streaming
 from windtunnel.engines.physical import compile_job
-from windtunnel.sim.costs import Calibration
-from windtunnel.sim.laws import stage_laws
-from windtunnel.sim.world import SimWorld
-
-from windtunnel.cluster import ClusterSpec, NodeSpec
-from windtunnel.record import Recorder
-from windtunnel.scenario import parse_scenario
-from windtunnel.workload import BoundWorkload
+from windtunnel.records.record import Recorder
+from windtunnel.scenario.reading import parse_scenario
+from windtunnel.sim.costs.laws import stage_laws
+from windtunnel.sim.costs.measured import Calibration
+from windtunnel.sim.world.world import SimWorld
+from windtunnel.spec.cluster import ClusterSpec, NodeSpec
+from windtunnel.spec.workload import BoundWorkload
 
 NODES, SLOTS, TASKS = 1_000, 4, 400_000
 SCENARIO = f"""

@@ -11,6 +11,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
+from windtunnel.cli import main
+from windtunnel.scenario.reading import from_document
 from windtunnel.sim.capacity import odds
 from windtunnel.sim.capacity.estimate import straight
 from windtunnel.sim.capacity.question import Candidate
@@ -18,10 +21,7 @@ from windtunnel.sim.capacity.replay import toml
 from windtunnel.sim.capacity.search import best_first, explore, front, posts
 from windtunnel.sim.capacity.serving import nodes_for
 from windtunnel.sim.capacity.trial import Trial
-from windtunnel.sim.prediction import PER_DOUBLING, Law
-
-from windtunnel.cli import main
-from windtunnel.scenario import from_document
+from windtunnel.sim.judging.prediction import PER_DOUBLING, Law
 
 JOB = """
 schema = 1

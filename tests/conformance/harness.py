@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from windtunnel.engines.api import Outcome
 
-from windtunnel.cell import read_output
-from windtunnel.record import Recorder
+from windtunnel.engines.api import Outcome
+from windtunnel.records.record import Recorder
 from windtunnel.registry import ENGINES, WORKLOADS, engine_entry, load_workload, missing_modules
-from windtunnel.workload import Workload
+from windtunnel.running.cell import read_output
+from windtunnel.spec.workload import Workload
 
 #: engines that compute answers; `null` returns one, `loop` (no exchange) and `pair` have tests of their own, simulated ones count
 SERVERS = (

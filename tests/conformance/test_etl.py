@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 from tests.conformance.harness import ETL, REAL, answer, answer_of, marks
-from windtunnel.cluster import ClusterSpec
 from windtunnel.errors import RunFailed, Unsupported
-from windtunnel.plan import Aggregate, MapBatches, Measure, Operator, Pipeline
-from windtunnel.record import Recorder
+from windtunnel.records.record import Recorder
 from windtunnel.registry import load_engine, load_workload
-from windtunnel.scenario import parse_scenario
-from windtunnel.workload import Workload
+from windtunnel.scenario.reading import parse_scenario
+from windtunnel.spec.cluster import ClusterSpec
+from windtunnel.spec.plan import Aggregate, MapBatches, Measure, Operator, Pipeline
+from windtunnel.spec.workload import Workload
 
 SHUFFLES = ("skewed_groupby", "sessionization", "flights_udf")
 

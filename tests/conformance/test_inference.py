@@ -14,15 +14,14 @@ import pytest
 
 pytest.importorskip("onnxruntime", reason="needs windtunnel[inference]")
 
-from windtunnel.workloads.inference import photos, vision
-
 from tests.conformance.harness import REAL, answer_of, marks
-from windtunnel.cell import run_cell
-from windtunnel.cellspec import CellSpec, WorkloadChoice, cell_digest
-from windtunnel.cluster import ClusterSpec
-from windtunnel.record import Recorder, RunRecord
+from windtunnel.records.record import Recorder, RunRecord
 from windtunnel.registry import load_engine, load_workload
-from windtunnel.scenario_tables import EngineChoice
+from windtunnel.running.cell import run_cell
+from windtunnel.running.cellspec import CellSpec, WorkloadChoice, cell_digest
+from windtunnel.scenario.tables import EngineChoice
+from windtunnel.spec.cluster import ClusterSpec
+from windtunnel.workloads.inference import photos, vision
 
 SCALE = 0.006
 IN_PROCESS = ("duckdb", "polars")  # they call kernels in one process

@@ -19,12 +19,12 @@ import psutil
 import pytest
 
 from tests.conformance.harness import REAL, answer_of, marks
-from windtunnel.cluster import ClusterSpec
 from windtunnel.errors import RunFailed
-from windtunnel.measure import MARKER, marked, tree
-from windtunnel.record import Recorder
+from windtunnel.records.record import Recorder
 from windtunnel.registry import load_engine, load_workload
-from windtunnel.workload import BoundWorkload
+from windtunnel.running.measure import MARKER, marked, tree
+from windtunnel.spec.cluster import ClusterSpec
+from windtunnel.spec.workload import BoundWorkload
 
 KILLS = 20
 HANGS_S = 240.0

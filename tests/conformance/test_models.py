@@ -13,11 +13,11 @@ import pytest
 pytest.importorskip("onnxruntime", reason="needs windtunnel[inference]")
 
 from tests.conformance.harness import REAL, answer_of, marks
-from windtunnel.cluster import ClusterSpec
-from windtunnel.devices import device_spec
 from windtunnel.errors import Unsupported
-from windtunnel.record import Recorder
+from windtunnel.records.record import Recorder
 from windtunnel.registry import load_engine, load_workload
+from windtunnel.spec.cluster import ClusterSpec
+from windtunnel.spec.devices import device_spec
 
 #: one with worker processes and one without; the others run in the long suite
 QUICK = ("streaming", "duckdb")

@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from windtunnel.engines.models.catalogue import ENTRIES
-from windtunnel.sim.calibrate import calibrate
 
 from tests.conformance.harness import ETL
-from windtunnel.cell import run_cell
-from windtunnel.cellspec import CellSpec, WorkloadChoice, cell_digest
-from windtunnel.cluster import ClusterSpec, NodeSpec
-from windtunnel.record import RunRecord
+from windtunnel.engines.models.catalogue import ENTRIES
+from windtunnel.records.record import RunRecord
 from windtunnel.registry import WORKLOADS
-from windtunnel.scenario_tables import EngineChoice
+from windtunnel.running.cell import run_cell
+from windtunnel.running.cellspec import CellSpec, WorkloadChoice, cell_digest
+from windtunnel.scenario.tables import EngineChoice
+from windtunnel.sim.calibration.calibrate import calibrate
+from windtunnel.spec.cluster import ClusterSpec, NodeSpec
 
 SCALE = 0.01
 MODELS = ("bulk", "streaming")

@@ -14,10 +14,10 @@ import pytest
 pytest.importorskip("onnxruntime", reason="needs windtunnel[inference]")
 
 from tests.conformance.harness import REAL, answer_of, marks
-from windtunnel.cluster import ClusterSpec
 from windtunnel.errors import RunFailed
-from windtunnel.record import Recorder
+from windtunnel.records.record import Recorder
 from windtunnel.registry import ENGINES, load_engine, load_workload, missing_modules
+from windtunnel.spec.cluster import ClusterSpec
 
 AGAIN, FAILS, DIES = "loaded again: ", "the run fails: ", "dies with the engine: "
 HERE = tuple(n for n in REAL if not missing_modules(n) and "serving" not in load_engine(n).capabilities.features)

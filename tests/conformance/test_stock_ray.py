@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.conformance.harness import answer, marks
-from windtunnel.cluster import ClusterSpec
 from windtunnel.registry import load_engine, load_workload
+from windtunnel.spec.cluster import ClusterSpec
 
 
 @pytest.mark.parametrize("name", [pytest.param("ray", marks=marks("ray"))])

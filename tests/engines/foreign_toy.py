@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+
 from windtunnel.engines.api import Capabilities
 from windtunnel.engines.foreign.session import HostedSession
-
-from windtunnel.cluster import ClusterSpec
 from windtunnel.errors import Unsupported
-from windtunnel.interpreters import Interpreter
-from windtunnel.record import Recorder
+from windtunnel.records.record import Recorder
+from windtunnel.running.interpreters import Interpreter
+from windtunnel.spec.cluster import ClusterSpec
 
 
 class Toy:

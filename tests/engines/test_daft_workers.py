@@ -11,6 +11,7 @@ from multiprocessing.connection import Listener
 
 import psutil
 import pytest
+
 from windtunnel.engines.adapters.daft_workers import watched
 
 

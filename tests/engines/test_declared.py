@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+
 from windtunnel.engines import declared
 from windtunnel.engines.adapters.flink_declared import packed, parallelism, unpacked
 from windtunnel.engines.slots import Slots, slots_of
-
-from windtunnel.cluster import ClusterSpec, DeviceSpec, NodeSpec
-from windtunnel.plan import Concurrency, Cost, Operator, Pipeline, Resources, Scan, State, Synthetic
+from windtunnel.spec.cluster import ClusterSpec, DeviceSpec, NodeSpec
+from windtunnel.spec.plan import Concurrency, Cost, Operator, Pipeline, Resources, Scan, State, Synthetic
 
 
 def operator(name: str, *inputs: str, **changes: object) -> Operator:

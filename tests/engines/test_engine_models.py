@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from windtunnel.engines.models.catalogue import ENTRIES
 from windtunnel.engines.models.slowstart import most_reducers
-
 from windtunnel.errors import InputError, OutOfMemory
-from windtunnel.record import Recorder
+from windtunnel.records.record import Recorder
 from windtunnel.registry import load_engine
-from windtunnel.scenario import from_document
+from windtunnel.scenario.reading import from_document
 
 LOAD = {"name": "load", "kind": "map", "batch_rows": 1, "cost": {"per_batch": "1s"}, "row_bytes_out": "1MB"}
 INFER = {

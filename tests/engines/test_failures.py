@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from windtunnel.engines.failures import KernelFailed, unwrap
 
+from windtunnel.engines.failures import KernelFailed, unwrap
 from windtunnel.errors import OutOfMemory
 
 DEAD = """An error occurred while calling o324.getResult.

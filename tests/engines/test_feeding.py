@@ -12,13 +12,13 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from windtunnel.engines import feeding
 
 from tests.reports.records import record
-from windtunnel.plan import Concurrency, Cost, Operator, Resources, State, Synthetic
-from windtunnel.record import Recorder, RunRecord
+from windtunnel.engines import feeding
+from windtunnel.records.record import Recorder, RunRecord
+from windtunnel.records.training import Training, training
 from windtunnel.registry import load_workload
-from windtunnel.training import Training, training
+from windtunnel.spec.plan import Concurrency, Cost, Operator, Resources, State, Synthetic
 
 
 def _loop(rows: int, row_s: float) -> Operator:

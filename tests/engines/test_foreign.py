@@ -13,16 +13,17 @@ from typing import Any
 
 import psutil
 import pytest
-from windtunnel.engines.foreign.codec import decode, encode
 
 from tests.engines.foreign_toy import opened
-from windtunnel import interpreters, registry
+from windtunnel import registry
 from windtunnel.cli import main
-from windtunnel.cluster import ClusterSpec
+from windtunnel.engines.foreign.codec import decode, encode
 from windtunnel.errors import InputError, MissingEngine, RunFailed, Unsupported
-from windtunnel.record import Recorder
+from windtunnel.records.record import Recorder
 from windtunnel.registry import WORKLOADS, load_engine, load_workload
-from windtunnel.workload import BoundWorkload
+from windtunnel.running import interpreters
+from windtunnel.spec.cluster import ClusterSpec
+from windtunnel.spec.workload import BoundWorkload
 
 
 def bound(folder: Path, name: str = "tpch_q12") -> BoundWorkload:
@@ -92,7 +93,7 @@ import sys
 from pathlib import Path
 from tests.engines.foreign_toy import opened
 from tests.engines.test_foreign import bound
-from windtunnel.record import Recorder
+from windtunnel.records.record import Recorder
 folder = Path(sys.argv[1])
 session = opened(folder / "own", "sleep")
 (folder / "shared").write_text(str(session._folder))

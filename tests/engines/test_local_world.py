@@ -17,18 +17,18 @@ from typing import Any
 import psutil
 import pyarrow.parquet as pq
 import pytest
+
+from tests.conformance.harness import answer_of
 from windtunnel.engines.local.engine import LocalSession
 from windtunnel.engines.local.store import create_session, memory_folder
 from windtunnel.engines.physical import compile_job, program
-
-from tests.conformance.harness import answer_of
-from windtunnel.cluster import ClusterSpec
 from windtunnel.errors import InputError, RunFailed
 from windtunnel.model import Action, Event, ExecutionModel, Job, Launch, View
-from windtunnel.plan import MapBatches, Pipeline, Sink
-from windtunnel.record import Recorder
+from windtunnel.records.record import Recorder
 from windtunnel.registry import load_engine, load_workload
-from windtunnel.workload import Workload
+from windtunnel.spec.cluster import ClusterSpec
+from windtunnel.spec.plan import MapBatches, Pipeline, Sink
+from windtunnel.spec.workload import Workload
 
 ENGINES = ("bulk", "streaming")
 
@@ -175,9 +175,9 @@ def test_a_full_disk_is_one_sentence(name: str, two_cpus: ClusterSpec, data_root
     code = (
         "import resource, sys\n"
         "from pathlib import Path\n"
-        "from windtunnel.cluster import ClusterSpec\n"
+        "from windtunnel.spec.cluster import ClusterSpec\n"
         "from windtunnel.errors import RunFailed\n"
-        "from windtunnel.record import Recorder\n"
+        "from windtunnel.records.record import Recorder\n"
         "from windtunnel.registry import load_engine, load_workload\n"
         "bound = load_workload('distributed_sort', scale=0.02).bind(Path(sys.argv[1]))\n"
         "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
@@ -210,8 +210,8 @@ def test_a_killed_driver_leaves_no_process_and_no_memory(name: str, data_root: P
     code = (
         "import sys, time\n"
         "from pathlib import Path\n"
-        "from windtunnel.cluster import ClusterSpec\n"
-        "from windtunnel.record import Recorder\n"
+        "from windtunnel.spec.cluster import ClusterSpec\n"
+        "from windtunnel.records.record import Recorder\n"
         "from windtunnel.registry import load_engine, load_workload\n"
         "session = load_engine(sys.argv[2]).open(ClusterSpec.here(cpus=2), {})\n"
         "bound = load_workload('distributed_sort', scale=0.02).bind(Path(sys.argv[1]))\n"

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 from tests.conformance.harness import answer_of
-from windtunnel.cluster import ClusterSpec
 from windtunnel.errors import Unsupported
-from windtunnel.plan import Operator, Pipeline, Sink
-from windtunnel.record import Recorder
+from windtunnel.records.record import Recorder
 from windtunnel.registry import load_engine, load_workload
-from windtunnel.scenario import parse_scenario
-from windtunnel.workload import BoundWorkload
+from windtunnel.scenario.reading import parse_scenario
+from windtunnel.spec.cluster import ClusterSpec
+from windtunnel.spec.plan import Operator, Pipeline, Sink
+from windtunnel.spec.workload import BoundWorkload
 
 CHAIN = """
 schema = 1

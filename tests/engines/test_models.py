@@ -9,10 +9,10 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from windtunnel.engines.models.bulk import Bulk
-from windtunnel.engines.models.streaming import Streaming
 
 from tests.engines.random_world import RandomWorld
+from windtunnel.engines.models.bulk import Bulk
+from windtunnel.engines.models.streaming import Streaming
 from windtunnel.model import (
     Block,
     BlockReady,
@@ -29,7 +29,7 @@ from windtunnel.model import (
     TaskDone,
     WorkerJoined,
 )
-from windtunnel.plan import Concurrency, Resources, State
+from windtunnel.spec.plan import Concurrency, Resources, State
 
 #: on a CPU, on a device, on both
 ACTORS = (Resources(cpus=1, gpus=0.5), Resources(cpus=1), Resources(cpus=0, gpus=0.5))

@@ -8,16 +8,16 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from windtunnel.engines.pair import TABLE, legs, plain
 
 from tests.conformance.harness import answer_of, marks
-from windtunnel.cluster import ClusterSpec
+from windtunnel.engines.pair import TABLE, legs, plain
 from windtunnel.errors import InputError, Unsupported
-from windtunnel.expr import col
-from windtunnel.plan import Filter, Operator, Pipeline, Scan
-from windtunnel.record import Recorder
+from windtunnel.records.record import Recorder
 from windtunnel.registry import load_engine, load_workload
-from windtunnel.workload import BoundWorkload
+from windtunnel.spec.cluster import ClusterSpec
+from windtunnel.spec.expr import col
+from windtunnel.spec.plan import Filter, Operator, Pipeline, Scan
+from windtunnel.spec.workload import BoundWorkload
 
 #: first leg, second leg; those with a start of their own run in the long suite
 QUICK = (("duckdb", "polars"), ("polars", "streaming"))

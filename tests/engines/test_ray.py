@@ -14,15 +14,14 @@ import pytest
 
 pytest.importorskip("ray", reason="needs windtunnel[ray]")
 
+from tests.conformance.harness import answer_of
 from windtunnel.engines.adapters import ray as adapter
 from windtunnel.engines.adapters import ray_cluster
-
-from tests.conformance.harness import answer_of
-from windtunnel.cluster import ClusterSpec
 from windtunnel.errors import InputError
-from windtunnel.plan import Concurrency, MapBatches, Operator, Resources, State
-from windtunnel.record import Recorder
+from windtunnel.records.record import Recorder
 from windtunnel.registry import load_engine, load_workload
+from windtunnel.spec.cluster import ClusterSpec
+from windtunnel.spec.plan import Concurrency, MapBatches, Operator, Resources, State
 
 
 def stateful(**changes: Any) -> Operator:

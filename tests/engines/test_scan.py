@@ -7,12 +7,12 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
 from windtunnel.engines.local import kernels
 from windtunnel.engines.physical import Step
-
-from windtunnel.expr import col
-from windtunnel.plan import Scan
-from windtunnel.workload import TableData
+from windtunnel.spec.expr import col
+from windtunnel.spec.plan import Scan
+from windtunnel.spec.workload import TableData
 
 ROWS, WIDE, GROUP = 64, 2**20, 4
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+
 from windtunnel.engines.models.serving import RULES, Autoscaler, AutoscalerRules, power_of_two
 
 

@@ -11,14 +11,14 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+
+from tests.conformance.kernels import explode
 from windtunnel.engines.adapters import mapreduce_worker
 from windtunnel.engines.adapters.stages import Work, blocks, pieces
 from windtunnel.engines.foreign.codec import encode
 from windtunnel.engines.physical import compile_job, program
-
-from tests.conformance.kernels import explode
-from windtunnel.plan import Aggregate, MapBatches, Measure, Operator, Pipeline, Scan
-from windtunnel.workload import BoundWorkload, DatasetSpec, TableData, Workload
+from windtunnel.spec.plan import Aggregate, MapBatches, Measure, Operator, Pipeline, Scan
+from windtunnel.spec.workload import BoundWorkload, DatasetSpec, TableData, Workload
 
 ROWS = 1000
 
@@ -136,7 +136,6 @@ def test_ray_core_bounds_work_in_flight_and_queues(monkeypatch: pytest.MonkeyPat
     """Sources end at once and their reader never: the queue between them stays at its bound, and all blocks come once."""
     ray = pytest.importorskip("ray", reason="needs windtunnel[ray]")
     from windtunnel.engines.adapters import ray_core
-
     from windtunnel.model import Job, Stage, StageInput
 
     payload = (program(compile_job(_two_stages(), partitions=1, fuse=False).stages[1]),)

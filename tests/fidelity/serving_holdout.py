@@ -18,10 +18,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from windtunnel.sim.serving.constants import ROUNDS, Fit, Measured, save_constants
-from windtunnel.sim.serving.measured import CALIBRATED, COMPOSITIONS, ENGINES, FITTED, fit, measure, measured
 
 from tests.bench.serving_common import Machine
+from windtunnel.sim.serving.constants import ROUNDS, Fit, Measured, save_constants
+from windtunnel.sim.serving.measured import CALIBRATED, COMPOSITIONS, ENGINES, FITTED, fit, measure, measured
 
 HELD_OUT = ((0.20, 8.0), (0.50, 8.0), (0.80, 12.0), (0.95, 24.0))
 MORE = 1.01  # of every declared cost: what that does to the 99th percentile at the highest load says how well it can be known

@@ -7,16 +7,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from windtunnel.sim.grid import ENGINES, Grid, cell_of, cell_of_choice
-from windtunnel.sim.holdout import judge, table
 
 from tests.sim import crafted
-from windtunnel.cellspec import WorkloadChoice
 from windtunnel.cli import main
-from windtunnel.cluster import ClusterSpec
 from windtunnel.commands.holdout import check_holdout
 from windtunnel.errors import InputError
-from windtunnel.record import RunRecord
+from windtunnel.records.record import RunRecord
+from windtunnel.running.cellspec import WorkloadChoice
+from windtunnel.sim.calibration.grid import ENGINES, Grid, cell_of, cell_of_choice
+from windtunnel.sim.calibration.holdout import judge, table
+from windtunnel.spec.cluster import ClusterSpec
 
 GRID = Grid(workloads=("tpch_q1", "flights_udf"), scales=(0.1, 0.2, 0.4), workers=(1, 2), partitions=(2, 4))
 

@@ -6,7 +6,8 @@ import csv
 from importlib import resources
 
 import pytest
-from windtunnel.sim import validate
+
+from windtunnel.sim.judging import validate
 
 
 def published() -> list[dict[str, str]]:
@@ -37,11 +38,10 @@ def test_a_fit_finds_constants_that_made_the_numbers() -> None:
     """The runs of a machine that behaves as the model does: what was put in comes out, and other loads are met."""
     from pathlib import Path
 
+    from windtunnel.records.record import Recorder
+    from windtunnel.registry import load_engine
     from windtunnel.sim.serving.constants import numbers_of
     from windtunnel.sim.serving.measured import closed, fit, measured, rising, scenario
-
-    from windtunnel.record import Recorder
-    from windtunnel.registry import load_engine
 
     truth, stairs = {"http_s": 1e-3, "hop_s": 2e-3, "cv": 0.5}, ((0.35, 4.0), (0.65, 4.0), (0.9, 6.0), (0.8, 30.0))
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from windtunnel.sim import validate as check
 
 from windtunnel.cli import main
 from windtunnel.commands.validate import constants_markdown, overview_markdown, table_markdown
 from windtunnel.errors import ExitCode
+from windtunnel.sim.judging import validate as check
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "fidelity.md"
 SMALL = """

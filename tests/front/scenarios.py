@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from windtunnel.strict import one_line
+from windtunnel.spec.strict import one_line
 
 __all__ = ["FULL", "full", "one_line"]
 

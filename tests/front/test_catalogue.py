@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from windtunnel.catalogue import parse_catalogue, read_catalogue, shipped
 from windtunnel.cli import main
-from windtunnel.cluster import NodeSpec
 from windtunnel.errors import InputError
-from windtunnel.scenario import from_document, load_scenario
+from windtunnel.scenario.reading import from_document, load_scenario
+from windtunnel.spec.catalogue import parse_catalogue, read_catalogue, shipped
+from windtunnel.spec.cluster import NodeSpec
 
 GROUPS = {"AWS": 30, "Google": 6, "Azure": 5}
 

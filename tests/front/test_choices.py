@@ -6,9 +6,9 @@ import math
 from typing import Any
 
 import pytest
-from windtunnel.engines.api import Option, resolve_options
 
 from windtunnel.cli import main
+from windtunnel.engines.api import Option, resolve_options
 from windtunnel.errors import InputError
 from windtunnel.registry import describe_engine, engine_names, load_workload
 

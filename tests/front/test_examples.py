@@ -8,8 +8,8 @@ import pytest
 
 from windtunnel.commands.simulate import in_world, scenario_experiment
 from windtunnel.registry import option_names
-from windtunnel.scenario import load_scenario
-from windtunnel.scenario_tables import EngineChoice
+from windtunnel.scenario.reading import load_scenario
+from windtunnel.scenario.tables import EngineChoice
 
 FILES = sorted((Path(__file__).parents[2] / "examples").glob("*.toml"))
 

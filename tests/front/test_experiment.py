@@ -16,14 +16,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.reports.records import record
-from windtunnel.cellspec import WorkloadChoice
-from windtunnel.cluster import ClusterSpec
 from windtunnel.errors import InputError
-from windtunnel.experiment import Experiment
-from windtunnel.measure import marked
-from windtunnel.record import RunRecord
-from windtunnel.scenario_tables import EngineChoice
-from windtunnel.store import Store
+from windtunnel.records.record import RunRecord
+from windtunnel.records.store import Store
+from windtunnel.running.cellspec import WorkloadChoice
+from windtunnel.running.experiment import Experiment
+from windtunnel.running.measure import marked
+from windtunnel.scenario.tables import EngineChoice
+from windtunnel.spec.cluster import ClusterSpec
 
 SMALL = ClusterSpec.here(cpus=2, memory_bytes=2 * 2**30)
 
@@ -141,7 +141,8 @@ def _plug(folder: Path, body: str) -> Path:
 
 def test_a_cell_that_ends_while_a_session_opens_leaves_no_folder(tmp_path: Path) -> None:
     code = (
-        "import windtunnel.cell as cell; from types import SimpleNamespace; from windtunnel.engines.local.store import create_session;"
+        "import windtunnel.running.cell as cell; from types import SimpleNamespace; "
+        "from windtunnel.engines.local.store import create_session;"
         "print(create_session()[0]); cell._end_family(SimpleNamespace(marker='', scratch=''))"
     )
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
@@ -255,8 +256,8 @@ def test_a_half_written_run_does_not_count(tmp_path: Path) -> None:
 
 def test_a_failing_warm_up_is_a_failed_run_and_not_hidden(data_root: Path, tmp_path: Path) -> None:
     """The cell ends there; reports leave warm-ups out, so its failure stands for the first measured run."""
-    from windtunnel.cell import run_cell
-    from windtunnel.cellspec import CellSpec, cell_digest
+    from windtunnel.running.cell import run_cell
+    from windtunnel.running.cellspec import CellSpec, cell_digest
 
     choice = WorkloadChoice(name="tpch_q6", parameters={"scale": 0.01})
     engine = EngineChoice(name="bulk", label="bulk", options={"store_bytes": "1B", "spill_dir": "/proc/nowhere"})

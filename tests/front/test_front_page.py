@@ -5,12 +5,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from windtunnel.reports.compare import build
-from windtunnel.reports.render.tables import Page, Section, render
-from windtunnel.sim.costs import Calibration, HeldOut
-
 from tests.reports.records import runs
 from windtunnel.commands.front import write_front
+from windtunnel.reports.compare import build
+from windtunnel.reports.render.tables import Page, Section, render
+from windtunnel.sim.costs.measured import Calibration, HeldOut
 
 
 def test_the_first_page_leads_to_all_others(tmp_path: Path) -> None:

@@ -10,16 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from windtunnel import child as parent
-from windtunnel.cellspec import WorkloadChoice
-from windtunnel.cluster import ClusterSpec
-from windtunnel.experiment import Experiment
-from windtunnel.limit import FOLDER, Group, make_group
-from windtunnel.measure import Sampler, marked
-from windtunnel.record import RunRecord
-from windtunnel.scenario import parse_scenario
-from windtunnel.scenario_tables import EngineChoice
-from windtunnel.store import Store
+from windtunnel.records.record import RunRecord
+from windtunnel.records.store import Store
+from windtunnel.running import child as parent
+from windtunnel.running.cellspec import WorkloadChoice
+from windtunnel.running.experiment import Experiment
+from windtunnel.running.limit import FOLDER, Group, make_group
+from windtunnel.running.measure import Sampler, marked
+from windtunnel.scenario.reading import parse_scenario
+from windtunnel.scenario.tables import EngineChoice
+from windtunnel.spec.cluster import ClusterSpec
 
 HOG = """
 schema = 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from windtunnel.measure import cpu_between
+from windtunnel.running.measure import cpu_between
 
 
 def test_what_living_and_new_processes_spent_counts() -> None:

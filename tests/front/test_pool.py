@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from windtunnel import pool
 from windtunnel.cli import main
 from windtunnel.errors import ExitCode, RunFailed
+from windtunnel.running import pool
 
 SWEEP = """
 schema = 1

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from windtunnel.commands.probes import clarity, installed, run_probe, watch
-from windtunnel.store import Store
+from windtunnel.records.store import Store
 
 CODE = """
 import os

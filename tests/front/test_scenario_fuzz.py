@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tests.front.scenarios import FULL, full
 from windtunnel.cli import main
 from windtunnel.errors import InputError
-from windtunnel.scenario import from_document, parse_scenario
+from windtunnel.scenario.reading import from_document, parse_scenario
 
 Path_ = tuple[str | int, ...]
 SCALARS = st.one_of(
@@ -153,7 +153,7 @@ def test_the_command_line_never_shows_a_traceback(
 ) -> None:
     document = full()
     parent(document, at)[at[-1]] = junk
-    monkeypatch.setattr("windtunnel.scenario.tomllib.loads", lambda text: document)
+    monkeypatch.setattr("windtunnel.scenario.reading.tomllib.loads", lambda text: document)
     file = tmp_path / "fuzz.toml"
     file.write_text("")
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from windtunnel.record import Recorder, RunRecord
+from windtunnel.records.record import Recorder, RunRecord
 
 NODE = {
     "name": "here", "count": 1, "cpus": 2, "memory_bytes": 2**32, "memory_limit_bytes": None, "price_per_hour_usd": 0.0,

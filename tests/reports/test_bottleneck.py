@@ -10,6 +10,9 @@ from xml.etree import ElementTree
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
+from tests.reports.records import NODE, record
+from windtunnel.records.record import Recorder
 from windtunnel.reports.bottleneck import BUSY, FULL, RATES, Segment, bottlenecks, longest, timeline
 from windtunnel.reports.compare import build
 from windtunnel.reports.metrics import Curve
@@ -17,9 +20,6 @@ from windtunnel.reports.render import html, words
 from windtunnel.reports.render.screen import screen as draw
 from windtunnel.reports.screen import screen, strip
 from windtunnel.reports.usage import Usage, usage
-
-from tests.reports.records import NODE, record
-from windtunnel.record import Recorder
 
 EVIL = '"><script>alert(1)</script>{{ 7 * 7 }}'
 

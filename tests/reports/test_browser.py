@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from windtunnel.reports.compare import build
-from windtunnel.reports.render import html
 
 from tests.reports.records import record, runs
+from windtunnel.reports.compare import build
+from windtunnel.reports.render import html
 
 pytestmark = pytest.mark.browser
 FLAGS = (

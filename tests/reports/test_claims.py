@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from windtunnel.reports.claims import Claim, Test, load_all, read
-from windtunnel.reports.judging import evidence_of, judge, packed, shipped
-from windtunnel.reports.render.claims_page import page
 
 from tests.reports.records import record
 from windtunnel.cli import main
 from windtunnel.commands.claims import experiment_of
 from windtunnel.errors import ExitCode, InputError
-from windtunnel.record import RunRecord
+from windtunnel.records.record import RunRecord
+from windtunnel.reports.claims import Claim, Test, load_all, read
+from windtunnel.reports.judging import evidence_of, judge, packed, shipped
+from windtunnel.reports.render.claims_page import page
 
 CLAIMS = load_all()
 TEXT = """

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 
 import pytest
-from windtunnel.reports.compare import build
 
 from tests.reports.records import HOST, record, runs
-from windtunnel.canonical import to_plain
 from windtunnel.errors import InputError, NotComparable
+from windtunnel.reports.compare import build
+from windtunnel.spec.canonical import to_plain
 
 BULK = runs("bulk", 2.0, 2.1, 1.9, 2.0, 2.05)
 FAST = runs("streaming", 1.0, 1.05, 0.95, 1.0, 1.02)

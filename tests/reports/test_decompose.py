@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
+
+from tests.reports.records import NODE, record
+from windtunnel.errors import InputError
+from windtunnel.records.record import Recorder, RunRecord
 from windtunnel.reports.account import PARTS, Account, account, binding
 from windtunnel.reports.compare import build
 from windtunnel.reports.decompose import Decomposition, between, decompositions
 from windtunnel.reports.render import charts, html, markdown, terminal
-
-from tests.reports.records import NODE, record
-from windtunnel.errors import InputError
-from windtunnel.record import Recorder, RunRecord
 
 CPU, DEVICE = {"cpus": 1.0, "gpus": 0.0}, {"cpus": 0.0, "gpus": 1.0}
 SPEC: dict[str, Any] = {

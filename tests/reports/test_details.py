@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+
+from tests.reports.records import record
+from windtunnel.records.document import run_document
+from windtunnel.records.record import Recorder, RunRecord
 from windtunnel.reports import compare
 from windtunnel.reports.details import details
 from windtunnel.reports.render import details as tables
 from windtunnel.reports.render import html, markdown
-
-from tests.reports.records import record
-from windtunnel.document import run_document
-from windtunnel.record import Recorder, RunRecord
 
 
 def fed(first: float, repetition: int = 0) -> RunRecord:

@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
+from windtunnel.cli import main
 from windtunnel.engines.models.streaming import Streaming
+from windtunnel.errors import ExitCode, InputError
 from windtunnel.reports.gate import exports, series
 from windtunnel.reports.gate.history import change_points
 from windtunnel.reports.gate.judge import Finding, Rules, exit_code, judge
 from windtunnel.reports.gate.series import Series
-
-from windtunnel.cli import main
-from windtunnel.errors import ExitCode, InputError
 
 EXACT = Series(
     subject="job · simulated bulk",

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from windtunnel.reports import metrics
 
 from tests.reports.records import NODE, record
-from windtunnel.record import Recorder, RunRecord
+from windtunnel.records.record import Recorder, RunRecord
+from windtunnel.reports import metrics
 
 SPEC = {
     "dataset": {"rows": 1_000, "partitions": 2},

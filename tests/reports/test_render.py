@@ -8,13 +8,13 @@ import re
 
 import pytest
 from rich.console import Console
+
+from tests.reports.records import record, runs
+from windtunnel.records.record import Recorder
 from windtunnel.reports.compare import Comparison, build
 from windtunnel.reports.render import charts, html, markdown, terminal
 from windtunnel.reports.render.trace import chrome_trace
 from windtunnel.reports.timeline import Bar, merged
-
-from tests.reports.records import record, runs
-from windtunnel.record import Recorder
 
 EVIL = '"><script>alert(1)</script>{{ 7 * 7 }}'
 

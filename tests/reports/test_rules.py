@@ -7,14 +7,14 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+
+from tests.reports.records import HOST, record, runs
+from windtunnel.errors import NotComparable
+from windtunnel.records.record import RunRecord
 from windtunnel.reports.compare import build
 from windtunnel.reports.fidelity import fidelity
 from windtunnel.reports.rows import Row
-
-from tests.reports.records import HOST, record, runs
-from windtunnel.canonical import to_plain
-from windtunnel.errors import NotComparable
-from windtunnel.record import RunRecord
+from windtunnel.spec.canonical import to_plain
 
 QUIET = [*runs("bulk", 2.0, 2.0, 2.0), *runs("bulk", 2.0, 2.0, 2.0, label="bulk (A/A)")]
 LOUD = [*runs("bulk", 2.0, 2.0, 2.0), *runs("bulk", 3.0, 3.0, 3.0, label="bulk (A/A)")]

@@ -9,16 +9,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+
+from tests.reports.records import record
+from tests.sim.serving import scenario
+from windtunnel.cli import main
+from windtunnel.records.record import Recorder, RunRecord
 from windtunnel.reports.breakdown import breakdown
 from windtunnel.reports.compare import build
 from windtunnel.reports.confidence import quantile
 from windtunnel.reports.render import html, markdown
 from windtunnel.reports.services import services
-
-from tests.reports.records import record
-from tests.sim.serving import scenario
-from windtunnel.cli import main
-from windtunnel.record import Recorder, RunRecord
 
 SERVING = {
     "arrivals": {"kind": "poisson", "rate_per_s": 10.0, "duration_s": 10.0, "request_bytes": 0, "response_bytes": 0},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from windtunnel.reports import stats
 
 DURATIONS = st.lists(st.floats(0.001, 1000), min_size=3, max_size=12)

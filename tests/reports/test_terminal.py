@@ -8,10 +8,10 @@ import sys
 import threading
 
 import pytest
-from windtunnel.reports.compare import Comparison, build
-from windtunnel.reports.render.terminal import print_comparison
 
 from tests.reports.records import HOST, record, runs
+from windtunnel.reports.compare import Comparison, build
+from windtunnel.reports.render.terminal import print_comparison
 
 
 @pytest.fixture

@@ -8,13 +8,13 @@ from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
+
+from tests.reports.records import record
+from windtunnel.records.record import Recorder, RunRecord
 from windtunnel.reports.compare import build
 from windtunnel.reports.render import html
 from windtunnel.reports.render.trace import chrome_trace
 from windtunnel.reports.timeline import MOST_BARS, MOST_LANES, Bar, merged, timeline, tracks
-
-from tests.reports.records import record
-from windtunnel.record import Recorder, RunRecord
 
 intervals = st.lists(st.tuples(st.floats(0, 100), st.floats(0, 10)).map(lambda t: (t[0], t[0] + t[1])), max_size=40)
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from windtunnel.catalogue import shipped
 from windtunnel.cli import main
 from windtunnel.commands.listing import _engine, _engine_names, engines_markdown, instances_markdown, workloads_markdown
+from windtunnel.spec.catalogue import shipped
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -61,7 +61,7 @@ def test_links_between_pages_lead_somewhere() -> None:
 def test_the_record_page_names_every_field() -> None:
     from dataclasses import fields
 
-    from windtunnel.record import RunRecord
+    from windtunnel.records.record import RunRecord
 
     text = (DOCS / "records.md").read_text(encoding="utf-8")
     for field in fields(RunRecord):

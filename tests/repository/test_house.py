@@ -32,9 +32,9 @@ HIDDEN = {"sim": ("windtunnel.engines.adapters", "windtunnel.engines.local")}
 HEAVY = {
     "pyspark": ("engines/adapters/spark", "engines/serving/spark_stream.py"),
     "dask": ("engines/adapters/dask", "engines/serving/dask_tasks.py"),
-    "distributed": ("engines/adapters/dask", "engines/serving/dask_tasks.py", "windtunnel/pool.py"),
+    "distributed": ("engines/adapters/dask", "engines/serving/dask_tasks.py", "windtunnel/running/pool.py"),
     "daft": "engines/adapters/daft.py", "pyflink": ("engines/adapters/flink.py", "engines/adapters/flink_declared.py"),
-    "ray": ("engines/adapters/ray", "engines/serving/ray_host.py", "windtunnel/pool.py"),
+    "ray": ("engines/adapters/ray", "engines/serving/ray_host.py", "windtunnel/running/pool.py"),
     "simpy": "sim/",
 }  # fmt: skip
 
@@ -154,7 +154,7 @@ def test_every_module_says_what_it_owns() -> None:
 
 
 #: functions that may be long, with the reason
-LONG = {"sim/wave.py:run": "one loop on local variables that runs for every task: a call a task would halve its speed"}
+LONG = {"sim/world/wave.py:run": "one loop on local variables that runs for every task: a call a task would halve its speed"}
 
 
 def test_files_and_functions_stay_readable() -> None:
@@ -172,7 +172,7 @@ def test_results_are_never_unpickled() -> None:
     for path in sources():
         if "pickle" in {n.split(".")[0] for n in imports(path)}:
             weights = path.parent.name == "inference" and path.name == "weights.py"  # of a pinned hash, through three names
-            measured = path.parent.name == "sim" and path.name == "host.py"  # times pickle on rows it has just made
+            measured = path.parent.name == "calibration" and path.name == "host.py"  # times pickle on rows it has just made
             assert path.parent.name == "local" or weights or measured, f"{path}: only a worker's own pipe carries pickles"
 
 

@@ -12,9 +12,9 @@ from typing import Any
 import psutil
 import pytest
 
-from windtunnel.cluster import ClusterSpec
 from windtunnel.registry import load_engine
-from windtunnel.scenario import parse_scenario
+from windtunnel.scenario.reading import parse_scenario
+from windtunnel.spec.cluster import ClusterSpec
 
 SCENARIO = """
 schema = 1

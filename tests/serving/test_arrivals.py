@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from windtunnel.engines.models.arrivals import arrival_times, token_lengths
 
+from windtunnel.engines.models.arrivals import arrival_times, token_lengths
 from windtunnel.errors import InputError
-from windtunnel.scenario import parse_scenario
-from windtunnel.serving import ArrivalSpec
+from windtunnel.scenario.reading import parse_scenario
+from windtunnel.spec.serving import ArrivalSpec
 
 HEAD = (
     'schema = 1\nname = "t"\n[[cluster.nodes]]\nname = "n"\ncount = 1\ncpus = 1\nmemory = "1GiB"\n[[engines]]\nname = "serving"\n'

@@ -11,9 +11,8 @@ import pytest
 
 pytest.importorskip("httptools")
 
-from windtunnel.engines.models.serving import AutoscalerRules, Scaling
-
 from tests.serving.conftest import running
+from windtunnel.engines.models.serving import AutoscalerRules, Scaling
 
 SCALED = """
 [[deployments]]

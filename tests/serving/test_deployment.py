@@ -8,9 +8,9 @@ import time
 
 import pytest
 import uvloop
-from windtunnel.engines.serving.deployment import Deployment, Rules
 
-from windtunnel.serving import CallCost, DeploymentSpec, Replicas
+from windtunnel.engines.serving.deployment import Deployment, Rules
+from windtunnel.spec.serving import CallCost, DeploymentSpec, Replicas
 
 
 @pytest.mark.linux

@@ -212,8 +212,8 @@ def test_grpc_answers_streams_and_keeps_the_callers_deadline(host: Any) -> None:
 def test_a_run_verifies_every_answer(handlers: Path) -> None:
     from tests.serving.conftest import scenario
     from windtunnel.errors import WrongResult
-    from windtunnel.record import Recorder
-    from windtunnel.scenario import parse_scenario
+    from windtunnel.records.record import Recorder
+    from windtunnel.scenario.reading import parse_scenario
 
     with running(handlers, ONE, work="shouting:Shout") as session:
         bound = parse_scenario(scenario(ONE)).workload.bind(handlers)

@@ -13,11 +13,10 @@ import pytest
 
 pytest.importorskip("httptools")
 
-from windtunnel.engines.serving.load import Loop
-
 from tests.serving.conftest import running
+from windtunnel.engines.serving.load import Loop
 from windtunnel.errors import MissingEngine
-from windtunnel.serving import ArrivalSpec, DeploymentSpec
+from windtunnel.spec.serving import ArrivalSpec, DeploymentSpec
 
 TEXT = (
     '[[deployments]]\nname = "a"\nreplicas = 2\ncost = { per_call = "20ms" }\ncalls = ["b"]\n'

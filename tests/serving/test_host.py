@@ -21,11 +21,10 @@ import pytest
 pytest.importorskip("starlette")
 pytest.importorskip("httptools")
 
+from tests.serving.conftest import free_port, replicas, running, scenario
 from windtunnel.engines.serving.client import Sent, Target
 from windtunnel.engines.serving.load import open_loop
 from windtunnel.engines.serving.session import ServingSession
-
-from tests.serving.conftest import free_port, replicas, running, scenario
 
 
 @contextmanager

@@ -10,11 +10,10 @@ import pytest
 
 pytest.importorskip("httptools")
 
+from tests.serving.conftest import scenario
 from windtunnel.engines.serving import modes
 from windtunnel.engines.serving.client import Sent
 from windtunnel.engines.serving.load import Loop
-
-from tests.serving.conftest import scenario
 from windtunnel.errors import InvalidMeasurement
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+
 from windtunnel.engines.models.serving import IN_TIME, Pace
 
 

@@ -14,11 +14,10 @@ from hypothesis import strategies as st
 
 pytest.importorskip("httptools")
 
+from tests.serving.conftest import replicas, running
 from windtunnel.engines.serving import shared
 from windtunnel.engines.serving.shared import _MARK, LEAST, Bodies, Ring
 from windtunnel.engines.serving.wire import SHARED
-
-from tests.serving.conftest import replicas, running
 
 BATCHES = '[[deployments]]\nname = "a"\ncost = { per_call = "1ms" }\nbatch = { max_size = 3, wait = "50ms" }\n'
 SIZES = (10, 40_000, 1_000_000, 15_000_000, 15_000_000, 15_000_000, 7)

@@ -15,18 +15,17 @@ import pytest
 
 pytest.importorskip("httptools")
 
+from tests.serving.conftest import UNIFORM, running, scenario
 from windtunnel.engines.models.arrivals import token_lengths
 from windtunnel.engines.serving import streamed
 from windtunnel.engines.serving.load import Loop
 from windtunnel.engines.serving.shared import Bodies, create
 from windtunnel.engines.serving.token_replica import TokenLoop
 from windtunnel.engines.serving.wire import ANSWER, HEAD, LAST, PART, SKIPPED
-
-from tests.serving.conftest import UNIFORM, running, scenario
 from windtunnel.errors import InputError, Unsupported
-from windtunnel.record import Recorder
-from windtunnel.scenario import parse_scenario
-from windtunnel.serving import ArrivalSpec, TokenLengths, TokenSpec
+from windtunnel.records.record import Recorder
+from windtunnel.scenario.reading import parse_scenario
+from windtunnel.spec.serving import ArrivalSpec, TokenLengths, TokenSpec
 
 COSTS = TokenSpec(iteration_s=0.010, prefill_s=0.001, decode_s=0.002)
 MODEL = """

@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from windtunnel.canonical import to_plain
-from windtunnel.cluster import ClusterSpec, NodeSpec
-from windtunnel.expr import col
-from windtunnel.plan import Aggregate, Filter, Measure, Operator, Pipeline, Scan
-from windtunnel.record import Recorder, RunRecord
-from windtunnel.workload import DatasetSpec, Workload
+from windtunnel.records.record import Recorder, RunRecord
+from windtunnel.spec.canonical import to_plain
+from windtunnel.spec.cluster import ClusterSpec, NodeSpec
+from windtunnel.spec.expr import col
+from windtunnel.spec.plan import Aggregate, Filter, Measure, Operator, Pipeline, Scan
+from windtunnel.spec.workload import DatasetSpec, Workload
 
 STARTUP_S, FINISH_S, GAP_S = 0.004, 0.003, 0.0005
 ROWS_AT_SCALE_1, WIDTH, KEPT, GROUPS, GROUP_BYTES = 400_000, 80, 0.5, 10, 64

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from windtunnel.sim.costs import EngineCost
-from windtunnel.sim.laws import StageLaw, StepLaw
-from windtunnel.sim.world import SimWorld
-
 from tests.sim.fifo import Fifo
-from windtunnel.cluster import ClusterSpec, NodeSpec
 from windtunnel.model import Job, Stage, StageInput
-from windtunnel.plan import Cost
-from windtunnel.record import Recorder
+from windtunnel.records.record import Recorder
+from windtunnel.sim.costs.laws import StageLaw, StepLaw
+from windtunnel.sim.costs.measured import EngineCost
+from windtunnel.sim.world.world import SimWorld
+from windtunnel.spec.cluster import ClusterSpec, NodeSpec
+from windtunnel.spec.plan import Cost
 
 #: an engine without overheads: times can be computed by hand
 FREE = EngineCost(

@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from windtunnel.engines.models.catalogue import ENTRIES
-
 from windtunnel.errors import OutOfMemory, RunFailed
-from windtunnel.record import Recorder
+from windtunnel.records.record import Recorder
 from windtunnel.registry import load_engine
-from windtunnel.scenario import from_document
+from windtunnel.scenario.reading import from_document
 
 
 def op(name: str, kind: str = "map", **more: Any) -> dict[str, Any]:

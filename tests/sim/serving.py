@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from windtunnel.record import Recorder
+from windtunnel.records.record import Recorder
 from windtunnel.registry import load_engine
-from windtunnel.scenario import parse_scenario
+from windtunnel.scenario.reading import parse_scenario
 
 CLUSTER = """
 schema = 1

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from windtunnel.record import Recorder
+from windtunnel.records.record import Recorder
 from windtunnel.registry import load_engine
-from windtunnel.scenario import from_document, read_document
+from windtunnel.scenario.reading import from_document, read_document
 
 FILE = Path(__file__).parents[2] / "docs" / "ablations.toml"
 GIB = 2**30

@@ -6,28 +6,28 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from windtunnel.engines.models.catalogue import ENTRIES
-from windtunnel.engines.models.ray import pool_of
-from windtunnel.engines.physical import compile_job
-from windtunnel.sim.actors import FirstCall, first_call, kept, loading, published_s
-from windtunnel.sim.calibrate import calibrate
-from windtunnel.sim.costs import Calibration, EngineCost
-from windtunnel.sim.curves import knots_of, task_seconds
-from windtunnel.sim.foreign import foreign_cost, kernel_law, loads_a_worker, remainder
-from windtunnel.sim.grid import Cell, choice_of
-from windtunnel.sim.laws import LOAD, stage_laws
-from windtunnel.sim.observe import _stand_in, observe
-from windtunnel.sim.tasks import StageRun
 
 from tests.sim import crafted
 from tests.sim.jobs import FREE, step, two_stages
-from windtunnel.canonical import to_plain
-from windtunnel.cluster import ClusterSpec
-from windtunnel.devices import emulated
+from windtunnel.engines.models.catalogue import ENTRIES
+from windtunnel.engines.models.ray import pool_of
+from windtunnel.engines.physical import compile_job
 from windtunnel.errors import InputError
-from windtunnel.plan import MapBatches, Operator, Pipeline, Resources, Scan, State
-from windtunnel.record import Recorder, RunRecord
-from windtunnel.workload import Workload
+from windtunnel.records.record import Recorder, RunRecord
+from windtunnel.sim.calibration.actors import FirstCall, first_call, kept, loading, published_s
+from windtunnel.sim.calibration.calibrate import calibrate
+from windtunnel.sim.calibration.foreign import foreign_cost, kernel_law, loads_a_worker, remainder
+from windtunnel.sim.calibration.grid import Cell, choice_of
+from windtunnel.sim.calibration.observe import _stand_in, observe
+from windtunnel.sim.costs.curves import knots_of, task_seconds
+from windtunnel.sim.costs.laws import LOAD, stage_laws
+from windtunnel.sim.costs.measured import Calibration, EngineCost
+from windtunnel.sim.world.tasks import StageRun
+from windtunnel.spec.canonical import to_plain
+from windtunnel.spec.cluster import ClusterSpec
+from windtunnel.spec.devices import emulated
+from windtunnel.spec.plan import MapBatches, Operator, Pipeline, Resources, Scan, State
+from windtunnel.spec.workload import Workload
 
 LOAD_S, FIRST_S, CALL_S, ROW_S = 0.4, 0.15, 0.02, 1e-3
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from windtunnel.engines.models.bulk import Bulk
-from windtunnel.engines.models.streaming import Streaming
-from windtunnel.sim.bounds import Bound, bound, lower_bound
 
 from tests.sim.jobs import cluster, simulate, step, two_stages
-from windtunnel.cluster import ClusterSpec, DeviceSpec, DiskSpec, NetworkSpec, NodeSpec
+from windtunnel.engines.models.bulk import Bulk
+from windtunnel.engines.models.streaming import Streaming
 from windtunnel.model import Job
-from windtunnel.plan import Concurrency, Resources, State
-from windtunnel.workload import Location
+from windtunnel.sim.judging.bounds import Bound, bound, lower_bound
+from windtunnel.spec.cluster import ClusterSpec, DeviceSpec, DiskSpec, NetworkSpec, NodeSpec
+from windtunnel.spec.plan import Concurrency, Resources, State
+from windtunnel.spec.workload import Location
 
 
 def test_the_largest_part_binds() -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
+
 from windtunnel.engines.models.catalogue import ENTRIES
-from windtunnel.sim.bridge import BRIDGE, measured_bridge
-from windtunnel.sim.costs import Calibration, EngineCost, HostCost
+from windtunnel.sim.calibration.bridge import BRIDGE, measured_bridge
+from windtunnel.sim.costs.measured import Calibration, EngineCost, HostCost
 from windtunnel.sim.engine import _engine_cost
 
 

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from windtunnel.sim.calibrate import calibrate
-from windtunnel.sim.costs import Calibration
-from windtunnel.sim.fits import non_negative_fit, rows_law, weighted_median
 
 from tests.sim import crafted
 from windtunnel.errors import InputError
-from windtunnel.record import RunRecord
+from windtunnel.records.record import RunRecord
+from windtunnel.sim.calibration.calibrate import calibrate
+from windtunnel.sim.calibration.fits import non_negative_fit, rows_law, weighted_median
+from windtunnel.sim.costs.measured import Calibration
 
 
 def fitted(records: list[RunRecord]) -> Calibration:
@@ -88,8 +88,8 @@ def test_the_fastest_session_of_a_cell_counts() -> None:
 
 
 def test_pauses_tell_what_forgetting_inputs_costs() -> None:
-    from windtunnel.sim.costs import EngineCost
-    from windtunnel.sim.overheads import pauses_law
+    from windtunnel.sim.calibration.overheads import pauses_law
+    from windtunnel.sim.costs.measured import EngineCost
 
     found = [(0.0, 0.0005), (1e3, 0.0005), (10e6, 0.0025), (20e6, 0.0045), (40e6, 0.0085)]
     base, rate = pauses_law(found, EngineCost(engine="x"))
@@ -125,14 +125,13 @@ def test_runs_beside_busy_neighbours_are_left_out() -> None:
 
 def test_the_simulation_gives_the_runs_back() -> None:
     """Calibrated on some cells, another cell is predicted as its costs say."""
+    from tests.sim.jobs import cluster
     from windtunnel.engines.models.bulk import Bulk
     from windtunnel.engines.physical import compile_job
-    from windtunnel.sim.laws import stage_laws
-    from windtunnel.sim.world import SimWorld
-
-    from tests.sim.jobs import cluster
-    from windtunnel.record import Recorder
-    from windtunnel.workload import BoundWorkload, TableData
+    from windtunnel.records.record import Recorder
+    from windtunnel.sim.costs.laws import stage_laws
+    from windtunnel.sim.world.world import SimWorld
+    from windtunnel.spec.workload import BoundWorkload, TableData
 
     calibration = fitted(crafted.grid())
     for scale, workers, partitions in ((1.5, 1, 6), (1.5, 2, 6), (0.7, 2, 4), (3.0, 1, 8)):

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from windtunnel.engines.models.catalogue import ENTRIES
 
 from tests.sim import test_determinism, test_serving_determinism
 from windtunnel import compiling, core
+from windtunnel.engines.models.catalogue import ENTRIES
 
 compiled = pytest.mark.skipif(core.reason() is not None, reason=f"no compiled core: {core.reason()}")
 GATES = Path(__file__).resolve().parents[1] / "gates"
@@ -103,14 +103,14 @@ def built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_changed_source_is_noticed(built: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     note = json.loads(built.read_text())
-    note["digests"]["sim/world.py"] = "of another time"
+    note["digests"]["sim/world/world.py"] = "of another time"
     built.write_text(json.dumps(note))
     monkeypatch.setenv(core.ASKED, "compiled")
     with pytest.raises(ImportError, match=r"sim/world\.py changed since it was built; `make fast` builds it anew"):
         core.choose()
     monkeypatch.setenv(core.ASKED, "")
     core.choose()
-    assert capsys.readouterr().err.count("left aside: sim/world.py changed") == 1
+    assert capsys.readouterr().err.count("left aside: sim/world/world.py changed") == 1
     core.choose()  # children of this process, say
     assert not capsys.readouterr().err
 
@@ -118,7 +118,7 @@ def test_a_changed_source_is_noticed(built: Path, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        (lambda note: note["digests"].pop("sim/world.py"), r"sim/world\.py changed"),
+        (lambda note: note["digests"].pop("sim/world/world.py"), r"sim/world\.py changed"),
         (lambda note: note["digests"].update({"sim/gone.py": ""}), "the list of its modules changed"),
         (lambda note: note.update(suffix=".cpython-39-of-another.so"), "another Python"),
     ],

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from simpy.core import Environment
+
 from windtunnel.sim.hardware.cpu import Timer
 from windtunnel.sim.serving.cores import Cores
 

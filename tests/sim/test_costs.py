@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from windtunnel.sim.costs import Calibration, EngineCost, OperatorCost, Residual
 
 from windtunnel.errors import InputError
+from windtunnel.sim.costs.measured import Calibration, EngineCost, OperatorCost, Residual
 
 SECONDS = st.floats(0, 1e3, allow_nan=False)
 NAMES = st.text("abcxyz_é ", min_size=1, max_size=8)

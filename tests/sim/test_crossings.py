@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from windtunnel.sim import crossings
-from windtunnel.sim.crossings import measured
 
-from windtunnel.cluster import ClusterSpec
+from windtunnel.sim.calibration import crossings
+from windtunnel.sim.calibration.crossings import measured
+from windtunnel.spec.cluster import ClusterSpec
 
 
 @pytest.mark.slow

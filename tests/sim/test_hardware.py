@@ -8,15 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from simpy import Environment
+
+from windtunnel.errors import OutOfMemory
 from windtunnel.sim.hardware.cpu import CoRun, Shared, cpu_rate
 from windtunnel.sim.hardware.disk import Disk
 from windtunnel.sim.hardware.gpu import check_device_memory, device_seconds
 from windtunnel.sim.hardware.memory import Memory
 from windtunnel.sim.hardware.network import Network, max_min
 from windtunnel.sim.hardware.store import ObjectStore
-
-from windtunnel.cluster import DeviceSpec, DiskSpec
-from windtunnel.errors import OutOfMemory
+from windtunnel.spec.cluster import DeviceSpec, DiskSpec
 
 
 def test_max_min_by_hand() -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from windtunnel.errors import InputError
-from windtunnel.record import Recorder
+from windtunnel.records.record import Recorder
 from windtunnel.registry import load_engine
-from windtunnel.scenario import parse_scenario
+from windtunnel.scenario.reading import parse_scenario
 
 SCENARIO = """
 schema = 1

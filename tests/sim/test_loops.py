@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from simpy.core import Environment
+
 from windtunnel.sim.hardware.cpu import Timer
 from windtunnel.sim.serving.loops import LOOPS, Loop, Machine
-
-from windtunnel.cluster import NodeSpec
+from windtunnel.spec.cluster import NodeSpec
 
 SECOND = 1.0
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from windtunnel.engines.models.catalogue import ENTRIES
 
 from tests.sim.mechanisms import MECHANISMS, Mechanism, run, table
+from windtunnel.engines.models.catalogue import ENTRIES
 
 DOCS = Path(__file__).parents[2] / "docs" / "ablations.md"
 #: options that set a size, a number or a place rather than switching something

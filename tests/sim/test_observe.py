@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from windtunnel.sim.observe import ObservedRun, observe, workload_of
 
 from tests.sim import crafted
 from windtunnel.errors import InputError
-from windtunnel.record import Recorder, RunRecord
+from windtunnel.records.record import Recorder, RunRecord
+from windtunnel.sim.calibration.observe import ObservedRun, observe, workload_of
 
 
 def seen(record: RunRecord) -> ObservedRun:

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from windtunnel.sim.costs import Calibration, HeldOut
-from windtunnel.sim.crossfit import halves, with_held_out
-from windtunnel.sim.host import cost, host_costs, seconds
-from windtunnel.sim.prediction import PER_DOUBLING, coverage, distance, engine_law, law, law_of, published, told
 
 from tests.sim import crafted
+from windtunnel.sim.calibration.crossfit import halves, with_held_out
+from windtunnel.sim.calibration.host import cost, host_costs, seconds
+from windtunnel.sim.costs.measured import Calibration, HeldOut
+from windtunnel.sim.judging.prediction import PER_DOUBLING, coverage, distance, engine_law, law, law_of, published, told
 
 
 def cell(error: float, *, engine: str = "bulk", group: str = "g", cpus: int = 2, name: str = "c") -> HeldOut:

@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
-from windtunnel.engines.models.bulk import Bulk
-from windtunnel.engines.models.streaming import Streaming
-from windtunnel.sim.costs import EngineCost
-from windtunnel.sim.world import SimWorld
 
 from tests.sim.test_wave import COSTS, JOBS, NODES, fields, job_of
-from windtunnel.cluster import ClusterSpec, NodeSpec
+from windtunnel.engines.models.bulk import Bulk
+from windtunnel.engines.models.streaming import Streaming
 from windtunnel.errors import OutOfMemory, RunFailed
-from windtunnel.record import Recorder
+from windtunnel.records.record import Recorder
+from windtunnel.sim.costs.measured import EngineCost
+from windtunnel.sim.world.world import SimWorld
+from windtunnel.spec.cluster import ClusterSpec, NodeSpec
 
 MODELS = {"bulk": Bulk, "streaming": lambda: Streaming(queued_blocks=4)}
 

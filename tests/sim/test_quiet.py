@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from windtunnel.sim.quiet import fastest_session, foreign_cores, is_quiet, quiet, sessions, settled
-
 from tests.sim.crafted import record
-from windtunnel.record import Recorder, RunRecord
+from windtunnel.records.record import Recorder, RunRecord
+from windtunnel.sim.calibration.quiet import fastest_session, foreign_cores, is_quiet, quiet, sessions, settled
 
 
 def run(number: int, foreign: float, *, seconds: float = 1.0, cell: str = "a", opened: float = 0.1) -> RunRecord:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from windtunnel.sim.rounds import RoundsWorld
 
 from tests.sim.fifo import Fifo
 from tests.sim.jobs import FREE, cluster, simulate, source
-from windtunnel.record import Recorder
+from windtunnel.records.record import Recorder
+from windtunnel.sim.world.rounds import RoundsWorld
 
 
 def rounds(durations: list[float], round_s: float = 0.1, cpus: int = 2, **cost: float) -> float:

@@ -6,12 +6,12 @@ import json
 from pathlib import Path
 
 import pytest
-from windtunnel.engines.models.serving import HOST
 
 from tests.sim.serving import latencies, replicas, scenario, serve
 from windtunnel.cli import main
+from windtunnel.engines.models.serving import HOST
 from windtunnel.errors import InputError, RunFailed, Unsupported
-from windtunnel.record import Recorder
+from windtunnel.records.record import Recorder
 from windtunnel.registry import load_engine
 
 UNIFORM = 'kind = "uniform"\nrate_per_s = {rate}\nduration = "{seconds}s"'
@@ -299,7 +299,7 @@ def test_a_trace_is_sent_as_it_was(tmp_path: Path) -> None:
     text = scenario('kind = "trace"\nfile = "times.csv"\ncolumn = "t"', one('per_call = "300ms"'))
     file = tmp_path / "trace.toml"
     file.write_text(text)
-    from windtunnel.scenario import load_scenario
+    from windtunnel.scenario.reading import load_scenario
 
     assert load_scenario(file).serving is not None
     run = serve(text.replace("times.csv", str(tmp_path / "times.csv")))
@@ -368,6 +368,7 @@ def test_a_calibration_of_kernels_is_no_obstacle_to_serving(tmp_path: Path) -> N
 def test_a_fit_stays_near_where_its_search_begins() -> None:
     """Constants that no process has are not even simulated, however well they would fit."""
     import numpy as np
+
     from windtunnel.sim.serving.constants import FITTED, FURTHEST, Fit
 
     begin = np.log(list(FITTED["serving"].values()))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from windtunnel.engines.models.routing import Beliefs, backoff_s, deadline_s, shortest
 
 from tests.sim.serving import latencies, scenario, serve
-from windtunnel.record import Recorder
+from windtunnel.engines.models.routing import Beliefs, backoff_s, deadline_s, shortest
+from windtunnel.records.record import Recorder
 
 ONE = '[[deployments]]\nname = "one"\nreplicas = {replicas}\nmax_ongoing = {most}\ncost = {{ per_call = "{cost}" }}\n'
 HOP = {"hop_s": 2e-3}

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from windtunnel.engines.models.tokens import Batcher
 
 from tests.sim.serving import latencies, scenario, serve
+from windtunnel.engines.models.tokens import Batcher
 from windtunnel.errors import InputError
-from windtunnel.record import Recorder
-from windtunnel.scenario import parse_scenario
-from windtunnel.serving import TokenSpec
+from windtunnel.records.record import Recorder
+from windtunnel.scenario.reading import parse_scenario
+from windtunnel.spec.serving import TokenSpec
 
 MODEL = """
 [[deployments]]

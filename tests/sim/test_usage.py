@@ -6,18 +6,18 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from tests.sim.jobs import FREE, cluster, simulate, source, step, two_stages
 from windtunnel.engines.models.bulk import Bulk
 from windtunnel.engines.models.streaming import Streaming
 from windtunnel.engines.models.traits import Traits
-from windtunnel.sim.bounds import volumes
-from windtunnel.sim.meter import BUCKETS, Meter
-from windtunnel.sim.world import SimWorld
-
-from tests.sim.jobs import FREE, cluster, simulate, source, step, two_stages
-from windtunnel.cluster import ClusterSpec, DeviceSpec, DiskSpec, Fault, NodeSpec
-from windtunnel.plan import Concurrency, Resources, State
-from windtunnel.record import Recorder
-from windtunnel.workload import Location
+from windtunnel.records.record import Recorder
+from windtunnel.sim.judging.bounds import volumes
+from windtunnel.sim.world.meter import BUCKETS, Meter
+from windtunnel.sim.world.world import SimWorld
+from windtunnel.spec.cluster import ClusterSpec, DeviceSpec, DiskSpec, Fault, NodeSpec
+from windtunnel.spec.plan import Concurrency, Resources, State
+from windtunnel.spec.workload import Location
 
 STRETCH = st.tuples(st.integers(0, 1), st.floats(0, 100), st.floats(0, 30), st.floats(0.1, 10))
 

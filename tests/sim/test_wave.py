@@ -7,19 +7,18 @@ from typing import Any
 import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
-from windtunnel.engines.models.bulk import Bulk
-from windtunnel.sim import journal, steady
-from windtunnel.sim.costs import EngineCost
-from windtunnel.sim.laws import StageLaw
-from windtunnel.sim.wave import WaveBlocks, total_rows
-from windtunnel.sim.world import SimWorld
 
 from tests.sim.jobs import FREE, cluster, source, step
-from windtunnel.cluster import ClusterSpec, NodeSpec
+from windtunnel.engines.models.bulk import Bulk
 from windtunnel.errors import OutOfMemory, RunFailed
 from windtunnel.model import Job, Stage, StageInput
-from windtunnel.plan import Concurrency, Resources, State
-from windtunnel.record import Recorder
+from windtunnel.records.record import Recorder
+from windtunnel.sim.costs.laws import StageLaw
+from windtunnel.sim.costs.measured import EngineCost
+from windtunnel.sim.world.wave import WaveBlocks, total_rows
+from windtunnel.sim.world.world import SimWorld, journal, steady
+from windtunnel.spec.cluster import ClusterSpec, NodeSpec
+from windtunnel.spec.plan import Concurrency, Resources, State
 
 COSTS = st.builds(
     EngineCost,

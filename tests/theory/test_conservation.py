@@ -7,20 +7,20 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from tests.sim.jobs import FREE, cluster, simulate, step, two_stages
 from windtunnel.engines.models.bulk import Bulk
 from windtunnel.engines.models.streaming import Streaming
 from windtunnel.engines.physical import compile_job
-from windtunnel.sim.bounds import lower_bound
-from windtunnel.sim.costs import Calibration, EngineCost
-from windtunnel.sim.laws import stage_laws
-from windtunnel.sim.world import SimWorld
-
-from tests.sim.jobs import FREE, cluster, simulate, step, two_stages
-from windtunnel.cluster import ClusterSpec, NodeSpec
 from windtunnel.model import Job
-from windtunnel.plan import Concurrency, State
-from windtunnel.record import Recorder
-from windtunnel.scenario import parse_scenario
+from windtunnel.records.record import Recorder
+from windtunnel.scenario.reading import parse_scenario
+from windtunnel.sim.costs.laws import stage_laws
+from windtunnel.sim.costs.measured import Calibration, EngineCost
+from windtunnel.sim.judging.bounds import lower_bound
+from windtunnel.sim.world.world import SimWorld
+from windtunnel.spec.cluster import ClusterSpec, NodeSpec
+from windtunnel.spec.plan import Concurrency, State
 
 HEAD = """
 schema = 1

@@ -17,9 +17,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from windtunnel.errors import OutOfMemory, RunFailed
-from windtunnel.record import Recorder
+from windtunnel.records.record import Recorder
 from windtunnel.registry import load_engine
-from windtunnel.scenario import from_document
+from windtunnel.scenario.reading import from_document
 
 #: what would follow the size of the cluster is held fixed: tasks after a shuffle, subtasks
 OPTIONS: dict[str, dict[str, Any]] = {

@@ -10,9 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from windtunnel.errors import OutOfMemory, RunFailed
-from windtunnel.record import Recorder
+from windtunnel.records.record import Recorder
 from windtunnel.registry import load_engine
-from windtunnel.scenario import from_document
+from windtunnel.scenario.reading import from_document
 
 ENGINES = ("bulk", "streaming", "ray", "spark", "dask", "flink", "mapreduce")
 COSTS = {"per_batch": 0.02, "per_row": 0.1, "per_byte": 1e-8}

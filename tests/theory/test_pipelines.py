@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from windtunnel.engines.models.bulk import Bulk
-from windtunnel.engines.models.streaming import Streaming
-from windtunnel.sim.engine import SimBulkEngine, SimStreamingEngine
 
 from tests.sim.jobs import cluster, simulate, source, step, two_stages
-from windtunnel.record import Recorder
-from windtunnel.scenario import parse_scenario
+from windtunnel.engines.models.bulk import Bulk
+from windtunnel.engines.models.streaming import Streaming
+from windtunnel.records.record import Recorder
+from windtunnel.scenario.reading import parse_scenario
+from windtunnel.sim.engine import SimBulkEngine, SimStreamingEngine
 
 TWO_STAGES = """
 schema = 1

@@ -192,8 +192,7 @@ cost = { per_call = "6ms", cv = 1.0 }
 
 def test_arrivals_have_the_rate_and_the_variation_that_were_asked_for() -> None:
     from windtunnel.engines.models.arrivals import arrival_times
-
-    from windtunnel.scenario import parse_scenario
+    from windtunnel.scenario.reading import parse_scenario
 
     for kind, more, cv in (("poisson", "", 1.0), ("gamma", "cv = 3.0", 3.0), ("uniform", "", 0.0)):
         text = scenario(f'kind = "{kind}"\nrate_per_s = 100\nduration = "1000s"\n{more}', one(ongoing=1, cv=0))

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from windtunnel.sim.faults import expanded
 
 from windtunnel.errors import OutOfMemory, RunFailed
-from windtunnel.record import Recorder
+from windtunnel.records.record import Recorder
 from windtunnel.registry import load_engine
-from windtunnel.scenario import from_document
+from windtunnel.scenario.reading import from_document
+from windtunnel.sim.world.faults import expanded
 
 ENGINES: tuple[tuple[str, dict[str, Any]], ...] = (
     ("bulk", {}), ("streaming", {}), ("ray", {}), ("spark", {}), ("dask", {}), ("flink", {}), ("mapreduce", {}),

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from windtunnel.engines.models.bulk import Bulk
-from windtunnel.engines.models.streaming import Streaming
-from windtunnel.sim.bounds import lower_bound
-from windtunnel.sim.costs import EngineCost
 
 from tests.sim.jobs import FREE, cluster, simulate, source, step, two_stages
-from windtunnel.plan import State
+from windtunnel.engines.models.bulk import Bulk
+from windtunnel.engines.models.streaming import Streaming
+from windtunnel.sim.costs.measured import EngineCost
+from windtunnel.sim.judging.bounds import lower_bound
+from windtunnel.spec.plan import State
 
 DURATIONS = st.lists(st.floats(0.001, 5.0), min_size=1, max_size=25)
 
@@ -49,8 +49,8 @@ def test_longest_first_on_two_slots_by_hand() -> None:
 @settings(max_examples=30, deadline=None)
 def test_two_stage_pipeline_takes_the_slower_stage_plus_fill(tasks: int, a: float, b: float) -> None:
     """Each stage has its own slot (the second one a device): fill of one a, then the slower stage, then drain of one b."""
-    from windtunnel.cluster import ClusterSpec, DeviceSpec, NodeSpec
-    from windtunnel.plan import Concurrency, Resources, State
+    from windtunnel.spec.cluster import ClusterSpec, DeviceSpec, NodeSpec
+    from windtunnel.spec.plan import Concurrency, Resources, State
 
     where = ClusterSpec(nodes=(NodeSpec(cpus=1, gpus=DeviceSpec(count=1, pcie_bytes_per_s=1e30), memory_bytes=2**34),))
     job = two_stages(
@@ -115,9 +115,8 @@ def test_forgetting_inputs_delays_what_follows() -> None:
     """100 bytes a task at 100 bytes/s. Bulk, one worker, two tasks a stage of a second, three stages: when the second stage is over,
     the driver gives back what its first task read (1 s), the worker what it still maps (1 s). After the last stage the driver
     alone is left: 1 s more."""
-    from windtunnel.sim.laws import StageLaw
-
     from windtunnel.model import Job, Stage, StageInput
+    from windtunnel.sim.costs.laws import StageLaw
 
     slow = EngineCost(**{**_fields(FREE), "forget_bytes_per_s": 100.0})
     job, laws = two_stages(2, step("a", per_batch=1.0, row_bytes_out=100), step("b", per_batch=1.0))
@@ -140,9 +139,8 @@ def test_every_overhead_of_a_task_is_paid_once() -> None:
 
 def test_the_bound_counts_a_call_a_block() -> None:
     """Three source tasks, three blocks, three calls of each follower: 9 s of work; a chain of one block each takes 3 s."""
-    from windtunnel.sim.laws import StageLaw
-
     from windtunnel.model import Job, Stage, StageInput
+    from windtunnel.sim.costs.laws import StageLaw
 
     job, laws = two_stages(3, step("a", per_batch=1.0), step("b", per_batch=1.0))
     third = Stage(index=2, name="c", operators=("c",), inputs=(StageInput(stage=1, mode="forward"),), partitions=None)

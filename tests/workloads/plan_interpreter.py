@@ -1,6 +1,6 @@
 """A naive interpreter of plans for tests: one process, one thread of thought, Arrow tables, nothing optimised.
 
-It follows the words of `windtunnel.plan` alone and shares no code with any engine, so that pipelines can be judged by
+It follows the words of `windtunnel.spec.plan` alone and shares no code with any engine, so that pipelines can be judged by
 their oracles without one."""
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 from pyarrow import csv, json
 
-from windtunnel.expr import Expr, fold
-from windtunnel.plan import Aggregate, Filter, GroupMap, Join, Limit, MapBatches, Operator, Project, Scan, Sink, Sort
-from windtunnel.workload import BoundWorkload, TableData, resolve
+from windtunnel.spec.expr import Expr, fold
+from windtunnel.spec.plan import Aggregate, Filter, GroupMap, Join, Limit, MapBatches, Operator, Project, Scan, Sink, Sort
+from windtunnel.spec.workload import BoundWorkload, TableData, resolve
 
 FUNCTIONS: dict[str, Any] = {
     "add": pc.add, "subtract": pc.subtract, "multiply": pc.multiply, "equal": pc.equal, "less": pc.less,

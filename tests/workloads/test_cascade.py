@@ -14,12 +14,11 @@ pytest.importorskip("onnxruntime", reason="needs windtunnel[inference]")
 if importlib.util.find_spec("rapidocr_onnxruntime") is None:  # its own code needs OpenCV: it is never imported
     pytest.skip("needs pip install --no-deps rapidocr-onnxruntime==1.4.4", allow_module_level=True)
 
-from windtunnel.workloads.inference import pages, reading
-from windtunnel.workloads.inference.readers import share_right
-
 from windtunnel.errors import WrongResult
 from windtunnel.registry import load_workload
-from windtunnel.workload import BoundWorkload
+from windtunnel.spec.workload import BoundWorkload
+from windtunnel.workloads.inference import pages, reading
+from windtunnel.workloads.inference.readers import share_right
 
 ROWS = 30
 Answer = tuple[BoundWorkload, pa.Table]

@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from windtunnel.workloads.catalogue import list_workloads
 
 from tests.conformance.harness import ETL
 from tests.workloads import plan_interpreter
 from windtunnel.errors import WrongResult
 from windtunnel.registry import WORKLOADS, load_workload
-from windtunnel.workload import BoundWorkload
+from windtunnel.spec.workload import BoundWorkload
+from windtunnel.workloads.catalogue import list_workloads
 
 SCALE = 0.01
 ORDERED = ("tpch_q1", "tpch_q3", "tpch_q5", "tpch_q12", "tpch_q18", "distributed_sort")

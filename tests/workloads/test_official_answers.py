@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+
+from windtunnel.registry import load_workload
+from windtunnel.spec.plan import Limit
 from windtunnel.workloads.compare import compare_tables
 from windtunnel.workloads.oracles import reference_table, sort_keys
-
-from windtunnel.plan import Limit
-from windtunnel.registry import load_workload
 
 ANSWERS = Path(os.environ.get("WINDTUNNEL_TPCH_ANSWERS") or Path(__file__).parents[3] / "shared" / "data" / "tpch_answers_sf1")
 

@@ -12,10 +12,9 @@ import pytest
 
 pytest.importorskip("skimage", reason="needs windtunnel[inference]")
 
-from windtunnel.workloads.inference import clips, vision
-
 from windtunnel.errors import InputError
 from windtunnel.registry import load_workload
+from windtunnel.workloads.inference import clips, vision
 
 
 def _film(number: int = 1) -> bytes:

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from windtunnel.experiment import Experiment, Progress
-    from windtunnel.record import RunRecord
+    from windtunnel.records.record import RunRecord
     from windtunnel.reports.compare import Comparison
+    from windtunnel.running.experiment import Experiment, Progress
 
 
 def run(
@@ -31,11 +31,11 @@ def run(
     ``engines``: names, or names with their options. Outputs are checked; a failure is a record whose status is not "ok".
     ``results`` keeps the records in a folder, and finished ones there are not run again. Raises InputError for unknown names.
     """
-    from windtunnel.cellspec import WorkloadChoice
-    from windtunnel.cluster import ClusterSpec
     from windtunnel.commands.common import check_engines
-    from windtunnel.experiment import Experiment
-    from windtunnel.scenario_tables import EngineChoice
+    from windtunnel.running.cellspec import WorkloadChoice
+    from windtunnel.running.experiment import Experiment
+    from windtunnel.scenario.tables import EngineChoice
+    from windtunnel.spec.cluster import ClusterSpec
 
     options = engines if isinstance(engines, Mapping) else {name: {} for name in engines}
     parameters = {k: v for k, v in (("scale", scale), ("partitions", partitions)) if v is not None}
@@ -62,7 +62,7 @@ def simulate(
     needs the guard ``if __name__ == "__main__"``. Raises InputError for a bad scenario.
     """
     from windtunnel.commands.simulate import scenario_experiment
-    from windtunnel.scenario import from_document, load_scenario
+    from windtunnel.scenario.reading import from_document, load_scenario
 
     found = from_document(dict(scenario), "scenario") if isinstance(scenario, Mapping) else load_scenario(Path(scenario))
     file = None if calibration is None else Path(calibration)
@@ -78,7 +78,7 @@ def compare(records: Iterable[RunRecord]) -> Comparison:
 
 def _records(experiment: Experiment, results: Path | str | None, **given: Any) -> tuple[RunRecord, ...]:
     """The measured runs; without a folder they are in memory alone."""
-    from windtunnel.store import Store
+    from windtunnel.records.store import Store
 
     if results is not None:
         found = experiment.run(Store(Path(results)), resume=True, **given)

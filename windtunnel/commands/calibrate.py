@@ -10,8 +10,8 @@ import click
 from windtunnel.commands.common import json_option, print_json, progress, results_console, results_folder, say, today
 
 if TYPE_CHECKING:
-    from windtunnel.sim.costs import Calibration, HostCost
-    from windtunnel.sim.prediction import Law
+    from windtunnel.sim.costs.measured import Calibration, HostCost
+    from windtunnel.sim.judging.prediction import Law
 
 
 @click.command()
@@ -44,8 +44,8 @@ def calibrate(
     as_json: bool,
 ) -> int:
     """Measure kernels, overheads and this host, and write the costs for `simulate --calibration`."""
-    from windtunnel.canonical import to_plain
     from windtunnel.errors import InputError
+    from windtunnel.spec.canonical import to_plain
 
     if serving == bool(workloads):
         raise InputError(
@@ -53,11 +53,11 @@ def calibrate(
         )
     if serving:
         return _serving(out, as_json)
-    from windtunnel.cellspec import WorkloadChoice
-    from windtunnel.cluster import ClusterSpec
     from windtunnel.commands.common import check_both_worlds
-    from windtunnel.sim.measuring import calibrate_workloads, grid
-    from windtunnel.store import Store
+    from windtunnel.records.store import Store
+    from windtunnel.running.cellspec import WorkloadChoice
+    from windtunnel.sim.calibration.measuring import calibrate_workloads, grid
+    from windtunnel.spec.cluster import ClusterSpec
 
     check_both_worlds(engines)
     parameters = {k: v for k, v in (("scale", scale), ("partitions", partitions)) if v is not None}
@@ -94,8 +94,8 @@ def _serving(out: Path, as_json: bool) -> int:
 
 
 def _host(cluster: Any) -> tuple[HostCost, ...]:
-    from windtunnel.sim.crossings import crossings
-    from windtunnel.sim.host import host_costs
+    from windtunnel.sim.calibration.crossings import crossings
+    from windtunnel.sim.calibration.host import host_costs
 
     say("measuring the host: memory, disk, loopback, serialization, starts of processes and sessions, the JVM bridge")
     found = list(host_costs())
@@ -110,7 +110,7 @@ def _print(found: Calibration) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from windtunnel.sim.prediction import coverage, engine_law
+    from windtunnel.sim.judging.prediction import coverage, engine_law
 
     def show(title: str, heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
         table = Table(title=Text(title), title_justify="left", box=None, pad_edge=False)
@@ -156,7 +156,7 @@ def _held_out(law: Law | None) -> tuple[str, str, str]:
 
 
 def _amount(value: float, unit: str) -> str:
-    from windtunnel.units import format_bytes, format_seconds
+    from windtunnel.spec.units import format_bytes, format_seconds
 
     if unit == "bytes/s":
         return f"{format_bytes(value)}/s"

@@ -11,10 +11,10 @@ from windtunnel.commands.common import json_option, print_json, progress, say
 from windtunnel.errors import ExitCode
 
 if TYPE_CHECKING:
-    from windtunnel.experiment import Experiment
-    from windtunnel.record import RunRecord
+    from windtunnel.records.record import RunRecord
     from windtunnel.reports.claims import Claim, Test
     from windtunnel.reports.judging import Verdict
+    from windtunnel.running.experiment import Experiment
 
 _FOLDER = Path("results") / "claims"
 _results = click.option(
@@ -37,7 +37,7 @@ def list_claims(as_json: bool) -> int:
 
     found = load_all()
     if as_json:
-        from windtunnel.canonical import to_plain
+        from windtunnel.spec.canonical import to_plain
 
         print_json({"schema": 1, "claims": [to_plain(c) for c in found]})
         return 0
@@ -58,8 +58,8 @@ def list_claims(as_json: bool) -> int:
 @click.option("--jobs", type=click.IntRange(1), help="Simulations side by side; default one a CPU.")
 def run(ids: tuple[str, ...], world: str, results: Path, html: Path | None, jobs: int | None) -> int:
     """Run the tests of the claims IDS (default all) that have no records in the results folder yet, and print the verdicts."""
-    from windtunnel.environment import usable_cpus
     from windtunnel.reports.claims import select
+    from windtunnel.running.environment import usable_cpus
 
     chosen = select(ids)
     for claim in chosen:
@@ -112,7 +112,7 @@ def pack(ids: tuple[str, ...], results: Path, folder: Path) -> int:
 
 
 def _run_test(claim: Claim, test: Test, results: Path, jobs: int) -> None:
-    from windtunnel.store import Store
+    from windtunnel.records.store import Store
 
     store = Store(folder_of(results, claim, test))
     if test.probe is not None:
@@ -130,7 +130,7 @@ def experiment_of(claim: Claim, test: Test) -> Experiment:
     from dataclasses import replace
 
     from windtunnel.commands.simulate import scenario_experiment
-    from windtunnel.scenario import from_document
+    from windtunnel.scenario.reading import from_document
 
     place = f"claim {claim.id}, test {test.name}"
     if test.table is not None:
@@ -147,8 +147,8 @@ def _of_table(name: str, place: str) -> Experiment:
     from dataclasses import replace
 
     from windtunnel.commands.simulate import scenario_experiment
-    from windtunnel.scenario import from_document
-    from windtunnel.sim.validate import load
+    from windtunnel.scenario.reading import from_document
+    from windtunnel.sim.judging.validate import load
 
     parts = [(c, scenario_experiment(from_document(c.document, f"{place}, {c.name}"), simulated=True)) for c in load(name).cells]
     choices = tuple(replace(e.workloads[0], sweep=dict(c.at)) for c, e in parts)
@@ -159,10 +159,10 @@ def _of_catalogue(given: Any, place: str) -> Experiment:
     """Workloads of the catalogue at each point of the sweep, whose keys are ``workload``, ``cpus`` or parameters of the workload."""
     from itertools import product
 
-    from windtunnel.cellspec import WorkloadChoice
-    from windtunnel.cluster import ClusterSpec
-    from windtunnel.experiment import Experiment
-    from windtunnel.scenario_tables import EngineChoice
+    from windtunnel.running.cellspec import WorkloadChoice
+    from windtunnel.running.experiment import Experiment
+    from windtunnel.scenario.tables import EngineChoice
+    from windtunnel.spec.cluster import ClusterSpec
 
     sweep = given.get("sweep", {})
     fixed = {"workload": given.get("workload"), "cpus": given.get("cpus", 2), **given.get("parameters", {})}
@@ -201,7 +201,7 @@ def verdicts(chosen: tuple[Claim, ...], results: Path) -> list[Verdict]:
 
 
 def _records(folder: Path) -> tuple[RunRecord, ...]:
-    from windtunnel.store import Store
+    from windtunnel.records.store import Store
 
     return Store(folder).records() if folder.is_dir() else ()
 

@@ -20,9 +20,9 @@ import click
 from windtunnel.errors import ExitCode, InputError
 
 if TYPE_CHECKING:
-    from windtunnel.experiment import Progress
-    from windtunnel.record import RunRecord
-    from windtunnel.scenario_tables import EngineChoice
+    from windtunnel.records.record import RunRecord
+    from windtunnel.running.experiment import Progress
+    from windtunnel.scenario.tables import EngineChoice
 
 PLAIN_WIDTH = 160
 json_option = click.option(
@@ -70,7 +70,7 @@ def progress() -> Iterator[Callable[[Progress], None]]:
 
 def describe(record: RunRecord) -> str:
     """How a run ended, in a few words."""
-    from windtunnel.units import format_seconds
+    from windtunnel.spec.units import format_seconds
 
     if record.status != "ok":
         return f"{record.status}: {record.reason}"

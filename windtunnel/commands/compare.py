@@ -42,7 +42,7 @@ def compare(base: Path, new: Path, as_json: bool, **given: Any) -> int:
     comparable, 7 too noisy to tell.
     """
     from windtunnel.reports.gate import exports, judge, series
-    from windtunnel.units import parse_fraction
+    from windtunnel.spec.units import parse_fraction
 
     before, after = series.read(base), series.read(new)
     rules = judge.Rules(
@@ -63,7 +63,7 @@ def compare(base: Path, new: Path, as_json: bool, **given: Any) -> int:
         if given[name] is not None:
             _write(given[name], make())
     if as_json:
-        from windtunnel.canonical import to_plain
+        from windtunnel.spec.canonical import to_plain
 
         print_json({"exit_code": int(code), "findings": [to_plain(f) for f in findings]})
     else:

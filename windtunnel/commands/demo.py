@@ -11,9 +11,9 @@ import click
 from windtunnel.commands.common import exit_code, json_option, print_json, progress, say, today
 
 if TYPE_CHECKING:
-    from windtunnel.experiment import Experiment
-    from windtunnel.record import RunRecord
-    from windtunnel.store import Store
+    from windtunnel.records.record import RunRecord
+    from windtunnel.records.store import Store
+    from windtunnel.running.experiment import Experiment
 
 WORKLOADS = ("tpch_q1", "tpch_q5", "flights_udf")
 ENGINES = ("bulk", "streaming", "duckdb", "polars")
@@ -32,9 +32,9 @@ MORE_ENGINES = ("dask", "spark")
 def demo(everything: bool, scale: float, repetitions: int, results: Path, open_page: bool, as_json: bool) -> int:
     """Compare ETL on TPC-H data across engines, for real and simulated; ends with a page that leads to all that came of it."""
     from windtunnel.commands.front import write_front
+    from windtunnel.records.store import Store
     from windtunnel.reports.compare import build
     from windtunnel.reports.render.terminal import print_comparison
-    from windtunnel.store import Store
 
     store = Store(results / f"{datetime.now():%Y%m%d-%H%M%S}")
     real, simulated = experiments(everything, scale, repetitions, store.root / "calibration" / "calibration.json")
@@ -58,11 +58,11 @@ def demo(everything: bool, scale: float, repetitions: int, results: Path, open_p
 
 def experiments(everything: bool, scale: float, repetitions: int, calibration: Path) -> tuple[Experiment, Experiment]:
     """The real half and the simulated half, on the same machine and data."""
-    from windtunnel.cellspec import WorkloadChoice
-    from windtunnel.cluster import ClusterSpec
-    from windtunnel.experiment import Experiment
     from windtunnel.registry import missing_modules
-    from windtunnel.scenario_tables import EngineChoice
+    from windtunnel.running.cellspec import WorkloadChoice
+    from windtunnel.running.experiment import Experiment
+    from windtunnel.scenario.tables import EngineChoice
+    from windtunnel.spec.cluster import ClusterSpec
 
     names = ENGINES + (MORE_ENGINES if everything else ())
     for name in names:
@@ -82,7 +82,7 @@ def _calibrate(simulated: Experiment, store: Store) -> None:
     """At a quarter and half of the scale: what the report shows is a prediction, not a fit of its own runs."""
     from dataclasses import replace
 
-    from windtunnel.sim.measuring import calibrate_workloads
+    from windtunnel.sim.calibration.measuring import calibrate_workloads
 
     say("calibrating at smaller scales: what kernels cost, and the overheads of the local world")
     smaller = (
@@ -96,6 +96,6 @@ def _calibrate(simulated: Experiment, store: Store) -> None:
 
 
 def _document(records: tuple[RunRecord, ...], front: Path) -> dict[str, Any]:
-    from windtunnel.document import scenario_document
+    from windtunnel.records.document import scenario_document
 
     return {**scenario_document("demo", records), "front": str(front), "report": str(front.with_name("report.html"))}

@@ -14,7 +14,7 @@ from windtunnel.commands.report import write_html, write_page
 if TYPE_CHECKING:
     from windtunnel.reports.compare import Comparison
     from windtunnel.reports.render.tables import Section
-    from windtunnel.sim.costs import Calibration, HeldOut
+    from windtunnel.sim.costs.measured import Calibration, HeldOut
 
 PLANNED = ("batch_inference_resnet50", "--deadline", "10min", "--count", "1-4")
 _LIKE = f"windtunnel plan {' '.join(PLANNED)}"
@@ -23,7 +23,7 @@ _LIKE = f"windtunnel plan {' '.join(PLANNED)}"
 def write_front(folder: Path, comparison: Comparison, calibration: Path) -> Path:
     """``index.html`` and the pages it leads to; the first is returned."""
     from windtunnel.reports.render.tables import Page, render
-    from windtunnel.sim.costs import Calibration
+    from windtunnel.sim.costs.measured import Calibration
 
     write_html(comparison, folder / "report.html")
     known = Calibration.load(calibration)
@@ -83,7 +83,7 @@ def _plan(path: Path) -> Section:
 
 def _fidelity(path: Path, calibration: Calibration) -> Section:
     from windtunnel.reports.render.tables import Page, Section, render
-    from windtunnel.sim.prediction import published
+    from windtunnel.sim.judging.prediction import published
 
     sections = [
         _cells("Cells of this machine, held out of the calibration in turn", calibration.held_out),
@@ -104,7 +104,7 @@ def _fidelity(path: Path, calibration: Calibration) -> Section:
 
 def _cells(title: str, cells: Any) -> Section:
     from windtunnel.reports.render.tables import Section
-    from windtunnel.sim.prediction import coverage, engine_law
+    from windtunnel.sim.judging.prediction import coverage, engine_law
 
     inside, of = coverage(cells)
     laws = {c.engine: engine_law([o for o in cells if o is not c], c.engine) for c in cells}
@@ -121,7 +121,7 @@ def _cells(title: str, cells: Any) -> Section:
 
 
 def _cell(cell: HeldOut, law: Any) -> tuple[str, ...]:
-    from windtunnel.units import format_seconds
+    from windtunnel.spec.units import format_seconds
 
     low, high = law.factors() if law else (1.0, 1.0)
     return (

@@ -43,11 +43,11 @@ def holdout(
     as_json: bool,
 ) -> int:
     """Calibrate on half of a grid of scale, workers and partitions, predict the other half, and compare with measurements."""
-    from windtunnel.cellspec import default_data_root
-    from windtunnel.sim.grid import Grid
-    from windtunnel.sim.holdout import holdout as hold_out
-    from windtunnel.sim.holdout import table
-    from windtunnel.store import Store
+    from windtunnel.records.store import Store
+    from windtunnel.running.cellspec import default_data_root
+    from windtunnel.sim.calibration.grid import Grid
+    from windtunnel.sim.calibration.holdout import holdout as hold_out
+    from windtunnel.sim.calibration.holdout import table
 
     names = tuple(dict.fromkeys(workloads))
     check_holdout(names, engines, batches, devices)
@@ -59,7 +59,7 @@ def holdout(
     with progress() as show:
         found = hold_out(grid, store, default_data_root(), date=today(), progress=show)
     if as_json:
-        from windtunnel.canonical import to_plain
+        from windtunnel.spec.canonical import to_plain
 
         print_json(to_plain(found))
     else:
@@ -73,9 +73,9 @@ def check_holdout(
 ) -> None:
     """Told before anything runs: what cannot be simulated here, or takes no rows a call and no devices."""
     from windtunnel.commands.common import check_both_worlds
-    from windtunnel.devices import device_spec
     from windtunnel.errors import InputError
-    from windtunnel.sim.grid import BATCHED
+    from windtunnel.sim.calibration.grid import BATCHED
+    from windtunnel.spec.devices import device_spec
 
     check_both_worlds(engines)
     other = [w for w in workloads if w not in BATCHED]

@@ -12,7 +12,7 @@ import click
 from windtunnel.commands.common import json_option, print_json, results_console
 
 if TYPE_CHECKING:
-    from windtunnel.catalogue import InstanceType
+    from windtunnel.spec.catalogue import InstanceType
 
 
 markdown_option = click.option("--markdown", is_flag=True, help="Print the tables of the documentation.")
@@ -43,9 +43,9 @@ def engines(ctx: click.Context, markdown: bool, as_json: bool) -> int:
 @click.option("--with", "further", multiple=True, metavar="REQUIREMENT", help="Also this package, for kernels of yours.")
 def install(name: str, extras: tuple[str, ...], further: tuple[str, ...]) -> int:
     """Install an engine whose libraries clash with ours into an environment of its own (in $WINDTUNNEL_ENVIRONMENTS)."""
-    from windtunnel import interpreters
     from windtunnel.errors import InputError
     from windtunnel.registry import own_requirements
+    from windtunnel.running import interpreters
 
     if not (needs := own_requirements(name)):
         raise InputError(f"engine {name!r} runs in this environment and needs none of its own")
@@ -134,7 +134,7 @@ _INSTANCE_HEADS = ("type", "CPUs", "memory", "GPUs", "network", "disk read / wri
 @json_option
 def instances(markdown: bool, as_json: bool) -> int:
     """List the instance types that a node group of a scenario may name."""
-    from windtunnel.catalogue import shipped
+    from windtunnel.spec.catalogue import shipped
 
     types = tuple(shipped().values())
     if markdown:
@@ -182,7 +182,7 @@ def _instance_document(kind: InstanceType) -> dict[str, Any]:
 @json_option
 def doctor(as_json: bool) -> int:
     """Say what works on this machine and how to install what does not."""
-    from windtunnel.doctor import examine
+    from windtunnel.running.doctor import examine
 
     checks = examine()
     if as_json:

@@ -12,7 +12,7 @@ import click
 from windtunnel.commands.common import check_engines, json_option, print_json, say
 
 if TYPE_CHECKING:
-    from windtunnel.scenario import Scenario
+    from windtunnel.scenario.reading import Scenario
 
 WAYS = ("single-stream", "multi-stream", "server", "offline")
 _MS = 1e3
@@ -28,7 +28,7 @@ _MS = 1e3
 @json_option
 def load(scenario: Path, way: str, label: str | None, seconds: float, p99: str | None, rate: float | None, as_json: bool) -> int:
     """Ask the services of a SCENARIO for real: one at a time, in groups, at the highest rate that meets a p99, or all at once."""
-    from windtunnel.scenario import load_scenario
+    from windtunnel.scenario.reading import load_scenario
 
     read = load_scenario(scenario)
     found = _asked(read, way, label, seconds, _bound_s(read, way, p99), rate)
@@ -46,7 +46,7 @@ def load(scenario: Path, way: str, label: str | None, seconds: float, p99: str |
 
 def _bound_s(scenario: Scenario, way: str, asked: str | None) -> float | None:
     from windtunnel.errors import InputError
-    from windtunnel.units import parse_seconds
+    from windtunnel.spec.units import parse_seconds
 
     if asked is not None:
         return parse_seconds(asked)
@@ -61,10 +61,10 @@ def _asked(
 ) -> dict[str, Any]:
     import tempfile
 
-    from windtunnel.cluster import ClusterSpec
     from windtunnel.engines.serving.load import Loop
     from windtunnel.errors import InputError, closest
     from windtunnel.registry import load_engine
+    from windtunnel.spec.cluster import ClusterSpec
 
     serving = scenario.workload.serving
     if serving is None:

@@ -44,7 +44,7 @@ def plan(**given: Any) -> int:
     WORK is a scenario file, a table of `windtunnel validate`, or a workload of the catalogue.
     """
     from windtunnel.commands.plan_tables import print_plan
-    from windtunnel.environment import usable_cpus
+    from windtunnel.running.environment import usable_cpus
 
     given["jobs"] = given["jobs"] or usable_cpus()
     question = question_of(given)
@@ -96,7 +96,7 @@ def _plan_job(question: Question, given: dict[str, Any]) -> dict[str, Any]:
 def question_of(given: dict[str, Any]) -> Question:
     """The question as the options ask it. Raises InputError."""
     from windtunnel.errors import InputError
-    from windtunnel.scenario import from_document
+    from windtunnel.scenario.reading import from_document
     from windtunnel.sim.capacity import question as ask
 
     document, file = _document(given)
@@ -127,8 +127,8 @@ def _document(given: dict[str, Any]) -> tuple[dict[str, Any], str]:
 
     from windtunnel.errors import InputError, nearest
     from windtunnel.registry import WORKLOADS
-    from windtunnel.scenario import read_document
-    from windtunnel.sim import validate
+    from windtunnel.scenario.reading import read_document
+    from windtunnel.sim.judging import validate
 
     work = given["work"]
     if work in WORKLOADS:
@@ -161,8 +161,8 @@ def _with_catalogue(variant: Any, catalogue: Path, file: str) -> Any:
 
 
 def _objective(own: Any, given: dict[str, Any]) -> Any:
-    from windtunnel.units import parse_seconds
-    from windtunnel.workload import Objective
+    from windtunnel.spec.units import parse_seconds
+    from windtunnel.spec.workload import Objective
 
     base = own or Objective()
     changes: dict[str, Any] = {}

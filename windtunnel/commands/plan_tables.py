@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from windtunnel.commands.common import results_console
-from windtunnel.units import format_seconds
+from windtunnel.spec.units import format_seconds
 
 SHOWN = 12
 
@@ -248,7 +248,7 @@ def _growth_serving(result: dict[str, Any]) -> list[str]:
 
 def closest_sentence(result: dict[str, Any]) -> str:
     """Nothing meets the objective: what comes closest."""
-    from windtunnel.units import format_seconds as seconds
+    from windtunnel.spec.units import format_seconds as seconds
 
     o, closest = result["objective"], result["closest"]
     asked = [f"a deadline of {seconds(o['deadline_s'])}"] if o.get("deadline_s") else []

@@ -22,13 +22,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from windtunnel.canonical import digest
-from windtunnel.environment import capture
-from windtunnel.measure import MARKER, kill_tree, marked, memory_bytes, tree
-from windtunnel.record import RunRecord
+from windtunnel.records.record import RunRecord
+from windtunnel.running.environment import capture
+from windtunnel.running.measure import MARKER, kill_tree, marked, memory_bytes, tree
+from windtunnel.spec.canonical import digest
 
 if TYPE_CHECKING:
-    from windtunnel.store import Store
+    from windtunnel.records.store import Store
 
 TIMEOUT_S = 120.0
 _COUNT = re.compile(r"^count: (\w+) ([-+.e\d]+)$", re.MULTILINE)  # numbers that a program tells of itself
@@ -215,7 +215,7 @@ def _size(path: Path) -> int:
 
 
 def _java_bytes() -> int:
-    from windtunnel.java import find_java
+    from windtunnel.running.java import find_java
 
     found = find_java()
     return sum(_size(p) for p in found.home.resolve().rglob("*") if p.is_file()) if found else 0

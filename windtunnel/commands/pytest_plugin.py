@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from windtunnel.record import RunRecord
+    from windtunnel.records.record import RunRecord
     from windtunnel.reports.gate.judge import Finding
     from windtunnel.reports.gate.series import Series
 
@@ -41,8 +41,8 @@ def windtunnel_simulate(request: pytest.FixtureRequest) -> Simulate:
 
     def simulate(file: str | Path, *, calibration: str | Path | None = None) -> tuple[RunRecord, ...]:
         from windtunnel.commands.simulate import scenario_experiment
-        from windtunnel.experiment import simulated
-        from windtunnel.scenario import load_scenario
+        from windtunnel.running.experiment import simulated
+        from windtunnel.scenario.reading import load_scenario
 
         scenario = load_scenario(request.path.parent / file)
         costs = None if calibration is None else request.path.parent / calibration
@@ -61,7 +61,7 @@ def windtunnel_gate(request: pytest.FixtureRequest, windtunnel_simulate: Simulat
         calibration: str | Path | None = None,
     ) -> tuple[Finding, ...]:  # fmt: skip
         from windtunnel.reports.gate import judge, series
-        from windtunnel.units import parse_fraction
+        from windtunnel.spec.units import parse_fraction
 
         new = tuple(series.short(s) for s in series.of_records(windtunnel_simulate(file, calibration=calibration)))
         path = request.path.parent / (baseline or Path("baselines") / f"{Path(file).stem}.json")

@@ -10,7 +10,7 @@ import click
 from windtunnel.commands.common import json_option, print_json, say
 
 if TYPE_CHECKING:
-    from windtunnel.record import RunRecord
+    from windtunnel.records.record import RunRecord
     from windtunnel.reports.compare import Comparison
 
 
@@ -43,7 +43,7 @@ def report(
 
         write_page(trace, _text(chrome_trace(records)))
     if as_json:
-        from windtunnel.canonical import to_plain
+        from windtunnel.spec.canonical import to_plain
 
         print_json(to_plain(comparison))
     elif markdown:
@@ -63,7 +63,7 @@ def report(
 def read_folders(folders: tuple[Path, ...]) -> tuple[RunRecord, ...]:
     """All records of the folders. Raises InputError when a folder has none."""
     from windtunnel.errors import InputError
-    from windtunnel.store import Store
+    from windtunnel.records.store import Store
 
     records: list[RunRecord] = []
     for folder in folders:

@@ -20,7 +20,7 @@ from windtunnel.commands.common import (
 )
 
 if TYPE_CHECKING:
-    from windtunnel.experiment import Experiment
+    from windtunnel.running.experiment import Experiment
 
 
 @click.command()
@@ -45,8 +45,8 @@ if TYPE_CHECKING:
 @json_option
 def run(scenario: Path | None, results: Path | None, resume: bool, as_json: bool, **asked: object) -> int:
     """Run a SCENARIO file, or workloads of the catalogue on engines, for real on this machine."""
-    from windtunnel.serving_document import is_serving
-    from windtunnel.store import Store
+    from windtunnel.records.serving import is_serving
+    from windtunnel.records.store import Store
 
     experiment = _from_scenario(scenario, asked) if scenario is not None else _from_options(asked)
     for choice in experiment.workloads:
@@ -55,7 +55,7 @@ def run(scenario: Path | None, results: Path | None, resume: bool, as_json: bool
     with progress() as show:
         records = experiment.run(store, resume=resume, progress=show)
     if as_json:
-        from windtunnel.document import scenario_document
+        from windtunnel.records.document import scenario_document
 
         print_json(scenario_document(experiment.name, records))
     elif any(is_serving(r) for r in records):
@@ -76,8 +76,8 @@ def _from_scenario(file: Path, asked: dict[str, object]) -> Experiment:
 
     from windtunnel.commands.simulate import scenario_experiment
     from windtunnel.errors import InputError
-    from windtunnel.scenario import load_scenario
-    from windtunnel.units import parse_seconds
+    from windtunnel.scenario.reading import load_scenario
+    from windtunnel.spec.units import parse_seconds
 
     names = {"workloads": "workload", "engines": "engine", "options": "option", "parameters": "parameter"}
     said = [k for k in (*names, "scale", "partitions", "cpus", "memory", "devices", "address") if asked[k]]
@@ -90,12 +90,12 @@ def _from_scenario(file: Path, asked: dict[str, object]) -> Experiment:
 
 
 def _from_options(asked: dict[str, object]) -> Experiment:
-    from windtunnel.cellspec import WorkloadChoice
-    from windtunnel.cluster import ClusterSpec
     from windtunnel.errors import InputError
-    from windtunnel.experiment import Experiment
-    from windtunnel.scenario_tables import EngineChoice
-    from windtunnel.units import parse_bytes, parse_seconds
+    from windtunnel.running.cellspec import WorkloadChoice
+    from windtunnel.running.experiment import Experiment
+    from windtunnel.scenario.tables import EngineChoice
+    from windtunnel.spec.cluster import ClusterSpec
+    from windtunnel.spec.units import parse_bytes, parse_seconds
 
     workloads, engines = _names(asked["workloads"]), _names(asked["engines"])
     if not workloads or not engines:
@@ -107,7 +107,7 @@ def _from_options(asked: dict[str, object]) -> Experiment:
     memory = None if asked["memory"] is None else parse_bytes(asked["memory"])
     from dataclasses import replace
 
-    from windtunnel.devices import parse_devices
+    from windtunnel.spec.devices import parse_devices
 
     here = ClusterSpec.here().cpus
     if asked["address"] is None and int(str(asked["cpus"] or 0)) > here:

@@ -10,10 +10,10 @@ import click
 from windtunnel.commands.common import check_engines, exit_code, json_option, print_json, progress, results_folder, say
 
 if TYPE_CHECKING:
-    from windtunnel.experiment import Experiment
-    from windtunnel.record import RunRecord
-    from windtunnel.scenario import Scenario
-    from windtunnel.scenario_tables import EngineChoice
+    from windtunnel.records.record import RunRecord
+    from windtunnel.running.experiment import Experiment
+    from windtunnel.scenario.reading import Scenario
+    from windtunnel.scenario.tables import EngineChoice
 
 
 @click.command()
@@ -32,9 +32,9 @@ def simulate(
 ) -> int:
     """Run the scenario FILE in the simulated cluster."""
     from windtunnel.commands.tables import print_runs
-    from windtunnel.environment import usable_cpus
-    from windtunnel.scenario import load_scenario
-    from windtunnel.store import Store
+    from windtunnel.records.store import Store
+    from windtunnel.running.environment import usable_cpus
+    from windtunnel.scenario.reading import load_scenario
 
     scenario = load_scenario(file)
     experiment = scenario_experiment(scenario, simulated=True, calibration=calibration)
@@ -53,9 +53,9 @@ def simulate(
 
 def _document(name: str, records: tuple[RunRecord, ...]) -> dict[str, Any]:
     """What ``--json`` prints: the scenario's document, with the bottlenecks of each run that is no server."""
-    from windtunnel.document import scenario_document
+    from windtunnel.records.document import scenario_document
+    from windtunnel.records.serving import is_serving
     from windtunnel.reports.bottleneck import bottlenecks
-    from windtunnel.serving_document import is_serving
 
     document = scenario_document(name, records)
     for run, record in zip(document["runs"], (r for r in records if not r.warmup), strict=True):
@@ -67,8 +67,8 @@ def _document(name: str, records: tuple[RunRecord, ...]) -> dict[str, Any]:
 
 def scenario_experiment(scenario: Scenario, *, simulated: bool, calibration: Path | None = None) -> Experiment:
     """Every point of the scenario's sweep as a workload of one experiment. Refuses what this version cannot run."""
-    from windtunnel.cellspec import WorkloadChoice
-    from windtunnel.experiment import Experiment
+    from windtunnel.running.cellspec import WorkloadChoice
+    from windtunnel.running.experiment import Experiment
 
     points = scenario.expand()
     for point in points:

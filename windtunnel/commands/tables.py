@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from windtunnel.commands.common import results_console
-from windtunnel.document import prediction, run_document
-from windtunnel.serving_document import is_serving, last_replicas
-from windtunnel.units import format_bytes, format_seconds
+from windtunnel.records.document import prediction, run_document
+from windtunnel.records.serving import is_serving, last_replicas
+from windtunnel.spec.units import format_bytes, format_seconds
 
 if TYPE_CHECKING:
-    from windtunnel.record import RunRecord
+    from windtunnel.records.record import RunRecord
 
 _BATCH = ("makespan", "bound", "of optimum", "bound by", "bottleneck", "CPU", "GPU", "peak memory", "spilled", "cost")
 _TOKENS = ("TTFT p99", "TPOT p99")  # more of them is in the report

@@ -11,7 +11,7 @@ from windtunnel.commands.common import json_option, print_json, progress
 from windtunnel.errors import ExitCode
 
 if TYPE_CHECKING:
-    from windtunnel.sim.validate import Checked, Summary
+    from windtunnel.sim.judging.validate import Checked, Summary
 
 
 @click.command()
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 @click.option("--jobs", type=click.IntRange(1), help="Cells simulated side by side; default one a CPU.")
 def validate(tables: tuple[str, ...], as_json: bool, markdown: bool, jobs: int | None) -> int:
     """Simulate published measurements and print the error of every cell; TABLES by name or as files, default all."""
-    from windtunnel.environment import usable_cpus
-    from windtunnel.experiment import Progress
-    from windtunnel.sim import validate as check
+    from windtunnel.running.environment import usable_cpus
+    from windtunnel.running.experiment import Progress
+    from windtunnel.sim.judging import validate as check
 
     loaded = [check.load(name) for name in tables or check.names()]
     total = sum(len(t.cells) for t in loaded)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from windtunnel.plan import Operator, Pipeline, Scan
-from windtunnel.workload import DatasetSpec, Format, Oracle, Workload
+from windtunnel.spec.plan import Operator, Pipeline, Scan
+from windtunnel.spec.workload import DatasetSpec, Format, Oracle, Workload
 
 ROWS_AT_SCALE_1 = 5_000_000
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+from windtunnel.spec.plan import Aggregate, Fields, MapBatches, Measure, Operator, Pipeline
+from windtunnel.spec.workload import Format, Workload
 from windtunnel.workloads.etl.build import dataset, scan, workload
 from windtunnel.workloads.kernels.records import FLIGHTS_SCHEMA, LOGS_SCHEMA
-
-from windtunnel.plan import Aggregate, Fields, MapBatches, Measure, Operator, Pipeline
-from windtunnel.workload import Format, Workload
 
 BATCH_ROWS = 32_768  # rows a kernel call, the same for all engines
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+from windtunnel.spec.plan import Aggregate, GroupMap, Measure, Operator, Pipeline, Sink, Sort, SortKey
+from windtunnel.spec.workload import Format, Workload
 from windtunnel.workloads.etl.build import dataset, scan, workload
 from windtunnel.workloads.kernels.sessions import SCHEMA
-
-from windtunnel.plan import Aggregate, GroupMap, Measure, Operator, Pipeline, Sink, Sort, SortKey
-from windtunnel.workload import Format, Workload
 
 
 def skewed_groupby(

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import datetime as dt
 
-from windtunnel.expr import Expr, Scalar, call, col
-from windtunnel.plan import (
+from windtunnel.spec.expr import Expr, Scalar, call, col
+from windtunnel.spec.plan import (
     Aggregate,
     AggregateFunction,
     Filter,
@@ -26,7 +26,7 @@ from windtunnel.plan import (
     Sort,
     SortKey,
 )
-from windtunnel.workload import DatasetSpec, Format, Oracle, Workload
+from windtunnel.spec.workload import DatasetSpec, Format, Oracle, Workload
 
 
 class _Plan:

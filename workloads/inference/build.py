@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from windtunnel.plan import Fields, Kind, MapBatches, Operator, Pipeline, Resources, Scan, Sink, State
-from windtunnel.workload import DatasetSpec, Format, Oracle, Workload
+from windtunnel.spec.plan import Fields, Kind, MapBatches, Operator, Pipeline, Resources, Scan, Sink, State
+from windtunnel.spec.workload import DatasetSpec, Format, Oracle, Workload
 
 ROOM = "windtunnel.workloads.inference"
 

@@ -5,10 +5,9 @@ Two models of different batch sizes and memory, and between them rows that becom
 
 from __future__ import annotations
 
+from windtunnel.spec.workload import Format, Workload
 from windtunnel.workloads.inference.build import dataset, mapped, model, scan, sink, workload
 from windtunnel.workloads.inference.reading import CUT, DETECTOR_GMACS, FOUND, READ, RECOGNISER_GMACS, SHOWN
-
-from windtunnel.workload import Format, Workload
 
 ROWS_AT_SCALE_1 = 5_000
 PAGES, LINES = 4, 16  # pages and lines a call, the same for all engines

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from windtunnel.errors import OutOfMemory
-from windtunnel.units import format_bytes
+from windtunnel.spec.units import format_bytes
 
 _BOOKS = "devices.json"
 

@@ -14,13 +14,13 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+
+from windtunnel.errors import InputError
+from windtunnel.spec.workload import DatasetSpec, TableData
 from windtunnel.workloads.inference.photos import SOURCES, _source
 from windtunnel.workloads.inference.vision import DECODED, EMPTY, OK, TRUNCATED, UNKNOWN, decode_one
 from windtunnel.workloads.inference.weights import need
 from windtunnel.workloads.storage import cut, even_sizes, materialise, write_table
-
-from windtunnel.errors import InputError
-from windtunnel.workload import DatasetSpec, TableData
 
 DAMAGED = 0.02
 SCHEMA = pa.schema([("id", pa.int64()), ("clip", pa.binary())])

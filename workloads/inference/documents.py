@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
+from windtunnel.spec.workload import Format, Workload
 from windtunnel.workloads.inference.build import dataset, mapped, model, scan, sink, workload
 from windtunnel.workloads.inference.words import EMBEDDED, GMACS, LOOKED_UP, TOKENIZED
-
-from windtunnel.workload import Format, Workload
 
 ROWS_AT_SCALE_1 = 10_000
 BATCH_ROWS = 32  # documents a call, the same for all engines

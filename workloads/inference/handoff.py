@@ -11,6 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+
+from windtunnel.spec.expr import col
+from windtunnel.spec.plan import Aggregate, Filter, Join, Measure, Operator, Scan
+from windtunnel.spec.workload import BoundWorkload, DatasetSpec, Format, TableData, Workload
 from windtunnel.workloads.inference import vision
 from windtunnel.workloads.inference.build import dataset, mapped, model, scan, sink, workload
 from windtunnel.workloads.inference.images import BATCH_ROWS, ROWS_AT_SCALE_1
@@ -18,10 +22,6 @@ from windtunnel.workloads.inference.oracle import check_classified, rows_of
 from windtunnel.workloads.inference.photos import checked, write_photos
 from windtunnel.workloads.inference.vision import CLASSIFIED, DECODED, GMACS
 from windtunnel.workloads.storage import cut, even_sizes, materialise, write_table
-
-from windtunnel.expr import col
-from windtunnel.plan import Aggregate, Filter, Join, Measure, Operator, Scan
-from windtunnel.workload import BoundWorkload, DatasetSpec, Format, TableData, Workload
 
 LISTINGS = 5  # of a photograph, on average
 LEAST = 3  # listings in stock of what is worth classifying

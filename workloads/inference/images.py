@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+from windtunnel.spec.workload import DatasetSpec, Format, Workload
 from windtunnel.workloads.inference.build import dataset, mapped, model, scan, sink, workload
 from windtunnel.workloads.inference.vision import CLASSIFIED, DECODED, GMACS
-
-from windtunnel.workload import DatasetSpec, Format, Workload
 
 ROWS_AT_SCALE_1 = 10_000
 BATCH_ROWS = 16  # photographs a call, the same for all engines

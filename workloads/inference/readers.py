@@ -10,12 +10,12 @@ import difflib
 
 import numpy as np
 import pyarrow as pa
+
+from windtunnel.errors import WrongResult
+from windtunnel.spec.workload import BoundWorkload
 from windtunnel.workloads.inference import pages, reading
 from windtunnel.workloads.inference.oracle import rows_of
 from windtunnel.workloads.oracles import cached
-
-from windtunnel.errors import WrongResult
-from windtunnel.workload import BoundWorkload
 
 LEAST_RIGHT = 0.95  # of the characters of pages that could be decoded
 _ORDER = [("id", "ascending"), ("line", "ascending")]

@@ -13,6 +13,7 @@ from functools import cache
 
 import numpy as np
 import pyarrow as pa
+
 from windtunnel.workloads.inference.pages import HEIGHT, WIDTH
 from windtunnel.workloads.inference.session import Session
 from windtunnel.workloads.inference.weights import Array, need, packaged

@@ -10,6 +10,7 @@ import json
 from collections.abc import Sequence
 
 import pyarrow as pa
+
 from windtunnel.workloads.inference.photos import photo
 from windtunnel.workloads.inference.vision import Classifier, decode
 

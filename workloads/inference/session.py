@@ -3,7 +3,7 @@
 ``device`` is what `windtunnel.engines.placement` writes into a kernel's parameters: ``cpu``, ``cuda:N``, ``cuda@FOLDER`` (claimed
 among several) or ``emulated:KIND@FOLDER``. Kernels that ask for no device run on the CPU.
 
-What an emulated device is: its kernel lasts as long as `windtunnel.devices` says, copies over the host link added, during which
+What an emulated device is: its kernel lasts as long as `windtunnel.spec.devices` says, copies over the host link added, during which
 the host's CPU is free and the device takes nobody else's call. Its answers are real ones: they were computed by the same model on
 the CPU before any timing (`Answers`), and are found by a hash of each row's whole input. A row that was not foreseen is computed on
 the CPU at once and counted. So an output is verified like any other, and a wrong input cannot get a right answer. Where finding the
@@ -22,11 +22,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+
+from windtunnel.errors import RunFailed
+from windtunnel.spec.devices import Emulated, emulated, is_emulated
 from windtunnel.workloads.inference.claims import Claim
 from windtunnel.workloads.inference.weights import Array, need
-
-from windtunnel.devices import Emulated, emulated, is_emulated
-from windtunnel.errors import RunFailed
 
 Feeds = Mapping[str, Array]
 Run = Callable[[Feeds], list[Array]]

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from windtunnel.workloads.storage import cut, even_sizes, materialise, write_table
 
 from windtunnel.errors import InputError
-from windtunnel.workload import DatasetSpec, TableData
+from windtunnel.spec.workload import DatasetSpec, TableData
+from windtunnel.workloads.storage import cut, even_sizes, materialise, write_table
 
 DAMAGED = 0.02
 SCHEMA = pa.schema([("id", pa.int64()), ("text", pa.binary())])

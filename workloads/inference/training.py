@@ -13,6 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+
+from windtunnel.errors import InputError, RunFailed
+from windtunnel.spec.devices import is_emulated
+from windtunnel.spec.workload import BoundWorkload
 from windtunnel.workloads.compare import compare_tables
 from windtunnel.workloads.inference.claims import Claim
 from windtunnel.workloads.inference.efficientnet import SIDE
@@ -20,10 +24,6 @@ from windtunnel.workloads.inference.oracle import rows_of
 from windtunnel.workloads.inference.vision import OK, decode
 from windtunnel.workloads.inference.weights import Array
 from windtunnel.workloads.oracles import cached
-
-from windtunnel.devices import is_emulated
-from windtunnel.errors import InputError, RunFailed
-from windtunnel.workload import BoundWorkload
 
 CROP = 192  # pixels a side of what the loop sees
 AUGMENTED = (("id", "int64"), ("status", "string"), ("pixels", "binary"))

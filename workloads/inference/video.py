@@ -6,10 +6,9 @@ model fed; those that do not hold a whole partition's frames at once.
 
 from __future__ import annotations
 
+from windtunnel.spec.workload import Format, Workload
 from windtunnel.workloads.inference.build import dataset, mapped, model, scan, sink, workload
 from windtunnel.workloads.inference.vision import CLASSIFIED, DECODED, GMACS
-
-from windtunnel.workload import Format, Workload
 
 ROWS_AT_SCALE_1 = 500
 BATCH_ROWS = 16  # frames a call of the model; films are decoded one by one

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+
 from windtunnel.workloads.inference.efficientnet import FEATURES, SIDE, model
 from windtunnel.workloads.inference.session import Session
 from windtunnel.workloads.inference.weights import Array

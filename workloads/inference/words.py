@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+
 from windtunnel.workloads.inference.minilm import FEATURES, model, tokenizer
 from windtunnel.workloads.inference.session import Feeds, Session
 from windtunnel.workloads.inference.texts import REFERENCES

@@ -1,0 +1,1 @@
+"""How good a prediction can be: lower bounds, published cells, prediction intervals."""

@@ -1,0 +1,1 @@
+"""How a matrix of cells is run and measured for real: order, processes, limits, environments."""

@@ -1,0 +1,1 @@
+"""How a scenario file becomes specs: the shape of the file, its tables and its sweep."""
