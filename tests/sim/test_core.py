@@ -106,7 +106,7 @@ def test_a_changed_source_is_noticed(built: Path, monkeypatch: pytest.MonkeyPatc
     note["digests"]["sim/world/world.py"] = "of another time"
     built.write_text(json.dumps(note))
     monkeypatch.setenv(core.ASKED, "compiled")
-    with pytest.raises(ImportError, match=r"sim/world\.py changed since it was built; `make fast` builds it anew"):
+    with pytest.raises(ImportError, match=r"sim/world/world\.py changed since it was built; `make fast` builds it anew"):
         core.choose()
     monkeypatch.setenv(core.ASKED, "")
     core.choose()
@@ -118,7 +118,7 @@ def test_a_changed_source_is_noticed(built: Path, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        (lambda note: note["digests"].pop("sim/world/world.py"), r"sim/world\.py changed"),
+        (lambda note: note["digests"].pop("sim/world/world.py"), r"sim/world/world\.py changed"),
         (lambda note: note["digests"].update({"sim/gone.py": ""}), "the list of its modules changed"),
         (lambda note: note.update(suffix=".cpython-39-of-another.so"), "another Python"),
     ],

@@ -15,8 +15,9 @@ from windtunnel.model import Job, Stage, StageInput
 from windtunnel.records.record import Recorder
 from windtunnel.sim.costs.laws import StageLaw
 from windtunnel.sim.costs.measured import EngineCost
+from windtunnel.sim.world import journal, steady
 from windtunnel.sim.world.wave import WaveBlocks, total_rows
-from windtunnel.sim.world.world import SimWorld, journal, steady
+from windtunnel.sim.world.world import SimWorld
 from windtunnel.spec.cluster import ClusterSpec, NodeSpec
 from windtunnel.spec.plan import Concurrency, Resources, State
 

@@ -1,7 +1,7 @@
 """Scenario files: TOML → the specs that both worlds run. Strict: a broken rule is one sentence, before anything runs.
 
-The module owns the shape of a scenario, its sweep, and the generated data set behind operators declared by cost. The single
-tables are read in `scenario_tables` and `serving`. It runs nothing.
+The module owns the shape of a scenario and its sweep. The single tables are read in `tables` and `windtunnel.spec.serving`; the data
+behind operators declared by cost are made in `generated`. It runs nothing.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from windtunnel.errors import InputError, WrongResult, nearest
+from windtunnel.errors import InputError, nearest
 from windtunnel.registry import WORKLOADS, load_workload
+from windtunnel.scenario.generated import CHECK_ROWS, NO_TABLES, expected_rows
 from windtunnel.scenario.tables import (
-    INPUT,
     EngineChoice,
     read_cluster,
     read_dataset,
@@ -29,10 +29,10 @@ from windtunnel.scenario.tables import (
     read_pipeline,
 )
 from windtunnel.spec.cluster import ClusterSpec
-from windtunnel.spec.plan import Operator, Pipeline, Scan, Synthetic
+from windtunnel.spec.plan import Operator, Pipeline, Scan
 from windtunnel.spec.serving import ServingSpec, read_serving
 from windtunnel.spec.strict import Place, Table, known_name
-from windtunnel.spec.workload import BoundWorkload, DatasetSpec, Objective, Oracle, TableData, Workload
+from windtunnel.spec.workload import DatasetSpec, Objective, Oracle, Workload
 
 SCHEMA = 1
 MOST_POINTS = 10_000
@@ -183,24 +183,16 @@ def serving_workload(name: str, serving: ServingSpec, objective: Objective | Non
     """A workload of requests: no data, and a pipeline that is only their source."""
     source = Operator(name="requests", kind="scan", kernel=Scan(table="requests", columns=("payload",)))
     return Workload(
-        name=name, kind="serving", pipeline=Pipeline((source,)), dataset=DatasetSpec(name="requests", generator=_NO_TABLES),
+        name=name, kind="serving", pipeline=Pipeline((source,)), dataset=DatasetSpec(name="requests", generator=NO_TABLES),
         objective=objective, description=f"deployments of scenario {name!r}", serving=serving,
     )  # fmt: skip
-
-
-def no_tables(spec: DatasetSpec, folder: Path) -> tuple[TableData, ...]:
-    """The data of a serving workload: requests are made while it runs."""
-    return ()
-
-
-_NO_TABLES = "windtunnel.scenario.reading:no_tables"
 
 
 def _declared_workload(
     top: Table, name: str, dataset: DatasetSpec, cluster: ClusterSpec, objective: Objective | None
 ) -> Workload:
     pipeline = read_pipeline(top, cluster)
-    oracle = Oracle(check="windtunnel.scenario.reading:check_rows") if _expected_rows(pipeline, dataset) is not None else None
+    oracle = Oracle(check=CHECK_ROWS) if expected_rows(pipeline, dataset) is not None else None
     return Workload(
         name=name, kind="ingest" if "trainer" in top else "etl", pipeline=pipeline, dataset=dataset, oracle=oracle, objective=objective,
         description=f"operators declared by cost in scenario {name!r}",
@@ -287,51 +279,3 @@ def _check_step(target: Any, step: str | int, place: Place, *, last: bool) -> No
     elif not isinstance(target, dict) or (step not in target and not last):
         known = target if isinstance(target, dict) else ()
         place.fail(f"names key {step!r}, which is not in the scenario{nearest(step, known)}")
-
-
-# -- the generated data set ---------------------------------------------------------------------------------------------
-
-
-def generated_table(spec: DatasetSpec, folder: Path) -> tuple[TableData, ...]:
-    """The table behind declared operators: no files, only sizes; partition i holds a share ∝ (i + 1) ** -skew."""
-    rows, width = spec.rows or 0, spec.row_bytes or 0
-    sizes = zipf_sizes(rows, spec.partitions, spec.skew)
-    schema = (("payload", "binary"),)
-    table = TableData(
-        name=INPUT, format="generated", paths=(), rows=rows, bytes=rows * width, schema=schema, partition_rows=sizes
-    )
-    return (table,)
-
-
-def zipf_sizes(rows: int, partitions: int, skew: float) -> tuple[int, ...]:
-    """``rows`` cut by Zipf weights, exactly: largest remainders first, ties to the earlier partition."""
-    if skew == 0:
-        return tuple(rows // partitions + (i < rows % partitions) for i in range(partitions))
-    weights = [(i + 1) ** -skew for i in range(partitions)]
-    total = math.fsum(weights)
-    shares = [rows * w / total for w in weights]
-    sizes = [math.floor(s) for s in shares]
-    order = sorted(range(partitions), key=lambda i: (sizes[i] - shares[i], i))
-    missing = rows - sum(sizes)
-    for step in range(abs(missing)):
-        sizes[order[step % partitions]] += 1 if missing > 0 else -1
-    return tuple(sizes)
-
-
-def _expected_rows(pipeline: Pipeline, dataset: DatasetSpec) -> int | None:
-    """Rows of the result where the declaration fixes them: a chain of operators with whole numbers of rows out."""
-    rows = dataset.rows or 0
-    for op in pipeline.operators[1:]:
-        kernel = op.kernel
-        if not isinstance(kernel, Synthetic) or op.kind == "join" or kernel.rows_out != int(kernel.rows_out):
-            return None
-        rows *= int(kernel.rows_out)
-    chain = all(op.inputs == (before.name,) for before, op in itertools.pairwise(pipeline.operators))
-    return rows if chain else None
-
-
-def check_rows(bound: BoundWorkload, table: Any) -> None:
-    """Oracle of declared operators: the number of rows follows from the declaration."""
-    expected = _expected_rows(bound.pipeline, bound.workload.dataset)
-    if expected is not None and table.num_rows != expected:
-        raise WrongResult(f"{bound.workload.name!r} made {table.num_rows} rows; its declaration gives {expected}")

@@ -14,6 +14,7 @@ from typing import Any
 
 from windtunnel.errors import nearest
 from windtunnel.registry import engine_names
+from windtunnel.scenario.generated import GENERATED, INPUT
 from windtunnel.spec.catalogue import NODE_KEYS, InstanceType, read_catalogue, read_node, with_type
 from windtunnel.spec.cluster import ClusterSpec, Fault, NetworkSpec
 from windtunnel.spec.plan import Concurrency, Cost, Operator, Pipeline, Resources, Scan, State, Synthetic
@@ -29,7 +30,7 @@ _OPERATOR_KEYS = (
     "name", "kind", "inputs", "batch_rows", "cost", "fixed_work", "rows_out", "row_bytes_out", "memory", "language",
     "resources", "state", "concurrency",
 )  # fmt: skip
-INPUT, TRAINER = "input", "train"
+TRAINER = "train"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +84,7 @@ def read_dataset(top: Table) -> DatasetSpec:
     table = top.table("dataset", ("rows", "row_bytes", "partitions", "skew", "location", "remote"))
     spec = DatasetSpec(
         name="generated",
-        generator="windtunnel.scenario.reading:generated_table",
+        generator=GENERATED,
         format="generated",
         rows=table.integer("rows", most=10**15),
         row_bytes=table.bytes("row_bytes"),
