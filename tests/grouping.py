@@ -1,4 +1,4 @@
-"""Which tests run in one process: those of a file, and of a file that opens engines those of one engine."""
+"""Which tests run in one process: those of a file, of a file that opens engines those of one engine, of hostile situations an area's."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from xdist.scheduler import LoadScopeScheduling
 from windtunnel.registry import ENGINES
 
 _OPENED = re.compile(r"\[(" + "|".join(sorted(map(re.escape, ENGINES), key=len, reverse=True)) + r")(?=[-\]])")
+_AREA = re.compile(r"\[([a-z]+)-")
 
 
 def group(nodeid: str) -> str:
-    """The file of a test and the engine that its parameters begin with."""
+    """The file of a test and the engine, or the area of hostile situations, that its parameters begin with."""
     file, _, test = nodeid.partition("::")
-    engine = _OPENED.search(test)
+    engine = _AREA.search(test) if file.startswith("tests/hostile/") else _OPENED.search(test)
     return f"{file}:{engine[1]}" if engine else file
 
 
