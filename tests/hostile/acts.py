@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -15,7 +14,6 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
 
 from tests.hostile.frame import MARK, Ending, Scene
 from windtunnel.cli import main
@@ -83,27 +81,22 @@ def environment(scene: Scene) -> dict[str, str]:
 class Alone:
     """The command line in a process of its own.
 
-    ``limits``: (resource, value) of `resource.setrlimit`; ``out``: opens its standard output, None = a pipe that is read; ``before``
-    runs in the child before it becomes the program; ``then`` is called with the running process, e.g. to send a signal.
+    ``shell`` sets the stage and becomes the program: ``ulimit -f 8; exec "$@"``, ``exec "$@" >/dev/full``. ``then`` is called with the
+    running process, e.g. to send a signal. ``program``: what Python runs instead of the command line.
     """
 
     args: tuple[str, ...]
-    limits: tuple[tuple[int, int], ...] = ()
-    out: Callable[[Scene], IO[Any]] | None = None
-    before: Callable[[], object] | None = None
+    shell: str = 'exec "$@"'
     then: Callable[[subprocess.Popen[bytes], Scene], object] | None = None
     more: Mapping[str, str] = field(default_factory=dict)
     program: tuple[str, ...] = ("-m", "windtunnel.cli")
 
     def __call__(self, scene: Scene) -> Ending:
-        """Run it to its end; one that lasts longer than `PATIENCE_S` is killed and ended by SIGKILL."""
-        stdout = self.out(scene) if self.out is not None else None
-        log = tempfile.TemporaryFile()  # noqa: SIM115  (a pipe that nobody reads would hold the program back)
-        shown = tempfile.TemporaryFile()  # noqa: SIM115
-        with log, shown:
+        """Run it to its end; one that lasts longer than `PATIENCE_S` is killed, and so ends by SIGKILL."""
+        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:  # a pipe that nobody reads would hold it back
             process = subprocess.Popen(
-                [sys.executable, *self.program, *self.args], cwd=scene.folder, stdin=subprocess.DEVNULL, stdout=stdout or shown,
-                stderr=log, env={**os.environ, **environment(scene), **self.more}, preexec_fn=self._prepare, start_new_session=True,
+                ["/bin/sh", "-c", self.shell, "sh", sys.executable, *self.program, *self.args], cwd=scene.folder, stdout=out,
+                stderr=err, stdin=subprocess.DEVNULL, env={**os.environ, **environment(scene), **self.more}, start_new_session=True,
             )  # fmt: skip
             try:
                 if self.then is not None:
@@ -112,18 +105,9 @@ class Alone:
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
                 code = process.wait()
-            if stdout is not None:
-                with contextlib.suppress(OSError):
-                    stdout.close()
-            shown.seek(0)
-            log.seek(0)
-            return Ending(code, *(file.read().decode("utf-8", "replace") for file in (shown, log)))
-
-    def _prepare(self) -> None:
-        for kind, value in self.limits:
-            resource.setrlimit(kind, (value, value))
-        if self.before is not None:
-            self.before()
+            out.seek(0)
+            err.seek(0)
+            return Ending(code, *(file.read().decode("utf-8", "replace") for file in (out, err)))
 
 
 def wait_until(condition: Callable[[], object], seconds: float = PATIENCE_S) -> bool:

@@ -16,7 +16,8 @@ wrong, what is done, and the [exit code](compare.md) that it ends with. In all o
 memory or half-written file left behind, and no number that comes from a bad record. *Longer* ones run in `make test-all`, the others in
 `make test`; those that a machine cannot try are skipped with the reason.
 
-A situation is data. To add one, append it to a list in `tests/hostile/situations/` and run `python -m tests.hostile.table`, which makes this page.
+A situation is data. To add one, append it to a list in `tests/hostile/situations/` and run `python -m tests.hostile.table`,
+which makes this page.
 """
 
 
