@@ -18,6 +18,7 @@ from windtunnel.commands.compare import compare, history
 from windtunnel.commands.completion import completion
 from windtunnel.commands.demo import demo
 from windtunnel.commands.holdout import holdout
+from windtunnel.commands.import_ import import_log
 from windtunnel.commands.listing import doctor, engines, instances, workloads
 from windtunnel.commands.load import load
 from windtunnel.commands.plan import plan
@@ -33,6 +34,7 @@ _COMMANDS = (
     run,
     simulate,
     load,
+    import_log,
     plan,
     validate,
     claims,
