@@ -74,6 +74,7 @@ class Capabilities:
 class Outcome:
     """What a run produced: a table, or a folder of Parquet files (a pipeline that ends in a sink), or a count (simulated).
 
+    ``seconds``: the part of the run that counts, where the run has to do more than that.
     ``verified``: the run itself has compared every result with what it must be, as a load generator does with answers.
     ``account``: counters that the engine tells of the run when it is asked, which takes time and is not timed.
     """
@@ -81,6 +82,7 @@ class Outcome:
     table: pa.Table | None = None
     path: Path | None = None
     rows: int | None = None
+    seconds: float | None = None
     verified: bool = False
     account: Callable[[], Mapping[str, float]] = dict
 
@@ -133,6 +135,10 @@ def resolve_options(engine: str, known: tuple[Option, ...], given: Mapping[str, 
 def require(capabilities: Capabilities, engine: str, workload: BoundWorkload, address: str | None = None) -> None:
     """Raise Unsupported for the first declared gap that the workload meets: an operator's kind, a format, declared costs, an address."""
     gaps = capabilities.gaps
+    if workload.workload.clients is not None:
+        raise Unsupported(
+            f"{engine} runs pipelines; workload {workload.workload.name!r} is clients' work on a system that keeps data, such as delta"
+        )
     for op in workload.pipeline.operators:
         declared = ("declared", f"declared {op.kind}") if isinstance(op.kernel, Synthetic) else ()
         kinds = (op.kind, *declared, *(("gpu",) if op.resources.gpus else ()))

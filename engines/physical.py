@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from windtunnel.errors import InputError
+from windtunnel.errors import InputError, Unsupported
 from windtunnel.model import Job, Stage, StageInput
 from windtunnel.spec.plan import (
     Aggregate,
@@ -328,6 +328,10 @@ def compile_job(bound: BoundWorkload, *, partitions: int, fuse: bool = True, gro
     """
     if partitions < 1:
         raise InputError(f"partitions must be at least 1, not {partitions}")
+    if bound.workload.clients is not None:
+        raise Unsupported(
+            f"engines such as streaming run pipelines; {bound.workload.name!r} is clients' work on a system that keeps data"
+        )
     return _Planner(bound, partitions, fuse, groups or {}).plan()
 
 

@@ -167,7 +167,7 @@ def _point(rule: Rule, at: tuple[tuple[str, Any], ...], runs: Sequence[Run], kno
         if side is None:
             continue
         mine = [r for r in (known.get(side.test, ()) if side.test else runs) if _is_of(r, side, at)]
-        values = [v for r in mine if r["status"] == "ok" and (v := quantity(r, name)) is not None]
+        values = [v for r in mine if _counts(r, name) and (v := quantity(r, name)) is not None]
         if not values or len(values) < len(mine):
             why = next((f"{side.engine}: {r['status']}" for r in mine if r["status"] != "ok"), f"{side.engine}: no value")
             return Point(at=at, found=None, state="open", reason=why)
@@ -176,6 +176,11 @@ def _point(rule: Rule, at: tuple[tuple[str, Any], ...], runs: Sequence[Run], kno
     if found is None:
         return Point(at=at, found=None, state="open", reason="a quantity of 0 has no ratio")
     return Point(at=at, found=found, state=_state(rule, found))
+
+
+def _counts(run: Run, name: str) -> bool:
+    """Whether a run's quantity is evidence: of a wrong result only what was counted is, such as how much of it is wrong."""
+    return bool(run["status"] == "ok" or (run["status"] == "wrong_result" and name.startswith("counters.")))
 
 
 def _is_of(run: Run, side: Side, at: tuple[tuple[str, Any], ...]) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import importlib.util
+import inspect
 import math
 from dataclasses import dataclass
 from typing import Any, get_args, get_type_hints
@@ -77,6 +78,17 @@ ENGINES: dict[str, EngineEntry] = {
     "bulk-serve": EngineEntry(
         "windtunnel.engines.serving.engine:BulkServeEngine", ("httptools",), "pip install 'windtunnel[serving]'"
     ),
+    "files": EngineEntry("windtunnel.engines.stores.engine:FilesEngine"),
+    "delta": EngineEntry("windtunnel.engines.stores.engine:DeltaEngine", ("deltalake",), "pip install 'windtunnel[lake]'"),
+    "iceberg": EngineEntry(
+        "windtunnel.engines.stores.engine:IcebergEngine", ("pyiceberg", "sqlalchemy"), "pip install 'windtunnel[lake]'"
+    ),
+    "lance": EngineEntry("windtunnel.engines.stores.engine:LanceEngine", ("lance",), "pip install 'windtunnel[lake]'"),
+    "ducklake": EngineEntry(
+        "windtunnel.engines.stores.engine:DuckLakeEngine",
+        install="windtunnel engines install ducklake",
+        own=("duckdb==1.5.5", "duckdb-extension-ducklake==1.5.5", "duckdb-extension-sqlite-scanner==1.5.5", "pytz"),
+    ),
     "pair": EngineEntry("windtunnel.engines.pair:PairEngine"),
     "loop": EngineEntry("windtunnel.engines.loop:LoopEngine"),
     "null": EngineEntry("windtunnel.engines.null:NullEngine"),
@@ -106,6 +118,7 @@ WORKLOADS: dict[str, str] = {
     "cascade": "windtunnel.workloads.inference.cascade:cascade",
     "ingest": "windtunnel.workloads.inference.ingest:ingest",
     "handoff": "windtunnel.workloads.inference.handoff:handoff",
+    "lake": "windtunnel.workloads.data.lake:lake",
 }
 
 
@@ -171,17 +184,17 @@ def load_workload(name: str, **parameters: Any) -> Any:
     for parameter, value in parameters.items():
         if parameter not in hints:
             raise InputError(f"workload {name!r} has no parameter {parameter!r}{nearest(parameter, hints)}")
-        if rule := _broken_rule(parameter, hints[parameter], value):
+        if rule := _broken_rule(parameter, hints[parameter], value, inspect.signature(build).parameters[parameter].default):
             raise InputError(f"workload {name!r}: {parameter} = {value!r} {rule}")
     return build(**parameters)
 
 
-def _broken_rule(parameter: str, kind: Any, value: object) -> str | None:
-    """The rule of a workload's parameter that ``value`` breaks; the type of the parameter says most of it."""
+def _broken_rule(parameter: str, kind: Any, value: object, default: object) -> str | None:
+    """The rule of a workload's parameter that ``value`` breaks; its type says most of it, and a number that is 0 by default may be 0."""
     if choices := get_args(kind):
         return None if value in choices else f"must be one of {', '.join(map(repr, choices))}"
     if kind is int:
-        least = 0 if parameter == "seed" else 1
+        least = 0 if parameter == "seed" or default == 0 else 1
         whole = isinstance(value, int) and not isinstance(value, bool) and value >= least
         return None if whole else f"must be a whole number of at least {least}"
     if kind is float:

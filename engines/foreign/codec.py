@@ -10,12 +10,12 @@ import datetime as dt
 from pathlib import Path
 from typing import Any
 
-from windtunnel.spec import cluster, expr, plan, serving, workload
+from windtunnel.spec import clients, cluster, expr, plan, serving, workload
 
 _KIND = "$"
 _CLASSES = {
     kind.__name__: kind
-    for module in (cluster, expr, plan, serving, workload)
+    for module in (clients, cluster, expr, plan, serving, workload)
     for kind in vars(module).values()
     if isinstance(kind, type) and dataclasses.is_dataclass(kind)
 }

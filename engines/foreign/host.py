@@ -51,7 +51,9 @@ class Host:
         """Execute; the table becomes a file."""
         recorder = Recorder()
         outcome = self._session.run(self._workload, recorder, Path(output))
-        told = {"spans": recorder.spans, "counters": recorder.counters, "rows": outcome.rows}
+        if outcome.seconds is not None:  # all else is untimed
+            recorder.counters |= outcome.account()
+        told = {"spans": recorder.spans, "counters": recorder.counters, "rows": outcome.rows, "seconds": outcome.seconds}
         if outcome.table is None:
             return {**told, "table": None}
         path = self._folder / f"{uuid.uuid4().hex}.arrow"

@@ -82,11 +82,11 @@ class HostedSession:
         for name, value in answer["counters"].items():
             recorder.count(name, value)
         if answer["table"] is None:
-            return Outcome(path=output, rows=answer["rows"])
+            return Outcome(path=output, rows=answer["rows"], seconds=answer["seconds"])
         with pa.memory_map(answer["table"]) as file:
             table = pa.ipc.open_file(file).read_all()
         os.unlink(answer["table"])
-        return Outcome(table=table, rows=table.num_rows)
+        return Outcome(table=table, rows=table.num_rows, seconds=answer["seconds"])
 
     def close(self) -> None:
         """Ask it to close, then end its process and all it started; idempotent."""

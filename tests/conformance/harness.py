@@ -22,7 +22,9 @@ SERVERS = (
     "spark-serve",
     "bulk-serve",
 )  # they answer requests and run no operators
-REAL = tuple(name for name in ENGINES if name not in ("null", "loop", "pair", *SERVERS) and not name.startswith("sim:"))
+#: they keep data for clients
+STORES = tuple(name for name, entry in ENGINES.items() if ".stores." in entry.dotted)
+REAL = tuple(name for name in ENGINES if name not in ("null", "loop", "pair", *SERVERS, *STORES) and not name.startswith("sim:"))
 JAVA = ("spark", "flink", "mapreduce")
 ETL = tuple(name for name in WORKLOADS if load_workload(name).kind == "etl")
 

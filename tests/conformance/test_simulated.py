@@ -12,7 +12,7 @@ import pytest
 from tests.conformance.harness import ETL
 from windtunnel.engines.models.catalogue import ENTRIES
 from windtunnel.records.record import RunRecord
-from windtunnel.registry import WORKLOADS
+from windtunnel.registry import WORKLOADS, load_workload
 from windtunnel.running.cell import run_cell
 from windtunnel.running.cellspec import CellSpec, WorkloadChoice, cell_digest
 from windtunnel.scenario.tables import EngineChoice
@@ -23,7 +23,11 @@ SCALE = 0.01
 MODELS = ("bulk", "streaming")
 ROOMY = ClusterSpec(nodes=(NodeSpec(cpus=2, memory_bytes=16 * 2**30),))  # Flink keeps a process for every operator
 MODELLED = tuple(name for name in ENTRIES if name not in MODELS)
-NAMES = [pytest.param(n, marks=[] if n in (*ETL, "images") else [pytest.mark.slow]) for n in WORKLOADS]  # models take their time
+NAMES = [
+    pytest.param(n, marks=[] if n in (*ETL, "images") else [pytest.mark.slow])
+    for n in WORKLOADS
+    if load_workload(n).clients is None
+]  # models take their time
 
 Measured = Callable[[str], tuple[dict[str, RunRecord], Path]]
 

@@ -122,5 +122,5 @@ def test_the_catalogue_lists_every_workload() -> None:
     infos = {info.name: info for info in list_workloads()}
     assert tuple(infos) == tuple(WORKLOADS)
     assert all(i.verified and i.description and i.scale == 0.1 for i in infos.values())
-    assert {i.kind for i in infos.values()} == {"etl", "inference", "ingest"}
+    assert {i.kind for i in infos.values()} == {"etl", "inference", "ingest", "data"}
     assert infos["tpch_q6"].operators == 3

@@ -55,7 +55,8 @@ def run_cell(spec: CellSpec, report: Report) -> None:
             if not cell.session((repetition,), {"seed": spec.run_seed(repetition)}):
                 return
     else:
-        cell.session(spec.repetitions, {}, warmups=WARMUPS if spec.warmup else 0)
+        warms_itself = workload.clients is not None  # every client is a new process
+        cell.session(spec.repetitions, {}, warmups=WARMUPS if spec.warmup and not warms_itself else 0)
 
 
 class _Cell:
@@ -122,7 +123,7 @@ class _Cell:
             self._record(repetition, recorder),
             status="ok",
             reason=None,
-            makespan_s=virtual_makespan(recorder) if virtual else seconds,
+            makespan_s=virtual_makespan(recorder) if virtual else seconds if outcome.seconds is None else outcome.seconds,
             rows_out=rows,
             verified=verified,
             peak_memory_bytes=virtual_peak(recorder) if virtual else None,

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from windtunnel.errors import InputError
 from windtunnel.spec.canonical import digest
+from windtunnel.spec.clients import ClientsSpec
 from windtunnel.spec.plan import Operator, Pipeline
 from windtunnel.spec.serving import ServingSpec
 
@@ -90,19 +91,21 @@ class Objective:
 class Workload:
     """One definition for all engines and both worlds. ``description`` is one sentence for people.
 
-    A ``serving`` workload has its work there; its pipeline is only the source of requests. The last operator of an ``ingest`` workload
+    A ``serving`` workload has its work there; its pipeline is only the source of requests. A ``data`` workload has it in ``clients``; its
+    pipeline names the table that they begin with. The last operator of an ``ingest`` workload
     is a training loop, which all others feed. ``status_column`` of the output says
     "ok", or why a row could not be processed: those are the dead letters, counted in the record.
     """
 
     name: str
-    kind: Literal["etl", "inference", "serving", "ingest"]
+    kind: Literal["etl", "inference", "serving", "ingest", "data"]
     pipeline: Pipeline
     dataset: DatasetSpec
     oracle: Oracle | None = None
     objective: Objective | None = None
     description: str = ""
     serving: ServingSpec | None = None
+    clients: ClientsSpec | None = None
     status_column: str | None = None
 
     @property
@@ -118,9 +121,9 @@ class Workload:
         return replace(self, dataset=replace(self.dataset, scale=self.dataset.scale * factor, rows=rows))
 
     def digest(self) -> str:
-        """Hash of name, pipeline and data set, and of what serves."""
-        what = (self.name, self.pipeline.operators, self.dataset)
-        return digest(what if self.serving is None else (*what, self.serving))
+        """Hash of name, pipeline and data set, and of what serves or what clients do."""
+        more = tuple(part for part in (self.serving, self.clients) if part is not None)
+        return digest((self.name, self.pipeline.operators, self.dataset, *more))
 
     def bind(self, data_root: Path) -> BoundWorkload:
         """Make the data below ``data_root`` if absent (outside any timing) and give their paths."""
