@@ -43,7 +43,9 @@ class Toy:
         recorder.count("rows", 2)
         recorder.span("query", "last", 0.0, 1.0, rows=2)
         return type(
-            "Outcome", (), {"table": pa.table({"name": [workload.workload.name] * 2, "pid": [os.getpid()] * 2}), "rows": 2}
+            "Outcome",
+            (),
+            {"table": pa.table({"name": [workload.workload.name] * 2, "pid": [os.getpid()] * 2}), "rows": 2, "seconds": None},
         )
 
     def close(self) -> None:
