@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
+from pathlib import Path
 from typing import Any, Literal
 
 from windtunnel.errors import InputError, WindtunnelError, nearest
@@ -19,8 +20,11 @@ from windtunnel.records.record import RunRecord
 from windtunnel.reports import stats
 from windtunnel.reports.claims import Claim, Rule, Side, Test, World
 from windtunnel.running.environment import host_key
+from windtunnel.spec.documents import parse_json, read_text
+from windtunnel.spec.strict import Place
 from windtunnel.spec.units import parse_bytes, parse_seconds
 
+MOST_BYTES = 256 * 2**20  # of a file of evidence
 Run = Mapping[str, Any]
 State = Literal["holds", "fails", "open"]
 Outcome = Literal["reproduced", "not reproduced", "depends", "inconclusive", "not testable here"]
@@ -93,9 +97,25 @@ def shipped(claim: Claim) -> dict[str, tuple[Run, ...]]:
     file = resources.files("windtunnel.reports").joinpath("landscape", "evidence", f"{claim.id}.json")
     if not file.is_file():
         return {}
-    tests = json.loads(file.read_text(encoding="utf-8"))["tests"]
     wanted = {t.name: t.digest() for t in claim.tests}
-    return {name: tuple(t["runs"]) for name, t in tests.items() if wanted.get(name) == t["digest"]}
+    return {name: tuple(t["runs"]) for name, t in evidence(file).items() if wanted.get(name) == t["digest"]}
+
+
+def evidence(file: Any) -> dict[str, dict[str, Any]]:
+    """The tests in a file of evidence, by name: the ``digest`` of each and its ``runs``. Raises InputError for what is none."""
+    place = Place(str(file))
+    document = parse_json(read_text(Path(str(file)), place, MOST_BYTES), place)
+    tests = document.get("tests") if isinstance(document, dict) else None
+    if not isinstance(tests, dict) or not all(_is_evidence(t) for t in tests.values()):
+        place.fail("is no file of evidence: it needs tests, each with a digest and a list of runs")
+    return tests
+
+
+def _is_evidence(test: Any) -> bool:
+    return (
+        isinstance(test, dict) and isinstance(test.get("digest"), str) and isinstance(test.get("runs"), list)
+        and all(isinstance(run, dict) for run in test["runs"])
+    )  # fmt: skip
 
 
 def packed(claim: Claim, records: Mapping[str, Sequence[RunRecord]]) -> dict[str, Any]:

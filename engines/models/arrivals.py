@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from windtunnel.engines.models.streams import ARRIVALS, TOKENS, Factors, generator
-from windtunnel.errors import InputError
+from windtunnel.spec import traces
 from windtunnel.spec.serving import ArrivalSpec
 
 _BLOCK = 4096
@@ -87,31 +87,14 @@ def token_lengths(spec: ArrivalSpec, seed: int) -> Iterator[tuple[int, int]]:
 
 
 def trace_times(spec: ArrivalSpec) -> list[float]:
-    """The column of a CSV or Parquet file: seconds since the start of the run, sorted, below the duration where there is one."""
-    return _trace_column(spec, spec.column or "")
+    """The column of a trace: seconds since the start of the run, sorted, below the duration where there is one."""
+    return _trace_column(spec, None)
 
 
-def _trace_column(spec: ArrivalSpec, name: str) -> list[float]:
-    """A column in the order of the times, of the rows within the duration."""
+def _trace_column(spec: ArrivalSpec, name: str | None) -> list[float]:
+    """Lengths from a column (None: the times) in the order of the times, of the rows within the duration."""
     path = Path(spec.file or "")
-    times = _numbers(path, spec.column or "", "seconds since the start")
-    values = times if name == spec.column else _numbers(path, name, "numbers")
+    times = traces.times(path, spec.column or "")
+    values = times if name is None else traces.lengths(path, name)
     rows = sorted(zip(times, range(len(times)), values, strict=True))
     return [value for time, _, value in rows if spec.duration_s is None or time < spec.duration_s]
-
-
-def _numbers(path: Path, name: str, what: str) -> list[float]:
-    import pyarrow as pa
-    import pyarrow.csv
-    import pyarrow.parquet
-
-    try:
-        table = pyarrow.parquet.read_table(path) if path.suffix == ".parquet" else pyarrow.csv.read_csv(path)
-        column: list[float] = table[name].cast(pa.float64()).to_pylist()
-    except KeyError as error:
-        raise InputError(f"{path} has no column {name!r}; columns: {', '.join(table.column_names)}") from error
-    except (OSError, pa.ArrowException) as error:
-        raise InputError(f"{path} cannot be read as a trace of times: {error}") from error
-    if any(t is None or not 0 <= t < float("inf") for t in column):
-        raise InputError(f"column {name!r} of {path} must hold {what}, all 0 or more")
-    return column

@@ -157,7 +157,7 @@ def types_of(document: dict[str, Any], file: str, catalogue: Path | None = None)
     own = document.get("cluster", {}).get("catalogue")
     return {
         **shipped(),
-        **(read_catalogue(Path(file).parent / own) if own else {}),
+        **(read_catalogue(Path(file).parent / own, quotes=False) if own else {}),
         **(read_catalogue(catalogue) if catalogue else {}),
     }
 

@@ -16,8 +16,11 @@ from typing import Any
 
 from windtunnel.errors import InputError, nearest
 from windtunnel.spec.canonical import digest
+from windtunnel.spec.documents import parse_json, read_text
+from windtunnel.spec.strict import Place
 
 SCHEMA = 1
+MOST_BYTES = 64 * 2**20  # of a calibration
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,15 +211,11 @@ class Calibration:
 
     @classmethod
     def load(cls, path: Path) -> Calibration:
-        """Read JSON; InputError for a missing, broken or foreign file."""
-        try:
-            plain = json.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise InputError(
-                f"calibration {path} cannot be read: {error.strerror}; make one with `windtunnel calibrate`"
-            ) from error
-        except ValueError as error:
-            raise InputError(f"calibration {path} is not JSON: {error}") from error
+        """Read JSON; InputError for a missing, broken or foreign file. No value of it is told: a scenario may name any file."""
+        if not path.exists():
+            raise InputError(f"calibration {path} cannot be read: there is no such file; make one with `windtunnel calibrate`")
+        place = Place(f"calibration {path}")
+        plain = parse_json(read_text(path, place, MOST_BYTES), place)
         if not isinstance(plain, dict) or plain.get("schema") != SCHEMA:
             raise InputError(f"calibration {path} has not schema {SCHEMA}; make a new one with `windtunnel calibrate`")
         try:
@@ -227,7 +226,7 @@ class Calibration:
     @classmethod
     def _from_plain(cls, plain: dict[str, Any]) -> Calibration:
         if not isinstance(plain["provenance"], dict):
-            raise TypeError(f"provenance is not an object but {plain['provenance']!r:.60}")
+            raise TypeError("provenance is not an object")
         return cls(
             operators=tuple(OperatorCost(**_checked(OperatorCost, entry)) for entry in plain["operators"]),
             engines=tuple(EngineCost(**_checked(EngineCost, entry)) for entry in plain["engines"]),
@@ -244,19 +243,19 @@ _NUMBERS = ("float", "int")  # types of fields, as written
 def _checked(kind: type[Any], entry: Any) -> dict[str, Any]:
     """The fields of an entry of a file. Raises TypeError or ValueError where one is of another type or not finite."""
     if not isinstance(entry, dict):
-        raise TypeError(f"{kind.__name__} is not an object but {entry!r:.60}")
+        raise TypeError(f"{kind.__name__} is not an object")
     values = dict(entry)
     for name in {"slowdown", "curve"} & values.keys():
         values[name] = tuple((float(x), float(y)) for x, y in values[name])
     for field in dataclasses.fields(kind):
         value = values.get(field.name, "" if field.type == "str" else 0)
         if field.type == "bool" and not isinstance(values.get(field.name, False), bool):
-            raise TypeError(f"{field.name} of {kind.__name__} is neither true nor false but {value!r:.60}")
+            raise TypeError(f"{field.name} of {kind.__name__} is neither true nor false")
         optional = value is None and "None" in str(field.type)
         if field.type == "str" and not isinstance(value, str):
-            raise TypeError(f"{field.name} of {kind.__name__} is not a text but {value!r:.60}")
+            raise TypeError(f"{field.name} of {kind.__name__} is not a text")
         if str(field.type).startswith(_NUMBERS) and not optional and not _is_number(value):
-            raise TypeError(f"{field.name} of {kind.__name__} is not a finite number but {value!r:.60}")
+            raise TypeError(f"{field.name} of {kind.__name__} is not a finite number")
     return values
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import math
-import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import resources
@@ -23,6 +22,8 @@ from windtunnel.records.record import Recorder
 from windtunnel.registry import load_engine
 from windtunnel.running import pool
 from windtunnel.scenario.reading import assign, from_document
+from windtunnel.spec.documents import parse_toml, read_text
+from windtunnel.spec.strict import Place
 
 #: a simulated value may fall so far below the lower bound that a published table states (rounding of published figures)
 SLACK = 0.01
@@ -153,18 +154,15 @@ def names() -> tuple[str, ...]:
 def load(name: str) -> Table:
     """A table by name, or a file of the same form. Raises InputError."""
     if name.endswith(".toml"):
-        try:
-            text = Path(name).read_text(encoding="utf-8")
-        except OSError as error:
-            raise InputError(f"{name} cannot be read: {error.strerror}") from error
+        text = read_text(Path(name), Place(name))
     elif name in names():
         text = resources.files("windtunnel.sim").joinpath("published", f"{name}.toml").read_text(encoding="utf-8")
     else:
         raise InputError(f"no published table {name!r}{nearest(name, names())}")
+    document = parse_toml(text, Place(name))
     try:
-        document = tomllib.loads(text)
         return _table(name, document)
-    except (tomllib.TOMLDecodeError, KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise InputError(f"{name} is not a table of published figures: {error}") from error
 
 

@@ -8,6 +8,7 @@ module owns the file and the fit; it measures nothing.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,8 @@ from windtunnel.engines.models.serving import COST_NAMES
 from windtunnel.errors import InputError, RunFailed, RunTimeout
 from windtunnel.records.record import Recorder
 from windtunnel.spec.cluster import ClusterSpec
+from windtunnel.spec.documents import parse_json, read_text
+from windtunnel.spec.strict import Place
 from windtunnel.spec.workload import BoundWorkload
 
 SCHEMA = 1
@@ -36,20 +39,21 @@ FURTHEST = 10.0  # that a constant may end from where its search begins, as a fa
 
 def load_constants(path: Path) -> dict[str, dict[str, float]]:
     """By ``engine:proxy``. Raises InputError when the file is none of these."""
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{str(path)!r} cannot be read as a calibration: {error}") from error
+    place = Place(f"calibration {path}")
+    data = parse_json(read_text(path, place), place)
     found: Any = data.get("serving", {}) if isinstance(data, dict) else None
     good = isinstance(found, dict) and all(
-        isinstance(v, dict) and all(k in COST_NAMES and isinstance(x, (int, float)) and x >= 0 for k, x in v.items())
-        for v in found.values()
+        isinstance(v, dict) and all(k in COST_NAMES and _is_cost(x) for k, x in v.items()) for v in found.values()
     )
     if not good:
         raise InputError(
             f"{str(path)!r} holds no constants of serving engines; `python -m tests.fidelity.serving_holdout` writes some"
         )
     return {name: dict(v) for name, v in found.items()}
+
+
+def _is_cost(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < math.inf
 
 
 def save_constants(path: Path, constants: Mapping[str, Mapping[str, float]], about: Mapping[str, Any]) -> None:

@@ -15,6 +15,7 @@ from windtunnel.errors import InputError
 from windtunnel.scenario.reading import from_document, load_scenario
 from windtunnel.spec.catalogue import parse_catalogue, read_catalogue, shipped
 from windtunnel.spec.cluster import NodeSpec
+from windtunnel.spec.strict import Place
 
 GROUPS = {"AWS": 30, "Google": 6, "Azure": 5}
 
@@ -144,14 +145,14 @@ def test_a_type_has_the_source_of_its_file_or_its_own(tmp_path: Path) -> None:
     (tmp_path / "own.toml").write_text(OWN, encoding="utf-8")
     types = read_catalogue(tmp_path / "own.toml")
     assert [(t.source, t.date) for t in types.values()] == [("our price sheet", "2026-02"), ("a dream", "2026-02")]
-    bare = parse_catalogue('schema = 1\n[types.x]\ncpus = 1\nmemory = "1GiB"', "x.toml")["x"]
+    bare = parse_catalogue('schema = 1\n[types.x]\ncpus = 1\nmemory = "1GiB"', Place("x.toml"))["x"]
     assert (bare.source, bare.date) == ("unknown", "unknown")
 
 
 BAD = {
     'schema = 1\n[types.x]\ncpus = 1\nmemroy = "1GiB"': "own.toml: types.x.memroy: unknown key; did you mean 'memory'?",
     'schema = 1\n[types.x]\ncpus = 0\nmemory = "1GiB"': "own.toml: types.x.cpus = 0: must be a whole number",
-    'schema = 1\n[types.x]\ncpus = 1\nmemory = "1 parsec"': "own.toml: types.x.memory: '1 parsec' is not a quantity",
+    'schema = 1\n[types.x]\ncpus = 1\nmemory = "1 parsec"': "own.toml: types.x.memory: is not a quantity",
     'schema = 1\n[types."a.b"]\ncpus = 1': "own.toml: types.\"a.b\": missing key 'memory'",
     'schema = 1\n[types.x]\ncpus = 1\nmemory = "1GiB"\ncount = 3': "own.toml: types.x.count: unknown key",
     'schema = 1\n[types.x]\ncpus = 1\nmemory = "1GiB"\ngpus = { cuont = 1 }': "own.toml: types.x.gpus.cuont: unknown key; did you",

@@ -153,7 +153,7 @@ def test_the_command_line_never_shows_a_traceback(
 ) -> None:
     document = full()
     parent(document, at)[at[-1]] = junk
-    monkeypatch.setattr("windtunnel.scenario.reading.tomllib.loads", lambda text: document)
+    monkeypatch.setattr("windtunnel.spec.documents.tomllib.loads", lambda text: document)
     file = tmp_path / "fuzz.toml"
     file.write_text("")
     try:

@@ -92,16 +92,15 @@ def pack(ids: tuple[str, ...], results: Path, folder: Path) -> int:
     import json
 
     from windtunnel.reports.claims import select
-    from windtunnel.reports.judging import packed
+    from windtunnel.reports.judging import evidence, packed
 
     folder.mkdir(parents=True, exist_ok=True)
     for claim in select(ids):
         document = packed(claim, {t.name: _records(folder_of(results, claim, t)) for t in claim.tests})
         path = folder / f"{claim.id}.json"
         if path.exists():  # what was not run again stays
-            before = json.loads(path.read_text(encoding="utf-8"))["tests"]
             wanted = {t.name: t.digest() for t in claim.tests}
-            kept = {n: t for n, t in before.items() if wanted.get(n) == t["digest"]}
+            kept = {n: t for n, t in evidence(path).items() if wanted.get(n) == t["digest"]}
             document = {**document, "tests": {**kept, **document["tests"]}}
         if document["tests"]:
             path.write_text(json.dumps(document, indent=0, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,8 @@ from windtunnel.errors import ExitCode
 
 if TYPE_CHECKING:
     from windtunnel.sim.capacity.question import Question
+
+MOST_NODES, MOST_COUNTS = 10_000, 1_000
 
 
 @click.command()
@@ -199,18 +202,21 @@ def _counts(text: str | None) -> tuple[int, ...]:
     """``1-16`` or ``1,2,4``; also both."""
     from windtunnel.errors import InputError
     from windtunnel.sim.capacity.question import COUNTS
+    from windtunnel.spec.strict import shorten
 
     if text is None:
         return COUNTS
     found: set[int] = set()
-    try:
-        for part in text.split(","):
-            low, dash, high = part.partition("-")
-            found.update(range(int(low), int(high if dash else low) + 1))
-    except ValueError:
-        found = set()
-    if not found or min(found) < 1 or max(found) > 10_000:
-        raise InputError(f"--count {text!r} must be numbers of nodes from 1 to 10000, such as 1-16 or 1,2,4")
+    for part in text.split(","):
+        low, dash, high = part.partition("-")
+        bounds = [int(n) if re.fullmatch(r"[0-9]{1,9}", n.strip()) else 0 for n in (low, high if dash else low)]
+        if not 1 <= bounds[0] <= bounds[1] <= MOST_NODES:
+            raise InputError(f"--count {shorten(text)} must be numbers of nodes from 1 to {MOST_NODES}, such as 1-16 or 1,2,4")
+        found.update(range(bounds[0], bounds[1] + 1))
+    if len(found) > MOST_COUNTS:
+        raise InputError(
+            f"--count {shorten(text)} names {len(found)} numbers of nodes; at most {MOST_COUNTS} are compared, such as 64,128,256"
+        )
     return tuple(sorted(found))
 
 

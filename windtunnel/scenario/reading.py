@@ -10,13 +10,12 @@ import copy
 import itertools
 import math
 import re
-import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from windtunnel.errors import InputError, nearest
+from windtunnel.errors import nearest
 from windtunnel.registry import WORKLOADS, load_workload
 from windtunnel.scenario.generated import CHECK_ROWS, NO_TABLES, expected_rows
 from windtunnel.scenario.tables import (
@@ -29,6 +28,7 @@ from windtunnel.scenario.tables import (
     read_pipeline,
 )
 from windtunnel.spec.cluster import ClusterSpec
+from windtunnel.spec.documents import parse_toml, read_text
 from windtunnel.spec.plan import Operator, Pipeline, Scan
 from windtunnel.spec.serving import ServingSpec, read_serving
 from windtunnel.spec.strict import Place, Table, known_name
@@ -88,28 +88,12 @@ def load_scenario(path: Path) -> Scenario:
 
 def read_document(path: Path) -> dict[str, Any]:
     """The parsed TOML of a scenario file, its keys unchecked. Raises InputError with one sentence."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"scenario file {str(path)!r} cannot be read: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"scenario file {str(path)!r} is not UTF-8 text: byte {error.start} is invalid") from error
-    return _parsed(text, str(path))
+    return parse_toml(read_text(path, Place(str(path))), Place(str(path)))
 
 
 def parse_scenario(text: str, file: str = "scenario.toml") -> Scenario:
     """Like `load_scenario`, from the text."""
-    return from_document(_parsed(text, file), file)
-
-
-def _parsed(text: str, file: str) -> dict[str, Any]:
-    place = Place(file)
-    try:
-        return tomllib.loads(text)
-    except RecursionError:
-        place.fail("is nested too deeply for a scenario")
-    except ValueError as error:  # TOMLDecodeError, or an integer of thousands of digits
-        place.fail(f"is not valid TOML: {error}")
+    return from_document(parse_toml(text, Place(file)), file)
 
 
 def from_document(document: dict[str, Any], file: str = "scenario.toml") -> Scenario:

@@ -15,7 +15,7 @@ from typing import Any
 from windtunnel.errors import nearest
 from windtunnel.registry import engine_names
 from windtunnel.scenario.generated import GENERATED, INPUT
-from windtunnel.spec.catalogue import NODE_KEYS, InstanceType, read_catalogue, read_node, with_type
+from windtunnel.spec.catalogue import MOST_NODES, MOST_SLOTS, NODE_KEYS, InstanceType, read_catalogue, read_node, with_type
 from windtunnel.spec.cluster import ClusterSpec, Fault, NetworkSpec
 from windtunnel.spec.plan import Concurrency, Cost, Operator, Pipeline, Resources, Scan, State, Synthetic
 from windtunnel.spec.serving import read_resources
@@ -53,6 +53,14 @@ def read_cluster(top: Table) -> ClusterSpec:
     merged = [with_type(g, own, place.item(i)) for i, g in enumerate(groups)] if isinstance(groups, list) else groups
     whole = Table({"nodes": merged} if "nodes" in table else {}, table.place, ("network", "nodes"))
     nodes = tuple(read_node(n) for n in whole.tables("nodes", NODE_KEYS))
+    for what, many, most in (
+        ("nodes", sum(n.count for n in nodes), MOST_NODES), ("CPUs", sum(n.count * n.cpus for n in nodes), MOST_SLOTS),
+        ("devices", sum(n.count * n.gpus.count for n in nodes), MOST_SLOTS),
+    ):  # fmt: skip
+        if many > most:
+            place.fail(
+                f"make a cluster of {many} {what}; at most {most} are simulated: describe a part of it, with its share of the work"
+            )
     return table.place.rule(ClusterSpec, nodes=nodes, network=_network(table))
 
 
@@ -63,7 +71,7 @@ def _own_types(table: Table) -> dict[str, InstanceType]:
     path = Path(table.place.file).parent / table.text("catalogue")
     if not os.path.isfile(path):  # unlike Path.is_file, never an error
         table.fail("catalogue", f"there is no such file next to the scenario ({path})")
-    return read_catalogue(path)
+    return read_catalogue(path, quotes=False)  # a stranger's scenario may name any file
 
 
 def _network(table: Table) -> NetworkSpec:

@@ -7,7 +7,6 @@ how a group takes over the figures of its type. It knows no scenario.
 from __future__ import annotations
 
 import functools
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib import resources
@@ -17,9 +16,12 @@ from typing import Any
 from windtunnel.errors import closest
 from windtunnel.spec.cluster import HDD_BYTES_PER_S, DeviceSpec, DiskSpec, NodeSpec
 from windtunnel.spec.devices import device_spec, is_emulated
+from windtunnel.spec.documents import parse_toml, read_text
 from windtunnel.spec.strict import Place, Table
 
 SCHEMA = 1
+MOST_NODES = 100_000  # of a cluster
+MOST_SLOTS = 1_000_000  # CPUs of a cluster, and devices: each is a worker
 #: what a type says of a machine
 TYPE_KEYS = ("cpus", "memory", "gpus", "disk", "nic", "price_per_hour", "startup", "mtbf")
 NODE_KEYS = ("name", "count", "type", "memory_limit", *TYPE_KEYS)
@@ -45,29 +47,19 @@ class InstanceType:
 def shipped() -> Mapping[str, InstanceType]:
     """The instance types that come with windtunnel, by name, in the order of the file."""
     file = resources.files("windtunnel.spec").joinpath("catalogue.toml")
-    return parse_catalogue(file.read_text(encoding="utf-8"), file.name)
+    return parse_catalogue(file.read_text(encoding="utf-8"), Place(file.name))
 
 
-def read_catalogue(path: Path) -> dict[str, InstanceType]:
-    """The instance types of a user's file. Raises InputError with one sentence."""
-    place = Place(str(path))
-    try:
-        return parse_catalogue(path.read_text(encoding="utf-8"), place.file)
-    except OSError as error:
-        place.fail(f"cannot be read: {error.strerror or error}")
-    except UnicodeDecodeError as error:
-        place.fail(f"is not UTF-8 text: byte {error.start} is invalid")
+def read_catalogue(path: Path, *, quotes: bool = True) -> dict[str, InstanceType]:
+    """The instance types of a user's file. Raises InputError with one sentence, which ``quotes`` values of the file or does not."""
+    place = Place(str(path), quotes=quotes)
+    return parse_catalogue(read_text(path, place), place)
 
 
 @functools.lru_cache(maxsize=8)  # a sweep reads its catalogue once a point
-def parse_catalogue(text: str, file: str) -> dict[str, InstanceType]:
+def parse_catalogue(text: str, place: Place) -> dict[str, InstanceType]:
     """Like `read_catalogue`, from the text."""
-    place = Place(file)
-    try:
-        document = tomllib.loads(text)
-    except (ValueError, RecursionError) as error:
-        place.fail(f"is not valid TOML: {error}")
-    top = Table(document, place, ("schema", *_ORIGIN, "types"))
+    top = Table(parse_toml(text, place), place, ("schema", *_ORIGIN, "types"))
     if top.integer("schema") != SCHEMA:
         top.fail("schema", f"this version reads catalogues of schema {SCHEMA}")
     types = top.raw("types")
@@ -110,7 +102,7 @@ def read_node(table: Table) -> NodeSpec:
         table.fail("memory_limit", f"must not be above memory = {memory} bytes")
     return NodeSpec(
         name=table.text("name", "worker"),
-        count=table.integer("count", 1, least=1, most=1_000_000),
+        count=table.integer("count", 1, least=1, most=MOST_NODES),
         type=table.text("type") if "type" in table else None,
         cpus=table.integer("cpus", least=1, most=100_000),
         memory_bytes=memory,

@@ -5,12 +5,14 @@ The module owns these words and their rules. It knows no serving system and runs
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
+from windtunnel.spec import traces
 from windtunnel.spec.plan import Resources
 from windtunnel.spec.strict import Place, Table, known_name, unique
 
@@ -160,7 +162,7 @@ def _arrivals(table: Table) -> ArrivalSpec:
             table.fail(name, f"does not belong to {kind} arrivals; their keys: {', '.join(_ARRIVAL_KEYS[kind])}")
     needs_duration = kind != "trace"
     rated = "rate_per_s" in _ARRIVAL_KEYS[kind]
-    return ArrivalSpec(
+    spec = ArrivalSpec(
         kind=kind,
         duration_s=table.seconds("duration", above=0) if needs_duration or "duration" in table else None,
         rate_per_s=table.number("rate_per_s", above=0) if rated else None,
@@ -176,6 +178,10 @@ def _arrivals(table: Table) -> ArrivalSpec:
         response_bytes=table.bytes("response_bytes", 0),
         tokens=_lengths(table, kind) if "tokens" in table else None,
     )
+    if spec.file is not None:
+        columns = (spec.tokens.prompt_column, spec.tokens.output_column) if spec.tokens else ()
+        table.place.key("file").rule(traces.check, Path(spec.file), spec.column, [c for c in columns if c])
+    return spec
 
 
 def _lengths(table: Table, kind: ArrivalKind) -> TokenLengths:
@@ -218,7 +224,7 @@ def _trace_file(table: Table) -> str:
         known_name(name.removeprefix(SHIPPED), known, table.place.key("file"), "shipped trace")
         return str(found.joinpath(name.removeprefix(SHIPPED) + ".csv"))
     path = Path(table.place.file).parent / name
-    if not path.is_file():
+    if not os.path.isfile(path):  # unlike Path.is_file, never an error
         table.fail("file", f"there is no such file next to the scenario ({path})")
     return str(path)
 

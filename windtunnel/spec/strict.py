@@ -10,7 +10,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NoReturn, TypeVar
 
 from windtunnel.errors import InputError, nearest
@@ -24,23 +24,28 @@ _BARE = re.compile(r"^[A-Za-z0-9_-]+$")
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A key inside a file: ``memory.toml: cluster.nodes[0].cpus``."""
+    """A key inside a file: ``memory.toml: cluster.nodes[0].cpus``.
+
+    ``quotes`` False: of a file that another one names, which may be any file of this machine, no text is told.
+    """
 
     file: str
     path: str = ""
+    quotes: bool = True
 
     def key(self, name: str) -> Place:
         """The place of a key of the table here."""
         text = name if _BARE.match(name) else json.dumps(name, ensure_ascii=True)
-        return Place(self.file, f"{self.path}.{text}" if self.path else text)
+        return replace(self, path=f"{self.path}.{text}" if self.path else text)
 
     def item(self, index: int) -> Place:
         """The place of an item of the list here."""
-        return Place(self.file, f"{self.path}[{index}]")
+        return replace(self, path=f"{self.path}[{index}]")
 
     def fail(self, rule: str, value: object = None) -> NoReturn:
         """Raise InputError for this place, with the value when there is one."""
-        shown = "" if value is None else f" = {shorten(value)}"
+        told = value is not None and (self.quotes or isinstance(value, (int, float)))
+        shown = f" = {shorten(value)}" if told else ""
         where = f"{self.path}{shown}: " if self.path else ""
         raise InputError(one_line(f"{self.file}: {where}{rule}"))
 
@@ -49,7 +54,7 @@ class Place:
         try:
             return function(*args, **keywords)
         except InputError as error:
-            self.fail(str(error))
+            self.fail(str(error) if self.quotes else "is not valid")
 
 
 def shorten(value: object) -> str:
@@ -173,7 +178,7 @@ class Table:
         try:
             number = parse_quantity(value, dimension)
         except InputError as error:
-            self.place.key(name).fail(str(error))
+            self.place.key(name).fail(str(error) if self.place.quotes else f"is not a quantity of {dimension}")
         if number > LARGEST:
             self.fail(name, f"must be below {LARGEST:g} {dimension}")
         if number < least:
