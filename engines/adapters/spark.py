@@ -9,9 +9,6 @@ The session owns its JVM: closing it ends the process.
 from __future__ import annotations
 
 import contextlib
-import os
-import subprocess
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -20,16 +17,16 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from windtunnel.engines.adapters.common import DECLARED_JOIN, ForeignSession, output_is_files
+from windtunnel.engines.adapters.spark_session import end_jvm, java_home, settings_of, start_session
 from windtunnel.engines.api import Capabilities, Option, resolve_options
 from windtunnel.engines.arrow import BatchFunction, call, call_groups, whole_groups
 from windtunnel.engines.declared import is_declared, rows_a_batch
 from windtunnel.engines.notes import crossing
-from windtunnel.errors import InputError, MissingEngine, RunFailed, Unsupported
-from windtunnel.running.java import LEAST_VERSION, WAY_OUT, Java, find_java, java_version
+from windtunnel.errors import InputError, RunFailed, Unsupported
 from windtunnel.spec.cluster import ClusterSpec
 from windtunnel.spec.expr import to_sql
 from windtunnel.spec.plan import Aggregate, Filter, GroupMap, Join, Limit, MapBatches, Measure, Operator, Project, Scan, Sort
-from windtunnel.spec.units import parse_bytes, parse_count, parse_size
+from windtunnel.spec.units import parse_count, parse_size
 from windtunnel.spec.workload import BoundWorkload, TableData
 
 if TYPE_CHECKING:
@@ -112,96 +109,6 @@ class SparkRun(ForeignSession):
             del self._spark
         end_jvm()
         super().close()
-
-
-def start_session(cluster: ClusterSpec, options: Mapping[str, Any], java: Path, scratch: Path) -> SparkSession:
-    os.environ.update(
-        JAVA_HOME=str(java), PYSPARK_PYTHON=sys.executable, PYSPARK_DRIVER_PYTHON=sys.executable, SPARK_LOCAL_IP="127.0.0.1"
-    )
-    from pyspark.sql import SparkSession
-
-    settings = {
-        "spark.ui.enabled": "false",
-        "spark.ui.showConsoleProgress": "false",
-        "spark.driver.host": "127.0.0.1",
-        "spark.driver.bindAddress": "127.0.0.1",
-        "spark.driver.memory": f"{_heap_bytes(cluster, options) // 2**20}m",
-        "spark.local.dir": str(scratch),
-        "spark.sql.warehouse.dir": str(scratch / "warehouse"),
-        "spark.sql.shuffle.partitions": str(options["partitions"] or cluster.cpus),
-        "spark.default.parallelism": str(options["partitions"] or cluster.cpus),
-        "spark.sql.adaptive.enabled": str(bool(options["adaptive"])).lower(),
-        "spark.sql.execution.arrow.pyspark.enabled": "true",
-        "spark.sql.session.timeZone": "UTC",
-        "spark.python.worker.reuse": "true",
-        "spark.log.level": "ERROR",
-        "spark.driver.extraJavaOptions": f"-Dderby.system.home={scratch} {options['java_options']}".strip(),
-        **{str(k): str(v) for k, v in dict(options["conf"]).items()},
-    }
-    builder = SparkSession.builder.appName("windtunnel").master(cluster.address or f"local[{cluster.cpus}]")
-    for key, value in settings.items():
-        builder = builder.config(key, value)
-    return builder.getOrCreate()
-
-
-def _heap_bytes(cluster: ClusterSpec, options: Mapping[str, Any]) -> int:
-    asked = options["executor_memory"]
-    return parse_bytes(asked) if asked is not None else max(2**30, cluster.memory_bytes * 6 // 10)
-
-
-def java_home(scratch: Path) -> Path:
-    """A Java home for Spark; around the wheel's image a shim that drops the flag of a module it lacks."""
-    found = require_java()
-    return _shim(found, scratch / "java") if found.wheel else found.home
-
-
-def require_java() -> Java:
-    """The Java that Spark gets. Raises MissingEngine."""
-    found = find_java()
-    if found is None:
-        raise MissingEngine(f"spark needs Java {LEAST_VERSION} or later, and there is none; run: {WAY_OUT}")
-    version = java_version(found.home / "bin" / "java")
-    if version is None or version < LEAST_VERSION:
-        raise MissingEngine(f"spark needs Java {LEAST_VERSION} or later, {found.home} is {version or 'unknown'}; run: {WAY_OUT}")
-    return found
-
-
-def _shim(java: Java, home: Path) -> Path:
-    """Spark 4 always asks for jdk.incubator.vector, which a jlink image without it refuses; nothing here needs the module."""
-    (home / "bin").mkdir(parents=True)
-    for entry in java.home.iterdir():
-        if entry.name != "bin":
-            (home / entry.name).symlink_to(entry)
-    launcher = home / "bin" / "java"
-    launcher.write_text(
-        "#!/bin/sh\nfor a do\n  shift\n"
-        '  [ "$a" = --add-modules=jdk.incubator.vector ] || set -- "$@" "$a"\ndone\n'
-        f'exec "{java.home}/bin/java" "$@"\n'
-    )
-    launcher.chmod(0o755)
-    return home
-
-
-def end_jvm() -> None:
-    """End the gateway's JVM, which PySpark itself keeps until Python exits."""
-    if "pyspark" not in sys.modules:
-        return
-    from pyspark import SparkContext
-
-    gateway, SparkContext._gateway, SparkContext._jvm = SparkContext._gateway, None, None
-    if gateway is None:
-        return
-    with contextlib.suppress(Exception):
-        gateway.shutdown()
-    process = getattr(gateway, "proc", None)
-    if process is not None:
-        with contextlib.suppress(OSError):
-            process.stdin.close()
-        try:
-            process.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
 
 
 # -- operators --------------------------------------------------------------------------------------------------------
@@ -401,7 +308,7 @@ class SparkEngine:
         Option(name="executor_memory", check=parse_size, default=None, doc="heap of the JVM; default 60 % of the memory"),
         Option(name="adaptive", default=True, doc="adaptive query execution", choices=(True, False)),
         Option(name="java_options", default="", doc="further options of the JVM"),
-        Option(name="conf", default={}, doc="further Spark settings, a table of key and value"),
+        Option(name="conf", check=settings_of, default={}, doc="further Spark settings, a table of key and value"),
     )
     capabilities = Capabilities(
         gaps={"declared join": DECLARED_JOIN},
@@ -412,7 +319,8 @@ class SparkEngine:
             "state": "the run fails: local mode gives a task one attempt (a master repeats it, and the new Python worker loads anew)",
             "devices": "none of its own in local mode, which has no task resources: kernels claim a device themselves and take turns on it",
             "bridge": "kernels cross from the JVM to Python by Arrow, pandas, Arrow UDF or pickled rows",
-            "remote": "spark://host:port of a standalone master whose workers see the same files and this package",
+            "remote": "spark://host:port of a standalone master whose workers see the same files and this package; the driver listens at the address of "
+            "the route to it",
         },
     )
 

@@ -81,7 +81,7 @@ class ServingSession:
         self._samples = _samples(self._options["work"], serving)
         self._refuse_tokens(serving)
         if self._name == "spark-serve":
-            from windtunnel.engines.adapters.spark import require_java
+            from windtunnel.engines.adapters.spark_session import require_java
 
             require_java()
         if any(d.resources.gpus and not d.tokens for d in serving.deployments):

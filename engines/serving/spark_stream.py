@@ -20,7 +20,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from windtunnel.engines.adapters.spark import SparkEngine, end_jvm, java_home, start_session
+from windtunnel.engines.adapters.spark import SparkEngine
+from windtunnel.engines.adapters.spark_session import end_jvm, java_home, start_session
 from windtunnel.engines.api import resolve_options
 from windtunnel.engines.serving import fronts
 from windtunnel.engines.serving.process import Told

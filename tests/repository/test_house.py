@@ -106,7 +106,7 @@ def test_heavy_libraries_are_imported_in_one_place() -> None:
 LIBRARIES = {
     "duckdb": "duckdb", "polars": "polars", "dask": "dask", "spark": "pyspark", "daft": "daft", "flink": "pyflink", "ray": "ray",
     "flink_declared": "pyflink", "flink_kernels": "pyflink", "flink_sql": "pyflink", "ray_cluster": "ray", "ray_core": "ray",
-    "ray_tasks": "ray",
+    "ray_tasks": "ray", "spark_session": "pyspark",
 }  # fmt: skip
 
 

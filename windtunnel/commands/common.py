@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import re
 import sys
-import tomllib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -18,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from windtunnel.errors import ExitCode, InputError
+from windtunnel.spec.documents import parse_json, parse_toml
+from windtunnel.spec.strict import Place, shorten
 
 if TYPE_CHECKING:
     from windtunnel.records.record import RunRecord
@@ -100,7 +101,7 @@ def today() -> str:
 
 
 def engine_options(texts: Sequence[str], engines: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """``ENGINE.KEY=VALUE`` texts as options by engine; the value is read as TOML, else as plain text."""
+    """``ENGINE.KEY=VALUE`` texts as options by engine; the value is read as TOML or JSON, else as plain text."""
     found: dict[str, dict[str, Any]] = {name: {} for name in engines}
     for text in texts:
         left, equals, value = text.partition("=")
@@ -125,10 +126,20 @@ def workload_parameters(texts: Sequence[str]) -> dict[str, Any]:
 
 
 def _value(text: str) -> Any:
+    """TOML, else JSON where it is a table or a list, else the text itself. Raises InputError for a table or list that is neither."""
+    place = Place(f"the value {shorten(text)}")
     try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except (tomllib.TOMLDecodeError, RecursionError, ValueError):
+        document = parse_toml(f"value = {text}", place)
+        if document.keys() == {"value"}:
+            return document["value"]
+    except InputError:
+        pass
+    if not text.lstrip().startswith(("{", "[")):
         return text
+    try:
+        return parse_json(text, place)
+    except InputError as error:
+        raise InputError(f'{place.file} is neither a table or list of TOML nor of JSON; write {{key = "text"}}') from error
 
 
 def check_engines(choices: Iterable[EngineChoice], *, missing_is_record: bool = False) -> None:
