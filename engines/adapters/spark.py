@@ -319,8 +319,8 @@ class SparkEngine:
             "state": "the run fails: local mode gives a task one attempt (a master repeats it, and the new Python worker loads anew)",
             "devices": "none of its own in local mode, which has no task resources: kernels claim a device themselves and take turns on it",
             "bridge": "kernels cross from the JVM to Python by Arrow, pandas, Arrow UDF or pickled rows",
-            "remote": "spark://host:port of a standalone master whose workers see the same files and this package; the driver listens at the address of "
-            "the route to it",
+            "remote": "spark://host:port of a standalone master whose workers see the same files and this package; "
+            "the driver listens at the address of the route to it",
         },
     )
 
