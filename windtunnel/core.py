@@ -21,8 +21,9 @@ ASKED = "WINDTUNNEL_CORE"
 #: what every simulated task or request passes through, and all classes that derive from it, by room
 MODULES = {
     "engines/models": (
-        "arrivals", "bulk", "checkpoints", "dask", "flink", "graph", "latencies", "ledger", "lineage", "mapreduce", "ray", "routing",
-        "serving", "slots", "slowstart", "spark", "speculation", "streaming", "streams",
+        "arrivals", "batches", "bulk", "calls", "checkpoints", "dask", "deadlines", "deployment", "flink", "graph", "latencies", "ledger",
+        "lineage", "mapreduce", "pace", "ray", "routing", "serving", "slots", "slowstart", "spark", "speculation", "streaming", "streams",
+        "tokens",
     ),
     "sim/costs": ("laws",),
     "sim/world": (
@@ -31,8 +32,7 @@ MODULES = {
     ),
     "sim/hardware": ("cpu", "disk", "gpu", "memory", "network", "pages", "serialization", "store"),
     "sim/serving": (
-        "breakage", "cores", "deadlines", "deployments", "journal", "loops", "replicas", "requests", "routers", "scaling", "site", "tokens",
-        "world",
+        "breakage", "carrier", "cores", "journal", "loops", "replicas", "site", "tokens", "visits", "work", "world",
     ),
 }  # fmt: skip
 NOTE = "built.json"  # the digests of the sources that were compiled, written last

@@ -17,6 +17,12 @@ def statistics(latencies: np.ndarray, what: str = "latency") -> dict[str, float]
     }
 
 
+def stream_times(intended_s: float, first_s: float, last_s: float, tokens: int) -> tuple[float, float | None]:
+    """Of an answer that was streamed well: seconds from the intended time to its first token (TTFT), and between two tokens after it on
+    average (TPOT; None for an answer of one). Requests that ended otherwise have neither, and their tokens count nowhere."""
+    return first_s - intended_s, (last_s - first_s) / (tokens - 1) if tokens > 1 else None
+
+
 _BATCH = 5
 
 

@@ -157,55 +157,6 @@ class Scaling:
         return self._scaler.decide((area - past[0][1]) / (now_s - past[0][0]), running, target)
 
 
-IN_TIME = (
-    0.5  # of the time that a call has left: what it is expected to take at most; the rest is for stalls that nobody foresees
-)
-
-
-class Pace:
-    """How long a new call would take at most: for each of the n calls until its answer the mean time between answers while all
-    replicas were busy, and three standard deviations of the sum (√n of one gap's).
-
-    There are two means, and the longer one counts: one forgets quickly (each answer weighs a twentieth), the other slowly (a
-    200th; until there were so many, all weigh the same). So a deployment believes at once that it has become slower, and late that
-    it has become faster. One quick mean would not do: under overload somebody asks at any moment, those are let in who come while
-    it happens to be small, and the queue grows to what its smallest value allows.
-
-    Nothing is expected before the second answer, and a call that finds a free replica is always let in.
-    """
-
-    _QUICK = 0.05
-    _SLOW = 0.005
-    _DEVIATIONS = 3.0
-
-    def __init__(self) -> None:
-        self._last_s = -1.0  # below 0: the time until the next answer does not count
-        self._quick_s = self._slow_s = self._variance = 0.0
-        self._count = 0
-
-    def answered(self, now_s: float, busy: bool) -> None:
-        """An answer came; ``busy``: every replica still has something to do, so the time until the next one counts."""
-        if self._last_s >= 0.0:
-            self._count += 1
-            off = now_s - self._last_s - self._slow_s
-            weight = max(self._SLOW, 1.0 / self._count)
-            self._quick_s += (now_s - self._last_s - self._quick_s) * max(self._QUICK, weight)
-            self._slow_s += off * weight
-            self._variance += (off * off * (1.0 - weight) - self._variance) * weight
-        self._last_s = now_s if busy else -1.0
-
-    def takes_s(self, ahead: int, replicas: int) -> float:
-        """Until the answer of a call behind so many; 0 where one of the replicas is free."""
-        if ahead < max(1, replicas):
-            return 0.0
-        count = ahead + 1
-        return count * max(self._quick_s, self._slow_s) + self._DEVIATIONS * math.sqrt(count * self._variance)
-
-    def in_time(self, ahead: int, replicas: int, left_s: float) -> bool:
-        """Whether to let in a call that has so much time left."""
-        return self.takes_s(ahead, replicas) <= IN_TIME * left_s
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServingCosts:
     """What a serving engine itself costs a request; the user's code comes on top.

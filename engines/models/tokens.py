@@ -43,6 +43,11 @@ class Step(Generic[Key]):
     prefill: list[tuple[Sequence[Key], int]] = field(default_factory=list)
 
 
+def fits(spec: TokenSpec, prompt: int, output: int) -> bool:
+    """Whether memory can ever hold a sequence of this size; what it cannot is refused before it waits."""
+    return spec.kv_tokens is None or prompt + output - 1 <= spec.kv_tokens
+
+
 class Batcher(Generic[Key]):
     """``running`` sequences have memory, oldest first; ``waiting`` ones have none. ``preempted`` counts memory taken back."""
 
@@ -56,7 +61,7 @@ class Batcher(Generic[Key]):
 
     def fits(self, prompt: int, output: int) -> bool:
         """Whether a sequence of this size can be computed at all."""
-        return self.capacity is None or prompt + output - 1 <= self.capacity
+        return fits(self._spec, prompt, output)
 
     def add(self, key: Key, prompt: int, output: int) -> None:
         """A request has come."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import time
 from collections import deque
 from collections.abc import Callable
@@ -49,7 +50,8 @@ class Target:
 
     Without ``samples`` each request has a body of its own of ``body_bytes``, and its answer must be that body, repeated or cut to
     ``answer_bytes`` (None: any answer will do). With ``samples`` (body, right answer) they are sent in turn. With ``tokens`` (of
-    prompt and answer) they ask for these in turn, and the answer must be the stream of them.
+    prompt and answer) they ask for these in turn, and the answer must be the stream of them. An answer that has begun and breaks off
+    ``deadline_s`` after it was asked for, or is not whole after ``timeout_s``, is timed out.
     """
 
     url: str
@@ -58,6 +60,7 @@ class Target:
     samples: tuple[tuple[bytes, bytes], ...] = ()
     tokens: tuple[tuple[int, int], ...] = ()
     timeout_s: float = 60.0
+    deadline_s: float = math.inf
     trace: bool = True
 
     def lengths(self, number: int) -> tuple[int, int]:
@@ -134,7 +137,15 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         """Of asyncio's protocol."""
         self.client.gone(self)
-        self._end("failed", keep=False)
+        request, now = self.request, time.monotonic() - self.client.start
+        late = request is not None and request.first_byte_s and now >= request.sent_s + self.client.target.deadline_s
+        self._end("timed_out" if late else "failed", keep=False)
+
+    def give_up(self) -> None:
+        """Its request has waited long enough."""
+        self._end("timed_out", keep=False)
+        if self.transport is not None:
+            self.transport.abort()
 
     def _end(self, outcome: str, keep: bool) -> None:
         request, done = self.request, self._done
@@ -219,8 +230,8 @@ class Client:
             flying = self._flying
             while flying and (flying[0][0] <= now or flying[0][1].request is not flying[0][2]):
                 _, connection, request = flying.popleft()
-                if connection.request is request and connection.transport is not None:
-                    connection.transport.abort()
+                if connection.request is request:
+                    connection.give_up()
             await asyncio.sleep(_SWEEP_S)
 
     async def close(self) -> None:

@@ -37,6 +37,11 @@ _HOST = (
     Option(
         name="request_timeout", default=HOST["request_timeout"], doc="a request that takes longer is answered as timed out (408)"
     ),
+    Option(
+        name="hang_timeout",
+        default="10s",
+        doc="a replica process that is not heard of for so long, or works so long after a deadline, is taken for dead",
+    ),
     Option(name="max_body", default="16MiB", doc="longer bodies are refused (413)"),
     Option(name="lookback", default="30s", doc="what an autoscaler averages the ongoing requests over"),
     Option(name="client_timeout", default="10s", doc="how long a request may take to arrive, and an idle connection stays open"),

@@ -14,23 +14,26 @@ import resource
 import signal
 import socket
 import time
-from collections import Counter, deque
-from typing import Any
+from collections import Counter
+from typing import Any, cast
 
 import uvloop
 
+from windtunnel.engines.models import calls
+from windtunnel.engines.models.deadlines import Deadlines
+from windtunnel.engines.models.deployment import Deployment, Limits, give_up, late
+from windtunnel.engines.models.tokens import fits
 from windtunnel.engines.serving import pages
-from windtunnel.engines.serving.deployment import Deployment, Overloaded, ReplicaDied, Rules
+from windtunnel.engines.serving.crew import Crew, Settings
 from windtunnel.engines.serving.door import Door
+from windtunnel.engines.serving.exchange import Exchange, Job
 from windtunnel.engines.serving.messages import BYTES, GONE, Answer, Request, sentence
 from windtunnel.engines.serving.mounted import mount
 from windtunnel.engines.serving.process import Told
 from windtunnel.engines.serving.streamed import EVENTS, lengths
 from windtunnel.engines.serving.wire import TRACE
 from windtunnel.engines.serving.work import EMULATED, reply
-from windtunnel.engines.serving.workers import HandlerFailed, Visit
 from windtunnel.errors import InputError
-from windtunnel.spec.serving import Calls, TokenSpec
 from windtunnel.spec.units import parse_seconds
 
 DRAIN_S = 10.0
@@ -39,13 +42,14 @@ DRAIN_S = 10.0
 class Host:
     """All deployments, asked through doors."""
 
-    def __init__(self, told: Told, rules: Rules) -> None:
+    def __init__(self, told: Told, limits: Limits, settings: Settings) -> None:
         self.most_bytes = told.max_body
         self.draining = False
-        self.deployments = {d.name: Deployment(d, i, rules, self._tell) for i, d in enumerate(told.deployments)}
+        self._crew = Crew(told.deployments, limits, settings, self._tell)
+        self.deployments = self._crew.deployments
         self._told = told
         self._ingress = self.deployments[told.deployments[0].name]
-        self._emulated = rules.work in EMULATED
+        self._emulated = settings.work in EMULATED
         self._tokens = told.deployments[0].tokens
         self.stream_kind = EVENTS if self._tokens else BYTES
         self._counts: Counter[str] = Counter()
@@ -56,7 +60,7 @@ class Host:
 
     async def open(self) -> None:
         """Start the replicas."""
-        await asyncio.gather(*(d.open() for d in self.deployments.values()))
+        await self._crew.open()
         self._ready = True
         print("ready", flush=True)
         self._tell()
@@ -64,12 +68,12 @@ class Host:
     async def close(self) -> None:
         """End the replicas."""
         self._ready = False
-        await asyncio.gather(*(d.close() for d in self.deployments.values()))
+        await self._crew.close()
 
     def _tell(self) -> None:
         """Say how many replicas there are, whenever that has changed."""
         if self._ready:
-            counts = {name: len(d.replicas) for name, d in self.deployments.items()}
+            counts = {name: len(d.ready) for name, d in self.deployments.items()}
             print(json.dumps([time.monotonic(), counts]), flush=True)
 
     # -- requests -----------------------------------------------------------------------------------------------------------------
@@ -77,65 +81,80 @@ class Host:
     async def answer(self, request: Request) -> Answer:
         """One request; each way out is counted under its status."""
         request.begun_s = time.monotonic()
+        asked = calls.Request()
         try:
-            answer = await self._guarded(request)
+            answer = self._unfit(asked, request.body) or await self._asked(asked, request)
         except asyncio.CancelledError:
-            if not request.expired:
-                self.count(GONE)
-                raise
-            answer = self._late()
+            self.count(GONE)
+            raise
         finally:
+            if not asked.over:
+                give_up(asked, time.monotonic())
             request.task, request.body = None, b""  # whoever still knows of it keeps no memory of it
         self.count(answer.status)
         self._times.add(time.monotonic() - request.begun_s)
         return answer
 
-    async def _guarded(self, request: Request) -> Answer:
-        if self._tokens is not None and (refusal := _unfit(request.body, self._tokens)):
-            return refusal
-        deadline_s = self._deadlines.watch(request)
-        trace: list[list[Any]] = []
+    async def _asked(self, asked: calls.Request, request: Request) -> Answer:
+        """The outcome that the model tells, as an answer."""
+        exchange = asked.load = Exchange(request.body, asyncio.get_running_loop().create_future(), request.part)
+        self._watch(asked, request)
+        call = calls.Call(asked, self._ingress, None)
+        call.load = Job(request.body)
+        self._ingress.submit(call, request.begun_s)
+        outcome = await exchange.ended
+        asked.load = None
+        if outcome == "ok":
+            body = reply(request.body, self._told.response_bytes) if self._emulated else exchange.body
+            return Answer(200, body, (f"{TRACE}: {json.dumps(exchange.trace)}",) if request.trace else ())
+        if outcome == "rejected":
+            return sentence(503, f"overloaded: {self._why(asked)}", "Retry-After: 1")
+        if outcome == "timed_out":
+            return sentence(408, f"the request took longer than its deadline of {self._told.timeout_s:g} s")
+        return sentence(500, exchange.error or "a replica died with the request")
+
+    def _watch(self, asked: calls.Request, request: Request) -> None:
+        """It has its deadline, or that of its client where this comes first."""
+        loop = asyncio.get_running_loop()
+        if request.most_s is not None and request.most_s < self._deadlines.seconds:
+            asked.deadline_s = request.begun_s + request.most_s
+            loop.call_later(max(request.most_s, 0.0), self._expire_one, asked)
+        elif self._deadlines.watch(asked, request.begun_s):
+            loop.call_later(self._deadlines.seconds, self._expire)
+
+    def _expire_one(self, asked: calls.Request) -> None:
+        if not asked.over:
+            late(asked, self._crew.hands, time.monotonic())
+
+    def _expire(self) -> None:
+        now = time.monotonic()
+        found, again_s = self._deadlines.look(now)
+        if again_s >= 0:
+            asyncio.get_running_loop().call_later(again_s, self._expire)
+        for asked in found:
+            late(asked, self._crew.hands, now)
+
+    def _why(self, asked: calls.Request) -> str:
+        """Of a refusal."""
+        by = cast("Deployment", asked.refused_by)
+        limit = by.limits.queue_limit
+        if limit is not None and by.waiting >= limit:
+            return f"{by.waiting} requests wait for {by.spec.name!r}; at most {limit} may"
+        return f"an answer of {by.spec.name!r} would take about {by.takes_s():.1f} s, too long for the request's deadline"
+
+    def _unfit(self, asked: calls.Request, body: bytes) -> Answer | None:
+        """The refusal of what asks for no tokens, or for more than memory will ever hold."""
+        if self._tokens is None:
+            return None
         try:
-            visit = await self._visit(self._ingress, request.body, deadline_s, trace, request.part)
-        except Overloaded as error:
-            return sentence(503, f"overloaded: {error}", "Retry-After: 1")
-        except TimeoutError:
-            return self._late()
-        except (ReplicaDied, HandlerFailed) as error:
-            return sentence(500, str(error))
-        body = reply(request.body, self._told.response_bytes) if self._emulated else visit.body
-        return Answer(200, body, (f"{TRACE}: {json.dumps(trace)}",) if request.trace else ())
-
-    def _late(self) -> Answer:
-        return sentence(408, f"the request took longer than its deadline of {self._told.timeout_s:g} s")
-
-    async def _visit(
-        self, deployment: Deployment, body: bytes, deadline_s: float, trace: list[list[Any]], part: Any = None
-    ) -> Visit:
-        """A deployment's own work, then what it calls; its place is held until they are done."""
-        visit = await deployment.call(body, deadline_s, part)
-        try:
-            trace.append([deployment.spec.name, visit.replica.number, *visit[1:5]])
-            if deployment.spec.calls:
-                await self._in_order(deployment.spec.calls, body, deadline_s, trace)
-        finally:
-            deployment.release(visit.replica)
-        return visit
-
-    async def _in_order(self, calls: Calls, body: bytes, deadline_s: float, trace: list[list[Any]]) -> None:
-        for item in calls:
-            if isinstance(item, str):
-                await self._visit(self.deployments[item], body, deadline_s, trace)
-            else:
-                await self._side_by_side(item, body, deadline_s, trace)
-
-    async def _side_by_side(self, calls: Calls, body: bytes, deadline_s: float, trace: list[list[Any]]) -> None:
-        tasks = [asyncio.create_task(self._in_order((c,) if isinstance(c, str) else c, body, deadline_s, trace)) for c in calls]
-        try:
-            await asyncio.gather(*tasks)
-        finally:  # one branch refused: the others work for nobody
-            for task in tasks:
-                task.cancel()
+            _, prompt, output = lengths(body)
+        except InputError as error:
+            return sentence(400, str(error))
+        asked.tokens = prompt, output
+        if fits(self._tokens, prompt, output):
+            return None
+        most = self._tokens.kv_tokens
+        return sentence(413, f"{prompt} tokens of a prompt and {output} of an answer do not fit into memory for {most}")
 
     # -- pages --------------------------------------------------------------------------------------------------------------------
 
@@ -155,10 +174,18 @@ class Host:
         return found() if method in ("GET", "HEAD") else sentence(405, "ask with GET", "Allow: GET, HEAD")
 
     def _health(self) -> Answer:
-        short = [name for name, d in self.deployments.items() if not d.replicas and d.spec.replicas.minimum]
+        if not self._ready or self.draining:
+            return sentence(503, "stopping")
+        silent = [(d, r.number, r.process.silent_s) for d in self.deployments.values() for r in d.ready if r.process.is_silent]
+        short = [
+            name
+            for name, d in self.deployments.items()
+            if d.spec.replicas.minimum and len(d.ready) == sum(d is other for other, _, _ in silent)
+        ]
+        told = "; ".join(f"replica {n} of {d.spec.name!r} has not been heard of for {s:.1f} s" for d, n, s in silent)
         if short:
-            return sentence(503, f"no replica of: {', '.join(short)}")
-        return sentence(200, "ok") if self._ready and not self.draining else sentence(503, "stopping")
+            return sentence(503, "; ".join([f"no replica of: {', '.join(short)}", *([told] if told else [])]))
+        return sentence(200, f"ok; {told}" if told else "ok")
 
     def _metrics(self) -> Answer:
         text = pages.metrics(self._counts, self._times, self.deployments.values())
@@ -168,62 +195,19 @@ class Host:
         return Answer(200, self._openapi, kind="application/json")
 
 
-def _unfit(body: bytes, spec: TokenSpec) -> Answer | None:
-    """The refusal of what asks for no tokens, or for more than memory will ever hold."""
-    try:
-        _, prompt, output = lengths(body)
-    except InputError as error:
-        return sentence(400, str(error))
-    if spec.kv_tokens is None or prompt + output - 1 <= spec.kv_tokens:
-        return None
-    return sentence(413, f"{prompt} tokens of a prompt and {output} of an answer do not fit into memory for {spec.kv_tokens}")
-
-
-class Deadlines:
-    """Cancels what takes too long. Requests have the same limit, so the oldest is always the next and one timer serves all;
-    one with a shorter limit of its own has a timer of its own."""
-
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        self._waiting: deque[tuple[float, Request]] = deque()
-        self._armed = False
-
-    def watch(self, request: Request) -> float:
-        """The monotonic time by which it must be answered."""
-        if request.most_s is not None and request.most_s < self._seconds:
-            asyncio.get_running_loop().call_later(max(request.most_s, 0.0), request.expire)
-            return request.begun_s + request.most_s
-        deadline_s = request.begun_s + self._seconds
-        while self._waiting and self._waiting[0][1].task is None:  # answered long before
-            self._waiting.popleft()
-        self._waiting.append((deadline_s, request))
-        if not self._armed:
-            self._armed = True
-            asyncio.get_running_loop().call_later(self._seconds, self._look)
-        return deadline_s
-
-    def _look(self) -> None:
-        waiting, now = self._waiting, time.monotonic()
-        while waiting and (waiting[0][0] <= now or waiting[0][1].task is None):
-            waiting.popleft()[1].expire()
-        self._armed = bool(waiting)
-        if waiting:
-            asyncio.get_running_loop().call_later(waiting[0][0] - now, self._look)
-
-
 def _grpc_door(host: Host, told: Told) -> Any:
     from windtunnel.engines.serving.grpc_door import GrpcDoor  # its library is heavy
 
     return GrpcDoor(host, told.options["host"], told.options["grpc_port"])
 
 
-async def serve(told: Told, rules: Rules) -> None:
+async def serve(told: Told, limits: Limits, settings: Settings) -> None:
     """Until SIGTERM, SIGINT or the end of standard input."""
     loop, over = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, over.set)
     loop.add_reader(0, lambda: None if os.read(0, 4096) else over.set())
-    host = Host(told, rules)
+    host = Host(told, limits, settings)
     grpc_door = _grpc_door(host, told) if told.options["grpc_port"] else None
     mounted = await mount(told.options["app"]) if told.options["app"] else None
     patience_s = parse_seconds(told.options["client_timeout"])
@@ -251,13 +235,14 @@ def main() -> None:
     """Entry point."""
     told = Told.read()
     options = told.options
-    rules = Rules(
-        choice=options["choice"], work=options["work"], seed=options["seed"], queue_limit=options["max_queued_requests"],
-        retries=options["retries"], lookback_s=parse_seconds(options["lookback"]),
+    limits = Limits(
+        choice=options["choice"], queue_limit=options["max_queued_requests"], retries=options["retries"], paced=True, central=True,
+        lookback_s=parse_seconds(options["lookback"]), seed=options["seed"],
     )  # fmt: skip
+    settings = Settings(work=options["work"], seed=options["seed"], hang_s=parse_seconds(options["hang_timeout"]))
     files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
-    uvloop.run(serve(told, rules))
+    uvloop.run(serve(told, limits, settings))
 
 
 if __name__ == "__main__":

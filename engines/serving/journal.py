@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from windtunnel.engines.models.latencies import settling, statistics
+from windtunnel.engines.models.latencies import settling, statistics, stream_times
 from windtunnel.records.record import Recorder
 from windtunnel.spec.serving import ServingSpec
 
@@ -56,11 +56,12 @@ def _streams(recorder: Recorder, sent: list[Sent], end_s: float) -> None:
         return
     found: dict[str, list[float]] = {"ttft": [], "tpot": []}
     for r in streams:
-        found["ttft"].append(r.first_byte_s - r.intended_s)
-        recorder.sample("ttft_s", r.first_byte_s, found["ttft"][-1])
-        if r.tokens > 1:
-            found["tpot"].append((r.done_s - r.first_byte_s) / (r.tokens - 1))
-            recorder.sample("tpot_s", r.done_s, found["tpot"][-1])
+        ttft, tpot = stream_times(r.intended_s, r.first_byte_s, r.done_s, r.tokens)
+        found["ttft"].append(ttft)
+        recorder.sample("ttft_s", r.first_byte_s, ttft)
+        if tpot is not None:
+            found["tpot"].append(tpot)
+            recorder.sample("tpot_s", r.done_s, tpot)
     tokens = float(sum(r.tokens for r in streams))
     recorder.counters.update(tokens_out=tokens, tokens_per_s=tokens / end_s)
     for name, values in found.items():

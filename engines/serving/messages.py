@@ -23,14 +23,7 @@ class Request:
     part: Callable[[bytes], None] | None = None
     most_s: float | None = None
     begun_s: float = 0.0
-    expired: bool = False
     task: asyncio.Task | None = None
-
-    def expire(self) -> None:
-        """Its deadline has passed."""
-        if self.task is not None:
-            self.expired = True
-            self.task.cancel()
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import windtunnel
-from windtunnel.engines.serving.deployment import Deployment
+from windtunnel.engines.models.deployment import Deployment
 
 BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
@@ -44,11 +44,11 @@ def metrics(counts: Counter[str], histogram: Histogram, deployments: Iterable[De
     lines = ["# TYPE windtunnel_requests_total counter"]
     lines += [f'windtunnel_requests_total{{status="{s}"}} {n}' for s, n in sorted(counts.items())]
     lines += histogram.lines("windtunnel_request_seconds")
-    for what in ("calls", "rejected", "retries", "replicas_lost"):
+    for what in ("calls", "rejected", "retries", "replicas_lost", "replicas_hung"):
         lines += _family(f"windtunnel_{what}_total", "counter", {d.spec.name: d.counts[what] for d in deployments})
-    lines += _family("windtunnel_queue", "gauge", {d.spec.name: len(d.queue) for d in deployments})
+    lines += _family("windtunnel_queue", "gauge", {d.spec.name: d.waiting for d in deployments})
     lines += _family("windtunnel_ongoing", "gauge", {d.spec.name: d.ongoing for d in deployments})
-    lines += _family("windtunnel_replicas", "gauge", {d.spec.name: len(d.replicas) for d in deployments})
+    lines += _family("windtunnel_replicas", "gauge", {d.spec.name: len(d.ready) for d in deployments})
     return "\n".join(lines) + "\n"
 
 

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from itertools import islice
@@ -24,6 +25,7 @@ import pyarrow as pa
 
 from windtunnel.engines.api import Outcome
 from windtunnel.engines.models.arrivals import arrival_times, token_lengths
+from windtunnel.engines.models.calls import nobody_answered
 from windtunnel.engines.serving.journal import write
 from windtunnel.engines.serving.work import EMULATED, find
 from windtunnel.errors import InputError, InvalidMeasurement, RunFailed, Unsupported, WrongResult
@@ -168,7 +170,7 @@ class ServingSession:
             raise WrongResult(f"{wrong} of {len(sent)} answers were not what their requests ask for")
         good = [r for r in sent if r.outcome == "ok"]
         if not good:
-            raise RunFailed(f"none of {len(sent)} requests was answered well")
+            raise RunFailed(nobody_answered(len(sent), Counter(r.outcome for r in sent)))
         return Outcome(table=pa.table({"done_s": [r.done_s for r in good]}), rows=len(good), verified=True)
 
     def ask(self, spec: ArrivalSpec, loop: Loop) -> list[Sent]:
@@ -181,6 +183,7 @@ class ServingSession:
         target = Target(
             url=self.url, body_bytes=spec.request_bytes, answer_bytes=spec.response_bytes or spec.request_bytes,
             samples=self._samples, tokens=self._tokens(spec, loop), timeout_s=self._timeout_s + 10.0,
+            deadline_s=self._timeout_s,
         )  # fmt: skip
         return generate(target, loop, self._generators(loop))
 

@@ -45,10 +45,8 @@ class TokenLoop:
             self._read()
             step = self._batcher.plan()
             if step is None:
-                call = self._inbox.next()
-                if call is None:
+                if not self._inbox.wait():
                     return
-                self._take(call)
                 continue
             begun = time.monotonic()
             for sequence, _ in step.prefill:
@@ -58,10 +56,12 @@ class TokenLoop:
 
     def _read(self) -> None:
         """What has come, and what was withdrawn, since the last look."""
-        self._inbox.look()
-        for call in self._inbox.all():
+        inbox = self._inbox
+        inbox.look()
+        calls, inbox.calls = inbox.calls, []
+        for call in calls:
             self._take(call)
-        withdrawn, self._inbox.withdrawn = self._inbox.withdrawn, set()
+        withdrawn, inbox.withdrawn = set(inbox.withdrawn), []
         for call in [c for c in self._names if c.number in withdrawn]:
             self._batcher.drop(call)
             self._end(call, SKIPPED)

@@ -1,6 +1,6 @@
-"""The host's end of one replica: its process, its socket, the calls that it has.
+"""The host's end of one replica: its process, its socket, the calls that it has, and whether it is still heard of.
 
-The module owns the socket and what is in flight on it; who takes which call is `deployment`'s.
+It carries out and reports: who takes which call, and what follows an end, is `windtunnel.engines.models.deployment`'s.
 """
 
 from __future__ import annotations
@@ -13,63 +13,26 @@ import socket
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any, cast
 
+from windtunnel.engines.models.calls import Call, Replica
+from windtunnel.engines.models.deployment import Deployment
+from windtunnel.engines.serving.exchange import Exchange, Job
 from windtunnel.engines.serving.shared import Bodies, create
-from windtunnel.engines.serving.wire import ANSWER, BYTES_AFTER, FAILED, HEAD, LAST, PART, SKIPPED, join, split
-from windtunnel.spec.serving import BatchSpec
+from windtunnel.engines.serving.wire import ANSWER, BYTES_AFTER, FAILED, HEAD, LAST, PART
 
 STOP_S = 5.0
-
-
-class HandlerFailed(Exception):
-    """The user's code raised."""
-
-
-class Visit(NamedTuple):
-    """A call that was answered, and where its time went (monotonic seconds)."""
-
-    replica: Worker
-    queued_s: float
-    begun_s: float
-    ended_s: float
-    items: int
-    body: bytes
-
-
-@dataclass(slots=True, eq=False)
-class Job:
-    """A call that waits or runs. ``part`` gets the pieces of an answer that comes in pieces."""
-
-    body: bytes
-    deadline_s: float
-    done: asyncio.Future
-    retries: int
-    part: Callable[[bytes], None] | None = None
-    queued_s: float = field(default_factory=time.monotonic)
-    worker: Worker | None = None
-    number: int = 0
-    begun: bool = False  # a piece of the answer has been sent: it cannot be tried again
-
-
-class Owner(Protocol):
-    """Whose replica it is."""
-
-    def release(self, worker: Worker, worked: bool = True) -> None:
-        """A place is free again; not ``worked``: the call was skipped."""
+BEATS = 10  # in the time after which a process that is not heard of is taken for hung
 
 
 class Worker(asyncio.Protocol):
-    """One process. ``ongoing`` counts the places taken, also by calls whose own callees still work."""
+    """One process. ``silent_s``: how long it has not been heard of, by the host's own count, in which a host that stood still misses
+    nothing."""
 
-    def __init__(self, owner: Owner, batch: BatchSpec, number: int) -> None:
-        self.number = number
-        self.flying: dict[int, list[Job]] = {}
-        self.waiting: list[Job] = []  # for a batch to fill
-        self.ongoing = 0
-        self.leaving = False
-        self._owner, self._batch = owner, batch
+    def __init__(self, deployment: Deployment, replica: Replica, hang_s: float) -> None:
+        self.replica, self.deployment, self._hang_s = replica, deployment, hang_s
+        self.flying: dict[int, Call] = {}
+        self.silent_s = 0.0
         self._process: asyncio.subprocess.Process | None = None
         self._transport: asyncio.Transport | None = None
         self._bodies: Bodies | None = None
@@ -77,12 +40,14 @@ class Worker(asyncio.Protocol):
         self._ready = asyncio.Event()
         self._gone = asyncio.Event()
         self._calls = 0
-        self._timer: asyncio.TimerHandle | None = None
+        self._beats = -1
+        self._watch: asyncio.TimerHandle | None = None
 
     async def start(self, told: dict[str, Any]) -> bool:
         """Launch; True when it is ready, False when it ended before."""
         ours, theirs = socket.socketpair()
         memory = create()
+        self._beats, beats = os.pipe()
         try:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable,
@@ -90,61 +55,86 @@ class Worker(asyncio.Protocol):
                 "windtunnel.engines.serving.replica",
                 stdin=theirs.fileno(),
                 stdout=asyncio.subprocess.DEVNULL,
-                pass_fds=(memory,),
+                pass_fds=(memory, beats),
             )
         except BaseException:
             ours.close()
             os.close(memory)
+            os.close(self._beats)
             raise
         finally:
             theirs.close()
+            os.close(beats)
         self._bodies = Bodies(memory, host=True)
-        await asyncio.get_running_loop().create_unix_connection(lambda: self, sock=ours)
+        loop = asyncio.get_running_loop()
+        await loop.create_unix_connection(lambda: self, sock=ours)
         assert self._transport is not None
-        self._transport.write(json.dumps({**told, "memory": memory}).encode() + b"\n")
+        os.set_blocking(self._beats, False)
+        loop.add_reader(self._beats, self._beat)
+        each_s = self._hang_s / BEATS
+        self._transport.write(json.dumps({**told, "memory": memory, "beats": beats, "beat_s": each_s}).encode() + b"\n")
         await self._ready.wait()
         return not self._gone.is_set()
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether beats are missing."""
+        return self.silent_s > 3 * self._hang_s / BEATS
 
     async def listen(self) -> None:
         """Wait until it ends."""
         await self._gone.wait()
 
-    # -- calls ------------------------------------------------------------------------------------------------------------
+    # -- whether it lives ---------------------------------------------------------------------------------------------------
 
-    def take(self, job: Job) -> None:
-        """Send it now, or when its batch is full or has waited enough."""
-        self.ongoing += 1
-        job.worker = self
-        self.waiting.append(job)
-        batch = self._batch
-        if len(self.waiting) >= batch.max_size or batch.wait_s <= 0:
-            self._send()
-        elif self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(batch.wait_s, self._send)
+    def _beat(self) -> None:
+        """It was heard of; from the first time on it is missed."""
+        with contextlib.suppress(BlockingIOError):
+            if not os.read(self._beats, 4096):
+                asyncio.get_running_loop().remove_reader(self._beats)
+                return
+        self.silent_s = 0.0
+        if self._watch is None:
+            self._look()
 
-    def _send(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        jobs, self.waiting = self.waiting, []
-        self._calls = number = self._calls + 1
-        for job in jobs:
-            job.number = number
-        self.flying[number] = jobs
+    def _look(self) -> None:
+        """Once a beat: one that is silent, or works long after the deadline of its oldest call, hangs. Its end is like any other."""
+        each_s = self._hang_s / BEATS
+        oldest = next(iter(self.flying.values()), None)
+        stuck = oldest is not None and time.monotonic() > oldest.request.deadline_s + self._hang_s
+        if self._gone.is_set():
+            return
+        if stuck or self.silent_s > self._hang_s:
+            self.deployment.counts["replicas_hung"] += 1
+            self._kill()
+            return
+        self.silent_s += each_s
+        self._watch = asyncio.get_running_loop().call_later(each_s, self._look)
+
+    def _kill(self) -> None:
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.kill()
+
+    # -- calls --------------------------------------------------------------------------------------------------------------
+
+    def send(self, call: Call) -> None:
+        """Write it."""
+        job: Job = call.load
+        self._calls = job.number = number = self._calls + 1
+        self.flying[number] = call
         assert self._bodies is not None
-        count, data = self._bodies.put(join([job.body for job in jobs]))
-        self._write(HEAD.pack(number, len(jobs), count, max(job.deadline_s for job in jobs)) + data)
+        count, data = self._bodies.put([job.body])
+        self._write(HEAD.pack(number, 1, count, call.request.deadline_s) + data)
 
     def _write(self, data: bytes) -> None:
         """To a process that just ended: nothing. What flies is taken up again when the end is known (uvloop's transport would raise)."""
         if self._transport is not None and not self._gone.is_set():
             self._transport.write(data)
 
-    def withdraw(self, job: Job) -> None:
-        """Nobody waits for it any more. Its place is free when the process says so."""
-        jobs = self.flying.get(job.number, ())
-        if jobs and all(j.done.done() for j in jobs):
-            self._write(HEAD.pack(job.number, 0, 0, 0.0))
+    def withdraw(self, call: Call) -> None:
+        """Nobody waits for it any more."""
+        self._write(HEAD.pack(call.load.number, 0, 0, 0.0))
 
     # -- asyncio's protocol -------------------------------------------------------------------------------------------------
 
@@ -171,30 +161,40 @@ class Worker(asyncio.Protocol):
         """It ended."""
         self._gone.set()
         self._ready.set()
+        if self._watch is not None:
+            self._watch.cancel()
+        if self._beats >= 0:
+            asyncio.get_running_loop().remove_reader(self._beats)
+            os.close(self._beats)
+            self._beats = -1
 
     def _answered(self, number: int, items: int, begun: float, ended: float, kind: int, data: bytes) -> None:
         if number == 0:
             self._ready.set()
             return
+        deployment = self.deployment
         if kind == PART:
-            (job,) = self.flying[number]
-            job.begun = True
-            if job.part is not None and not job.done.done():
-                job.part(data)
+            self._part(self.flying[number], data)
             return
-        jobs = self.flying.pop(number)
-        bodies = split(data, items) if kind == LAST else [b""] * len(jobs)
-        for job, body in zip(jobs, bodies, strict=True):
-            if job.done.done():  # nobody waits any more: a deadline passed, or the client left
-                self._owner.release(self, kind != SKIPPED)
-            elif kind == FAILED:
-                self._owner.release(self)
-                job.done.set_exception(HandlerFailed(data.decode(errors="replace")))
-            elif kind == LAST:
-                job.done.set_result(Visit(self, job.queued_s, begun, ended, items, body))
-            else:  # skipped: its deadline has passed there, and passes here
-                self._owner.release(self, worked=False)
-                job.done.set_exception(TimeoutError())
+        call = self.flying.pop(number)
+        exchange: Exchange = call.request.load
+        if kind == LAST:
+            deployment.counts["calls"] += 1
+            exchange.trace.append([deployment.spec.name, self.replica.number, call.load.queued_s, begun, ended, items])
+            if call.walk is None:
+                exchange.body = data
+            deployment.worked(call, time.monotonic(), ended - begun)
+        elif kind == FAILED:
+            exchange.error = data.decode(errors="replace")
+            deployment.raised(call, time.monotonic())
+        else:
+            deployment.skipped(call, time.monotonic())
+
+    def _part(self, call: Call, data: bytes) -> None:
+        call.begun = True
+        part: Callable[[bytes], None] | None = call.request.load.part
+        if part is not None and not call.over:
+            part(data)
 
     async def stop(self) -> None:
         """The end of its input ends it; SIGKILL after some seconds."""
@@ -205,6 +205,5 @@ class Worker(asyncio.Protocol):
         try:
             await asyncio.wait_for(self._process.wait(), STOP_S)
         except TimeoutError:
-            with contextlib.suppress(ProcessLookupError):
-                self._process.kill()
+            self._kill()
             await self._process.wait()

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from simpy.core import Environment
 
+from windtunnel.engines.models.deployment import Deployment
 from windtunnel.records.record import Recorder
-from windtunnel.sim.serving.deployments import Deployment
+from windtunnel.sim.serving.carrier import Carrier
 from windtunnel.sim.serving.loops import Loop, Machine
-from windtunnel.sim.serving.requests import Request
+from windtunnel.sim.serving.replicas import Process
 from windtunnel.sim.serving.site import Site
+from windtunnel.sim.serving.visits import Asked
 from windtunnel.spec.cluster import Fault
 
 
@@ -22,26 +24,29 @@ class Breakage:
     env: Environment
     recorder: Recorder
     site: Site
+    carrier: Carrier
     deployments: list[Deployment]
     proxies: dict[int, Loop]  # by machine, alive
     turns: list[Loop]  # the same, as clients take them
-    open: dict[Request, None]  # unanswered; kept where something can break
+    open: dict[Asked, None]  # unanswered; kept where something can break
 
     def add_proxy(self, machine: Machine) -> None:
         """A proxy starts, where the engine wants one."""
         raise NotImplementedError
 
-    def respond(self, request: Request, outcome: str) -> None:
+    def respond(self, request: Asked, outcome: str) -> None:
         """The client gets its answer now."""
         raise NotImplementedError
+
+    def _processes(self) -> list[Process]:
+        return [replica for d in self.deployments for replica in d.replicas if isinstance(replica, Process)]
 
     def lose_node(self, node: int) -> None:
         """All its replicas die, then its proxy."""
         machine = self.site.machines[node]
         machine.alive = False
-        for deployment in self.deployments:
-            for replica in [r for r in deployment.replicas if r.machine is machine]:
-                deployment.lose(replica)
+        for process in [p for p in self._processes() if p.machine is machine]:
+            self.carrier.lose(process)
         proxy = self.proxies.pop(node, None)
         if proxy is None:
             return
@@ -57,24 +62,22 @@ class Breakage:
             return
         machine.alive = True
         self.add_proxy(machine)
-        for deployment in self.deployments:
-            deployment.reconcile()
+        self.carrier.settle()
 
     def kill_worker_on(self, node: int) -> None:
         """The replica of the node that holds the most calls dies; the first of equals."""
-        found = [(d, r) for d in self.deployments for r in d.replicas if r.machine.index == node]
+        found = [p for p in self._processes() if p.machine.index == node]
         if found:
-            deployment, replica = max(found, key=lambda pair: len(pair[1].calls))
-            deployment.lose(replica)
+            self.carrier.lose(max(found, key=lambda p: len(p.calls)))
 
     def lose_device(self, node: int) -> None:
         """A device goes with the replica that has it: a free one first."""
         machine = self.site.machines[node]
         if machine.free_gpus < 1:
-            found = [(d, r) for d in self.deployments for r in d.replicas if r.machine is machine and d.spec.resources.gpus]
+            found = [p for p in self._processes() if p.machine is machine and p.deployment.spec.resources.gpus]
             machine.free_gpus -= 1  # before another replica takes it
-            for deployment, replica in found[:1]:
-                deployment.lose(replica)
+            for process in found[:1]:
+                self.carrier.lose(process)
         else:
             machine.free_gpus -= 1
 

@@ -9,20 +9,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import repeat
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from windtunnel.engines.models.latencies import statistics
+from windtunnel.engines.models.calls import OUTCOMES, Callee
+from windtunnel.engines.models.deployment import Deployment
+from windtunnel.engines.models.latencies import statistics, stream_times
 from windtunnel.engines.models.streams import SAMPLE, generator
 from windtunnel.records.record import Recorder
+from windtunnel.sim.serving.loops import Loop
+from windtunnel.sim.serving.visits import Asked, Visit
 
-if TYPE_CHECKING:
-    from windtunnel.sim.serving.deployments import Deployment
-    from windtunnel.sim.serving.replicas import Replica
-    from windtunnel.sim.serving.requests import Call, Request
-
-OUTCOMES = ("ok", "rejected", "timed_out", "failed")
 MOST_SAMPLES = 200_000  # latencies that are written out; above it one of every n
 FIRST_TRACED, THEN_EVERY = 2_000, 50
 
@@ -37,8 +34,9 @@ class Journal:
         self._ends: list[float] = []
         self._came: list[float] = []
         self._left: list[float] = []  # requests that were not answered well
-        self._outcomes = dict.fromkeys(OUTCOMES, 0)
-        self.sent = self.traced = self.retries = 0
+        self.outcomes = dict.fromkeys([o for o in OUTCOMES if o != "gone"], 0)  # simulated clients wait
+        self.sent = self.traced = 0
+        self.names: dict[Callee, str] = {}  # of deployments
         self._tokens = 0
         self._busy_cpu_s = self._busy_gpu_s = 0.0
 
@@ -51,26 +49,28 @@ class Journal:
         self.traced += chosen
         return chosen
 
-    def answered(self, request: Request, outcome: str, now: float, operator: str) -> None:
+    def answered(self, request: Asked, outcome: str, now: float, operator: str) -> None:
         """Its client has the answer."""
         if outcome != "ok":
-            self._outcomes[outcome] += 1
+            self.outcomes[outcome] += 1
             self._left.append(now)
             return
         self._latencies.append(now - request.intended_s)
         self._ends.append(now)
+        if request.tokens[1]:
+            self._streamed(request)
         if request.traced:
             self.recorder.span("request", operator, request.intended_s, now, partition=request.number, rows=1)
 
-    def proxied(self, request: Request, begun_s: float, now: float) -> None:
+    def proxied(self, request: Asked, begun_s: float, now: float) -> None:
         """A proxy held a traced request so long, on its way in or out."""
         self.recorder.span("launch", "proxy", begun_s, now, partition=request.number)
 
-    def executed(self, call: Call, replica: Replica, gathered_s: float, items: int) -> None:
+    def executed(self, call: Visit, worker: int, loop: Loop, gathered_s: float, items: int) -> None:
         """A traced call waited, from ``gathered_s`` on only for its batch to fill, and was executed: the engine's part, then its own."""
-        name, number, worker, now = call.deployment.spec.name, call.request.number, replica.number, call.env.now
-        begun_s, span = replica.loop.begun_s, self.recorder.span
-        inside_s = now - replica.loop.share * (now - begun_s)
+        name, number, now = self.names[call.callee], call.asked.number, loop.env._now
+        begun_s, span = loop.begun_s, self.recorder.span
+        inside_s = now - loop.share * (now - begun_s)
         came_s = call.queued_s
         if call.hop_s:
             span("queue", name, came_s, call.sent_s, partition=number, worker=worker)
@@ -83,18 +83,19 @@ class Journal:
             span("serialize", name, begun_s, inside_s, partition=number, worker=worker)
         span("compute", name, inside_s, now, partition=number, worker=worker, rows=items)
 
-    def spent(self, call: Call, replica: Replica, begun_s: float) -> None:
+    def spent(self, call: Visit, worker: int, begun_s: float, now: float) -> None:
         """A traced call has all its tokens; until the first chunk of its prompt was computed it waited."""
-        name, number, now = call.deployment.spec.name, call.request.number, call.env.now
-        self.recorder.span("queue", name, call.queued_s, begun_s, partition=number, worker=replica.number)
-        self.recorder.span("compute", name, begun_s, now, partition=number, worker=replica.number, rows=call.request.tokens[1])
+        name, number = self.names[call.callee], call.asked.number
+        self.recorder.span("queue", name, call.queued_s, begun_s, partition=number, worker=worker)
+        self.recorder.span("compute", name, begun_s, now, partition=number, worker=worker, rows=call.asked.tokens[1])
 
-    def told(self, request: Request, now: float) -> None:
-        """The last token of a request is there."""
-        first, output = request.first_s, request.tokens[1]
-        self.recorder.sample("ttft_s", first, first - request.intended_s)
-        if output > 1:
-            self.recorder.sample("tpot_s", now, (now - first) / (output - 1))
+    def _streamed(self, request: Asked) -> None:
+        """A stream of tokens was answered well."""
+        first, last, output = request.first_s, request.last_s, request.tokens[1]
+        ttft, tpot = stream_times(request.intended_s, first, last, output)
+        self.recorder.sample("ttft_s", first, ttft)
+        if tpot is not None:
+            self.recorder.sample("tpot_s", last, tpot)
         self._tokens += output
 
     def look(self, now: float, deployments: Sequence[Deployment]) -> None:
@@ -125,16 +126,16 @@ class Journal:
         inside = np.cumsum(steps[order])
         return float(inside[:-1] @ np.diff(times[order])) / end_s
 
-    def close(self, window_s: float, end_s: float, bytes_moved: int) -> None:
+    def close(self, window_s: float, end_s: float, bytes_moved: int, retries: int) -> None:
         """Write it all: counters, latencies (samples at the time of the answer)."""
         latencies, ends = np.array(self._latencies), np.array(self._ends)
-        self._outcomes["ok"] = self.good
+        self.outcomes["ok"] = self.good
         chosen = _chosen(len(latencies))
         self.recorder.samples += zip(repeat("latency_s"), ends[chosen].tolist(), latencies[chosen].tolist())
         self.recorder.counters.update(
             {
-                **{f"requests_{name}": float(count) for name, count in self._outcomes.items()},
-                "requests_sent": self.sent, "requests_retried": self.retries, "requests_in_system_mean": self._inside(end_s),
+                **{f"requests_{name}": float(count) for name, count in self.outcomes.items()},
+                "requests_sent": self.sent, "requests_retried": retries, "requests_in_system_mean": self._inside(end_s),
                 "offered_per_s": self.sent / window_s, "throughput_per_s": float((ends <= window_s).sum()) / window_s,
                 "busy_cpu_s": self._busy_cpu_s, "busy_gpu_s": self._busy_gpu_s, "bytes_network": bytes_moved,
                 "makespan_s": end_s, "virtual_makespan_s": end_s, "requests_not_traced": self.sent - self.traced,

@@ -75,7 +75,8 @@ class Machine:
 
 
 class Loop(Timer):
-    """A process that does one thing at a time, first come first served. ``held``: requests that it has not answered yet.
+    """A process that does one thing at a time, first come first served. It holds ``held`` requests that it has not answered, or,
+    where it is a replica's, as many as ``calls``.
 
     ``begun_s`` is when the piece of work that just finished began, and ``share`` the part of it that was not overhead; ``busy_s``
     sums CPU seconds.
@@ -90,6 +91,7 @@ class Loop(Timer):
         "_share",
         "begun_s",
         "busy_s",
+        "calls",
         "contention",
         "dead",
         "held",
@@ -102,6 +104,7 @@ class Loop(Timer):
         super().__init__(machine.env, self._finish)
         self.machine, self.weight, self.contention = machine, weight, contention
         self.held = 0
+        self.calls: dict[Any, None] | None = None
         self.dead = False
         self.begun_s = self.busy_s = self._begun = 0.0
         self.share = self._share = 1.0
@@ -124,7 +127,7 @@ class Loop(Timer):
         self._running = True
         self._done, self._arg, self._begun = done, arg, self.env._now
         machine = self.machine
-        total = own + overhead * (1.0 + self.contention * self.held) if overhead else own
+        total = own + overhead * self._slowed() if overhead else own
         self._share = own / total if total else 1.0
         seconds = total * machine.slow
         self.busy_s += seconds
@@ -133,6 +136,10 @@ class Loop(Timer):
         else:
             env = self.env  # what `arm` does, without its call
             heappush(env._queue, (env._now + seconds, NORMAL, next(env._eid), self))
+
+    def _slowed(self) -> float:
+        """By the law of contention."""
+        return 1.0 + self.contention * (self.held if self.calls is None else len(self.calls))
 
     def _finish(self, _: Any) -> None:
         if self.dead:
@@ -177,7 +184,7 @@ class SharedLoop(Loop):
         if self.dead:
             return
         machine = self.machine
-        total = own + overhead * (1.0 + self.contention * self.held)
+        total = own + overhead * self._slowed()
         seconds = total * machine.slow
         self.busy_s += seconds
         if not self._running:

@@ -1,168 +1,100 @@
-"""A replica: a process that takes calls, groups them into batches, executes them and sends the calls they make.
+"""A simulated replica: a process on a machine that executes what its calls ask for, batch after batch, and says when it is done.
 
-The module owns batching and what an execution costs. Which replica takes a call, and how many there are, is decided elsewhere.
+What is executed together, and when, is `windtunnel.engines.models.batches`; which replica takes a call is
+`windtunnel.engines.models.deployment`. The module gives executions a process to run in.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-from windtunnel.engines.models.streams import SERVICE, Factors
+from windtunnel.engines.models.batches import Gatherer
+from windtunnel.engines.models.calls import Replica
+from windtunnel.engines.models.deployment import Deployment
 from windtunnel.sim.hardware.cpu import Timer
+from windtunnel.sim.serving.journal import Journal
 from windtunnel.sim.serving.loops import LOOPS, Loop, Machine
-from windtunnel.sim.serving.requests import Call, Walk
-
-if TYPE_CHECKING:
-    from windtunnel.sim.serving.deployments import Deployment
+from windtunnel.sim.serving.visits import Visit
+from windtunnel.sim.serving.work import Work
 
 
-class Replica:
-    """``calls`` are those it has taken and not answered, oldest first; ``draining``: it takes no more and ends with the last.
-
-    A batch is closed when it is full, or ``wait_s`` after its first call; while an execution is under way it stays open.
-    """
+class Process(Replica):
+    """``machine`` and ``loop`` are its own from `begin` on."""
 
     __slots__ = (
-        "_batch",
-        "_due",
-        "_executing",
-        "_gathered_s",
-        "_number",
-        "_rested_s",
-        "_single",
-        "calls",
-        "deployment",
-        "draining",
-        "factor",
-        "inside",
-        "loop",
-        "machine",
-        "number",
-        "place",
-    )
+        "_armed_s", "_direct", "_gatherer", "_rested_s", "deployment", "factor", "inside", "journal", "loop", "machine", "work",
+    )  # fmt: skip
 
-    def __init__(self, deployment: Deployment, machine: Machine, number: int) -> None:
-        self.deployment, self.machine, self.number = deployment, machine, number
-        settings, cost = deployment.settings, deployment.spec.cost
-        # The same stream as that of the process with this number in the world of real processes.
-        self.factor = Factors(settings.law, cost.cv, SERVICE, settings.seed, deployment.index, number + settings.first).draw
-        self.inside = [
-            (
-                d.cost.per_call_s + d.cost.per_item_s,
-                Factors(settings.law, d.cost.cv, SERVICE, settings.seed, i, number + settings.first).draw,
-            )
-            for i, d in deployment.inside
-        ]
-        self.loop: Loop = LOOPS[settings.discipline](machine, deployment.weight, settings.costs.contention)
-        self.calls: dict[Call, None] = {}
-        self.place = -1  # among those of its deployment that take calls
-        self.draining = False
-        self._single = deployment.spec.batch.max_size == 1
-        self._batch: list[Call] = []
-        self._number = 0  # of the batch that is being filled
-        self._due = False  # it has waited long enough
-        self._executing = False
+    def __init__(self, deployment: Deployment, work: Work, journal: Journal, number: int) -> None:
+        super().__init__(number)
+        self.deployment, self.work, self.journal = deployment, work, journal
+        self.factor, self.inside = work.factors(number)
+        self.machine: Machine
+        self.loop: Loop
+        settings, batch = work.settings, deployment.spec.batch
+        self._direct = settings.discipline != "fifo" and batch.max_size == 1  # its requests share it in a way of their own
+        self._gatherer: Gatherer[Visit] = Gatherer(batch, settings.hearsay)
+        self._armed_s = math.inf
         self._rested_s = 0.0  # end of the last execution: who waits since waits for a batch to fill
-        self._gathered_s = math.inf
 
-    def take(self, call: Call, delay: float) -> None:
-        """A call that was routed here arrives after ``delay``."""
-        call.replica = self
-        self.calls[call] = None
-        self.loop.held += 1
-        deployment, place = self.deployment, self.place
-        length = deployment.lengths[place] + 1
-        deployment.lengths[place] = length
-        deployment.full += length == deployment.most
-        if delay > 0.0:
-            call.hop_s = delay
-            call.set_out(delay, self._arrive)
-        else:
-            self._arrive(call)
+    def begin(self, machine: Machine) -> None:
+        """It has a place to run."""
+        settings = self.work.settings
+        self.machine = machine
+        self.loop = LOOPS[settings.discipline](machine, self.work.weight, settings.costs.contention)
+        self.loop.calls = self.calls
 
-    def release(self, call: Call) -> None:
-        """A call has ended here."""
-        del self.calls[call]
-        self.loop.held -= 1
-        deployment, place = self.deployment, self.place
-        if place >= 0:
-            length = deployment.lengths[place]
-            deployment.lengths[place] = length - 1
-            deployment.full -= length == deployment.most
-
-    def _arrive(self, call: Call) -> None:
-        """It is here."""
-        if self.loop.dead:
+    def arrive(self, call: Visit, now: float) -> None:
+        """A call is here."""
+        if self.loop.dead or call.replica is not self:
             return
-        if self._single:
-            own, overhead = self.deployment.seconds(1, self)
+        if self._direct:
+            own, overhead = self.work.seconds(1, self.factor, self.inside)
             self.loop.run(own, overhead, self._executed, (call,))
             return
-        batch = self.deployment.spec.batch
-        self._batch.append(call)
-        if len(self._batch) == 1:
-            Timer(call.env, self._waited, serial=self._number).arm(batch.wait_s)
-        elif len(self._batch) >= batch.max_size:
-            self._close()
-
-    def _waited(self, timer: Timer) -> None:
-        if timer.serial == self._number and self._batch:
-            self._due = True
-            self._close()
-
-    def _close(self) -> None:
-        """Execute what has gathered, if it may go and nothing is executing."""
-        most = self.deployment.spec.batch.max_size
-        if self._executing or not (self._due or len(self._batch) >= most):
+        if call.over:  # withdrawn on its way
+            self.deployment.skipped(call, now)
             return
-        calls, rest = self._batch[:most], self._batch[most:]
-        self._batch = rest
-        self._number += 1
-        self._due = False
-        self._execute(calls)
-        if rest:
-            Timer(rest[0].env, self._waited, serial=self._number).arm(self.deployment.spec.batch.wait_s)
+        gatherer = self._gatherer
+        gatherer.add(call, call.asked.deadline_s, now)
+        if not gatherer.executing:
+            self._next(now)
 
-    def _execute(self, calls: list[Call]) -> None:
-        self._executing = True
-        self._gathered_s = self._rested_s
-        own, overhead = self.deployment.seconds(len(calls), self)
-        self.loop.run(own, overhead, self._executed, calls)
+    def drop(self, call: Visit, now: float) -> None:
+        """Nobody waits for it; what has begun, or is on its way, goes on."""
+        if self._gatherer.drop(call):
+            self.deployment.skipped(call, now)
 
-    def _executed(self, calls: Sequence[Call]) -> None:
-        deployment = self.deployment
-        gathered_s = self._gathered_s
-        self._executing = False
-        self._rested_s = self.loop.env._now
-        if self._batch:
-            self._close()
+    def _next(self, now: float) -> None:
+        """Execute what is due, and come back when the next is."""
+        gatherer = self._gatherer
+        calls = gatherer.next(now)
+        if calls:
+            own, overhead = self.work.seconds(len(calls), self.factor, self.inside)
+            self.loop.run(own, overhead, self._executed, calls)
+        else:
+            due_s = gatherer.due_s()
+            if due_s < math.inf and due_s != self._armed_s:
+                self._armed_s = due_s
+                Timer(self.loop.env, self._look).arm(due_s - now)
+        if gatherer.late:
+            late, gatherer.late = gatherer.late, []
+            for call in late:
+                self.deployment.skipped(call, now)
+
+    def _look(self, timer: Timer) -> None:
+        if not self.loop.dead and not self._gatherer.executing:
+            self._next(self.loop.env._now)
+
+    def _executed(self, calls: Sequence[Visit]) -> None:
+        now: float = self.loop.env._now
+        deployment, begun_s, gathered_s = self.deployment, self.loop.begun_s, self._rested_s
+        self._rested_s = now
+        if not self._direct:
+            self._gatherer.ended(now)
+            self._next(now)
         for call in calls:
-            if call.over:
-                continue
-            if call.request.traced:
-                deployment.journal.executed(call, self, gathered_s, len(calls))
-            self.ended(call)
-
-    def ended(self, call: Call) -> None:
-        """Its own work is done; then comes what it calls."""
-        plan = self.deployment.plan
-        if plan is None:
-            self.deployment.finish(call)
-        else:
-            Walk(call, plan).start()
-
-    def send(self, deployment: Deployment, walk: Walk) -> None:
-        """Call another deployment for a call that runs here; sending costs this process CPU."""
-        cost = self.deployment.call_seconds()
-        if cost:
-            caller = walk.call.request.proxy if self.deployment.settings.central else None
-            (caller or self.loop).run(0.0, cost, self._sent, (deployment, walk))
-        else:
-            self._sent((deployment, walk))
-
-    def _sent(self, sent: tuple[Deployment, Walk]) -> None:
-        deployment, walk = sent
-        if not walk.call.over:
-            deployment.submit(Call(walk.call.env, walk.call.request, deployment, walk), self.machine)
+            if call.asked.traced and not call.over:
+                self.journal.executed(call, self.number, self.loop, gathered_s, len(calls))
+            deployment.worked(call, now, now - begun_s)

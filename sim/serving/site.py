@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from simpy.core import Environment
 
+from windtunnel.engines.models.routing import emptiest
 from windtunnel.sim.serving.loops import Machine
 from windtunnel.spec.cluster import ClusterSpec
 from windtunnel.spec.plan import Resources
@@ -19,27 +18,22 @@ class Site:
         self.machines = [Machine(env, i, spec) for i, spec in enumerate(specs)]
         self._latency_s = cluster.network.latency_s
         self.bytes_moved = 0
-        self.waiting: list[Callable[[], None]] = []  # called once when room is given back
 
     def place(self, resources: Resources) -> Machine | None:
-        """The machine with the most free CPUs that has room, the first of equals; its room is taken. None when nowhere is room."""
-        room = [
-            m for m in self.machines if m.alive and m.free_cpus + 1e-9 >= resources.cpus and m.free_gpus + 1e-9 >= resources.gpus
-        ]
-        if not room:
+        """Take room on a machine; None when nowhere is any."""
+        free = [(m.free_cpus, m.free_gpus) if m.alive else (-1.0, -1.0) for m in self.machines]
+        found = emptiest(free, resources.cpus, resources.gpus)
+        if found is None:
             return None
-        machine = max(room, key=lambda m: (m.free_cpus, -m.index))
+        machine = self.machines[found]
         machine.free_cpus -= resources.cpus
         machine.free_gpus -= resources.gpus
         return machine
 
     def leave(self, machine: Machine, resources: Resources) -> None:
-        """A replica gives its room back; those that wait for some try again."""
+        """A replica gives its room back."""
         machine.free_cpus += resources.cpus
         machine.free_gpus += resources.gpus
-        waiting, self.waiting = self.waiting, []
-        for reconcile in waiting:
-            reconcile()
 
     def way(self, source: Machine | None, target: Machine, size: int) -> float:
         """Seconds on the network, there and back, for a call with ``size`` bytes of request and response; 0 on one machine.

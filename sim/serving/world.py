@@ -12,20 +12,22 @@ from heapq import heappop
 from simpy.core import Environment
 
 from windtunnel.engines.models.arrivals import arrival_times, token_lengths, trace_times
-from windtunnel.engines.models.serving import rules_of
+from windtunnel.engines.models.calls import Leaf, compose, nobody_answered
+from windtunnel.engines.models.deadlines import Deadlines
+from windtunnel.engines.models.deployment import Deployment, Limits, late
+from windtunnel.engines.models.serving import INTERVAL_S
 from windtunnel.engines.models.streams import OVERHEAD, Factors
 from windtunnel.errors import InputError, RunFailed, RunTimeout
 from windtunnel.records.record import Recorder
 from windtunnel.sim.hardware.cpu import Timer
 from windtunnel.sim.serving.breakage import Breakage
-from windtunnel.sim.serving.deadlines import Deadlines
-from windtunnel.sim.serving.deployments import Deployment
+from windtunnel.sim.serving.carrier import Carrier
 from windtunnel.sim.serving.journal import Journal
 from windtunnel.sim.serving.loops import Loop, Machine
-from windtunnel.sim.serving.requests import Call, Leaf, Request, compose
-from windtunnel.sim.serving.scaling import Controller, Watch
 from windtunnel.sim.serving.settings import Settings
 from windtunnel.sim.serving.site import Site
+from windtunnel.sim.serving.visits import Asked, Visit
+from windtunnel.sim.serving.work import Work
 from windtunnel.sim.world.faults import Faults, expanded
 from windtunnel.sim.world.garbage import uncollected
 from windtunnel.spec.cluster import ClusterSpec
@@ -49,7 +51,8 @@ class ServingWorld(Breakage):
         self._faulty = bool(cluster.faults) or any(n.mtbf_s > 0 for n in cluster.nodes)
         self._half_s = settings.costs.proxy_s / 2
         self._overhead = Factors(settings.law, settings.costs.cv, settings.seed, OVERHEAD, len(spec.deployments)).draw
-        self._deadlines = None if settings.timeout_s is None else Deadlines(self.env, settings.timeout_s, self.respond)
+        self._deadlines = None if settings.timeout_s is None else Deadlines(settings.timeout_s)
+        self._clock = Timer(self.env, self._expire)
         self.proxies = {}
         self.turns = []
         self._lengths = token_lengths(spec.arrivals, settings.seed) if spec.arrivals.tokens else None
@@ -68,22 +71,24 @@ class ServingWorld(Breakage):
             self.add_proxy(machine)
 
     def _deploy(self) -> list[Deployment]:
-        arrivals, env = self._spec.arrivals, self.env
+        arrivals, settings = self._spec.arrivals, self._settings
         size = arrivals.request_bytes + arrivals.response_bytes
-        answer = self._answer if self._settings.proxied else self.respond
-        made = [
-            Deployment(env, i, spec, size, self._settings, self.site, self.journal, answer)
-            for i, spec in enumerate(self._spec.deployments)
-        ]
-        leaves = {d.spec.name: Leaf(d) for d in made}
-        if self._settings.inside:
-            made[0].inside = _called(self._spec.deployments, 0)
-            made = made[:1]
+        answered = self._answer if settings.proxied else self.respond
+        self.carrier = carrier = Carrier(self.env, settings, self.site, self.journal, size, answered, self.respond)
+        limits = Limits(
+            choice=settings.choice, queue_limit=settings.queue_limit, retries=settings.retries, central=settings.central,
+            paced=settings.paced and settings.timeout_s is not None, hearsay=settings.hearsay, lookback_s=settings.lookback_s,
+            seed=settings.seed,
+        )  # fmt: skip
+        specs = self._spec.deployments[:1] if settings.inside else self._spec.deployments
+        made = [Deployment(spec, i, limits, carrier, 0.0) for i, spec in enumerate(specs)]
+        leaves = {d.spec.name: Leaf(d, carrier) for d in made}
         for deployment in made:
-            if not self._settings.inside:
-                deployment.plan = compose(deployment.spec.calls, leaves)
-            deployment.reconcile(warm=True)
-            if len(deployment.replicas) < deployment.target and not self._faulty:
+            inside = _called(self._spec.deployments, 0) if settings.inside else ()
+            carrier.employ(deployment, Work(deployment.spec, deployment.index, settings, inside))
+            deployment.plan = None if settings.inside else compose(deployment.spec.calls, leaves)
+            deployment.reconcile(0.0, warm=True)
+            if deployment.short > 0 and not self._faulty:
                 raise InputError(_no_room(deployment))
         return made
 
@@ -101,20 +106,20 @@ class ServingWorld(Breakage):
         with uncollected():
             self._begin()
             self._loop()
-        for deployment in self.deployments:
-            for replica in deployment.replicas:
-                self.journal.retire(replica.loop.busy_s, deployment.weight, deployment.spec.resources.gpus)
+        for process in self._processes():
+            self.journal.retire(process.loop.busy_s, process.work.weight, process.work.spec.resources.gpus)
         for proxy in self.proxies.values():
             self.journal.retire(proxy.busy_s, 1.0, 0.0)
-        self.journal.close(self.window_s, max(self.env.now, self.window_s), self.site.bytes_moved)
+        retries = sum(d.counts["retries"] for d in self.deployments)
+        self.journal.close(self.window_s, max(self.env.now, self.window_s), self.site.bytes_moved, retries)
         if not self.journal.good:
             raise RunFailed(_nothing(self.journal))
 
     def _begin(self) -> None:
         if self._faulty:
             self._faults.arm()
-        rules = [(d, rules_of(d.spec.replicas, self._settings.lookback_s)) for d in self.deployments]
-        Controller(self.env, [Watch(d, r) for d, r in rules if r is not None], self._patience)
+        if any(d.scales for d in self.deployments):
+            Timer(self.env, self._tick).arm(INTERVAL_S)
         arrivals = self._spec.arrivals
         if arrivals.kind == "closed":
             self._sending = False
@@ -138,6 +143,25 @@ class ServingWorld(Breakage):
                 )
             env._now, _, _, timer = heappop(queue)
             timer.fire(timer)
+
+    def _tick(self, timer: Timer) -> None:
+        """The control loop of autoscalers."""
+        now = self.env._now
+        for deployment in self.deployments:
+            deployment.tick(now)
+        self._patience(now)
+        timer.serial += 1
+        timer.arm((timer.serial + 1) * INTERVAL_S - now)  # not a sum of many 0.1
+
+    def _expire(self, timer: Timer) -> None:
+        """Requests whose deadline has passed."""
+        assert self._deadlines is not None
+        now = self.env._now
+        found, again_s = self._deadlines.look(now)
+        if again_s >= 0:
+            timer.arm(again_s)
+        for request in found:
+            late(request, self.carrier, now)
 
     def _look(self, timer: Timer) -> None:
         """Queues over time, for the record."""
@@ -190,19 +214,19 @@ class ServingWorld(Breakage):
     # -- requests -------------------------------------------------------------------------------------------------------
 
     def _send(self, intended_s: float, client: Timer | None) -> None:
-        journal, settings = self.journal, self._settings
+        journal, settings, now = self.journal, self._settings, self.env._now
         number = journal.sent
-        request = Request(number, intended_s, client, settings.retries, journal.came(self.env._now))
+        request = Asked(number, intended_s, client, journal.came(now))
         self._outstanding += 1
         if self._lengths is not None:
             request.tokens = next(self._lengths, (1, 1))
         if self._faulty:
             self.open[request] = None
-        if self._deadlines is not None:
-            self._deadlines.watch(request)
+        if self._deadlines is not None and self._deadlines.watch(request, now):
+            self._clock.arm(self._deadlines.seconds)
         if not settings.proxied:
             first = self.deployments[0]
-            first.submit(Call(self.env, request, first, None), None)
+            first.submit(Visit(request, first, None, now, None, None), now)
         elif self.turns:
             proxy = request.proxy = self.turns[number % len(self.turns)]
             proxy.held += 1
@@ -210,32 +234,32 @@ class ServingWorld(Breakage):
         else:
             self.respond(request, "failed")
 
-    def _route(self, request: Request) -> None:
+    def _route(self, request: Asked) -> None:
         """The proxy has read it."""
-        assert request.proxy is not None
+        proxy, now = request.proxy, self.env._now
+        assert proxy is not None
         if request.traced:
-            self.journal.proxied(request, request.intended_s, self.env._now)
+            self.journal.proxied(request, request.intended_s, now)
         if request.over:
             return
         first = self.deployments[0]
-        first.submit(Call(self.env, request, first, None), request.proxy.machine, hops=2)
+        first.submit(Visit(request, first, None, now, proxy, proxy.machine, 2), now)
 
-    def _answer(self, request: Request, outcome: str) -> None:
+    def _answer(self, request: Asked, outcome: str) -> None:
         """The first deployment is done with it: its proxy writes the answer."""
         if not request.over:
             assert request.proxy is not None
             request.proxy.run(0.0, self._half_s * self._overhead(), self._leave, (request, outcome, self.env._now))
 
-    def _leave(self, answer: tuple[Request, str, float]) -> None:
+    def _leave(self, answer: tuple[Asked, str, float]) -> None:
         request, outcome, since = answer
         if request.traced:
             self.journal.proxied(request, since, self.env._now)
-        self.respond(request, outcome)
+        if not request.over:
+            self.respond(request, outcome)
 
-    def respond(self, request: Request, outcome: str) -> None:
-        """The client gets its answer now, if it has none yet."""
-        if request.over:
-            return
+    def respond(self, request: Asked, outcome: str) -> None:
+        """The client gets its answer now."""
         request.over = True
         self._outstanding -= 1
         if request.proxy is not None:
@@ -279,4 +303,4 @@ def _no_room(deployment: Deployment) -> str:
 def _nothing(journal: Journal) -> str:
     if not journal.sent:
         return "no request was sent: the arrivals have none within their duration"
-    return f"none of {journal.sent} requests was answered well: all were rejected, timed out or failed"
+    return nobody_answered(journal.sent, journal.outcomes)

@@ -95,6 +95,30 @@ def test_the_simulated_world_knows_no_engine() -> None:
             assert not [n for n in imports(path) if n.startswith(hidden)], path
 
 
+#: decisions about services, and the only modules that may use them; worlds carry out what `deployment` and `batches` say
+DECISIONS = {
+    "windtunnel.engines.models.pace": ("engines/models/",),
+    "windtunnel.engines.models.routing": ("engines/models/", "sim/serving/site.py"),  # a site asks where there is room
+    "windtunnel.engines.models.serving.Scaling": ("engines/models/",),
+    "windtunnel.engines.models.serving.Autoscaler": ("engines/models/",),
+    "windtunnel.engines.models.serving.rules_of": ("engines/models/",),
+    "windtunnel.engines.models.streams.CHOICE": ("engines/models/", "sim/serving/cores.py"),  # which CPU a process wakes on
+}  # fmt: skip
+
+
+def test_worlds_of_services_decide_nothing() -> None:
+    """No world imports a rule; of both, only who carries out holds a deployment, and only a replica gathers batches."""
+    for path in sources():
+        where = str(path.relative_to(ROOT))
+        for name in imports(path):
+            for rule, homes in DECISIONS.items():
+                assert not (name == rule or name.startswith(rule + ".")) or where.startswith(homes), f"{where} imports {name}"
+    holders = {
+        str(p.relative_to(ROOT)) for p in sources() for n in imports(p) if n == "windtunnel.engines.models.batches.Gatherer"
+    }
+    assert holders == {"sim/serving/replicas.py", "engines/serving/replica.py"}
+
+
 def test_heavy_libraries_are_imported_in_one_place() -> None:
     for path in sources():
         where = str(path.relative_to(ROOT))

@@ -64,7 +64,7 @@ HEAD = b"HTTP/1.1 %s\r\nContent-Length: %d\r\n\r\n"
     (HEAD % (b"500 Broken", 0), False, "failed"),
     (b"no HTTP at all\r\n\r\n", False, "failed"),
     (b"", True, "failed"),
-    (b"", False, "failed"),
+    (b"", False, "timed_out"),
 ])  # fmt: skip
 def test_every_request_has_an_outcome(answer: bytes, close: bool, outcome: str) -> None:
     sent = _asked(answer, close=close)
