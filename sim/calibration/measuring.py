@@ -25,11 +25,11 @@ ENGINES = tuple(EngineChoice(name=n, label=n, options={}) for n in ("bulk", "str
 def calibrate_workloads(
     choices: Sequence[WorkloadChoice], cluster: ClusterSpec, store: Store, out: Path,
     progress: Callable[[Progress], None] | None = None, *, date: str = "", repetitions: int = 3, data_root: Path | None = None,
-    host: Sequence[HostCost] = (), engines: Sequence[str] = (),
+    host: Sequence[HostCost] = (), engines: Sequence[str] = (), held_out: bool = True,
 ) -> Calibration:  # fmt: skip
     """Run each workload small, on one worker and on all, write the fitted calibration with its held-out errors to ``out``.
 
-    ``engines``: others to measure on the same cells.
+    ``engines``: others to measure on the same cells. ``held_out`` False: too few cells to hold some out, no errors are told.
 
     One worker alone tells what a kernel costs undisturbed, all of them how much they disturb each other. Kernels cost the same
     under both engines, so that of several choices each is run by one engine a number of workers, in turns.
@@ -48,7 +48,8 @@ def calibrate_workloads(
     names = list(dict.fromkeys(c.name for c in choices))
     scratch = store.root / "held-out"
     result = calibrated(records, workloads, scratch, root, provenance={"date": date, "workloads": names})
-    result = with_held_out(result, cross_fitted(records, workloads, scratch, root))
+    if held_out:
+        result = with_held_out(result, cross_fitted(records, workloads, scratch, root))
     result = replace(result, host=tuple(host))
     result.save(out)
     return result

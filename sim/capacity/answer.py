@@ -174,11 +174,13 @@ def _price(planner: Planner, chosen: Option, others: list[Option]) -> dict[str, 
 
 def _failures(planner: Planner, chosen: Option) -> dict[str, Any]:
     """What the loss of one node costs (simulated half-way, the node back after its start), and so what rates of it cost."""
+    if chosen.candidate.count == 1:
+        return {"one_loss_s": None, "reason": "the loss of the only node ends the job, which begins anew", "rates": []}
     lost, base = planner.node_loss(chosen)
     if lost is None or base is None:
-        return {"one_loss_s": None, "reason": base.reason if base is not None and base.reason else "not simulated", "rates": []}
-    if not lost.ok:
-        return {"one_loss_s": None, "reason": lost.reason, "rates": []}
+        return {"one_loss_s": None, "reason": "nothing was simulated on the scenario's own cluster", "rates": []}
+    if not (lost.ok and base.ok):
+        return {"one_loss_s": None, "reason": f"the loss of one ends the job: {lost.reason or base.reason}", "rates": []}
     one = max(0.0, lost.seconds - base.seconds)
     rates = []
     for mtbf in MTBF_S:

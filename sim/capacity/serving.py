@@ -1,9 +1,9 @@
 """Plans of services: how many replicas on how many nodes keep the latency that was asked for, at the least price an hour.
 
 The price of a candidate is known before anything is simulated, so candidates are simulated from the cheapest up until one keeps the
-objective surely enough: with that order the first is the best. Replicas follow from the offered load: a deployment that is asked
-``r`` times a second for ``s`` seconds needs ``r s`` busy replicas at least (batches share their fixed part), and is given that over a
-utilisation, of which several are tried. Nodes follow from replicas: as many as hold them and the engine's proxies.
+objective surely enough: none of a higher price is better. Of those that cost the same the surest is the plan. Replicas follow from the
+offered load: a deployment that is asked ``r`` times a second for ``s`` seconds needs ``r s`` busy replicas at least (batches share
+their fixed part), and is given that over a utilisation, of which several are tried. Nodes follow from replicas: as many as hold them.
 """
 
 from __future__ import annotations
@@ -217,15 +217,36 @@ class Search:
         return spread.within(estimate.p99_s, objective.p99_s or math.inf)
 
     def cheapest(self, services: list[Service], tag: str) -> tuple[int | None, int]:
-        """(the first that keeps the objective, how many were looked at); services come cheapest first."""
+        """(the best of the lowest price at which one keeps the objective, how many were looked at); services come cheapest first.
+
+        Whoever pays for nodes may fill them: of equal prices the one that keeps the objective most surely is best.
+        """
         looked = 0
         while looked < len(services):
             numbers = self.measure(services[looked : looked + ROUND], tag)
             looked += len(numbers)
-            for number in numbers:
-                if self.chance(number) >= self.question.confidence:
-                    return number, looked
+            good = [n for n in numbers if self.keeps(n)]
+            if good:
+                price = min(self.price(n) for n in good)
+                equal = [s for s in services[looked:] if s.candidate.price_per_hour <= price]
+                looked += len(equal)
+                good += [n for n in self.measure(equal, tag) if self.keeps(n)]
+                return min((n for n in good if self.price(n) <= price), key=self.rank), looked
         return None, looked
+
+    def keeps(self, number: int) -> bool:
+        """Whether it keeps the objective surely enough."""
+        return self.chance(number) >= self.question.confidence
+
+    def price(self, number: int) -> float:
+        """Dollars an hour."""
+        return self.measured[number][0].candidate.price_per_hour
+
+    def rank(self, number: int) -> tuple[float, float, float, int]:
+        """Cheapest first, then the surest and the quickest (to a tenth of a per cent and two digits), then the fewest replicas."""
+        service, estimate, _ = self.measured[number]
+        p99_s = float(f"{estimate.p99_s or math.inf:.2g}")
+        return self.price(number), -round(self.chance(number), 3), p99_s, sum(service.replicas.values())
 
 
 def plan_serving(question: Question, jobs: int, progress: Callable[[str, int], None]) -> dict[str, Any]:
@@ -241,13 +262,12 @@ def plan_serving(question: Question, jobs: int, progress: Callable[[str, int], N
     with bench(jobs, progress) as place:
         search = Search(question, place)
         best, looked = search.cheapest(found, "search")
-        following = None
         if best is not None:
-            following = search.cheapest(found[looked:], "search")[0] if looked < len(found) else None
-        return _answer(search, found, best, following, rate)
+            search.cheapest(found[looked:], "search")  # the next best
+        return _answer(search, found, best, rate)
 
 
-def _answer(search: Search, found: list[Service], best: int | None, following: int | None, rate: float) -> dict[str, Any]:
+def _answer(search: Search, found: list[Service], best: int | None, rate: float) -> dict[str, Any]:
     question = search.question
     searched = list(search.measured)
     good = sorted((n for n in searched if search.measured[n][1].ok), key=lambda n: search.measured[n][1].p99_s or math.inf)
@@ -268,8 +288,8 @@ def _answer(search: Search, found: list[Service], best: int | None, following: i
     service, estimate, spread = search.measured[best]
     result["recommended"] = service_document(search, best)
     result["document"] = service.document
-    others = [n for n in searched if n not in (best, following) and search.chance(n) >= question.confidence]
-    result["next_best"] = [service_document(search, n) for n in [*([following] if following else []), *others]]
+    others = sorted((n for n in searched if n != best and search.keeps(n)), key=search.rank)
+    result["next_best"] = [service_document(search, n) for n in others]
     result["bottleneck"], result["idle"] = bottleneck(estimate.used), idle(estimate.used)
     result["autoscaling"] = _autoscaling(search, best)
     result["sensitivity"] = {"input": [_growth(search, best, factor, rate) for factor in GROWTH]}
@@ -325,7 +345,7 @@ def _autoscaling(search: Search, best: int) -> dict[str, Any] | None:
     share = estimate.replica_cpu_s / estimate.seconds / (fixed.replica_cpu_s / fixed.seconds)
     return {
         "p99_s": estimate.p99_s, "share": share, "price_per_hour": share * service.candidate.price_per_hour,
-        "meets": search.chance(number) >= search.question.confidence,
+        "meets": search.keeps(number),
         "replicas": {d["name"]: _bounds(d) for d in document["deployments"]},
     }  # fmt: skip
 

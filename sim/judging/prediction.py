@@ -124,21 +124,26 @@ def published(*, serving: bool = False) -> tuple[HeldOut, ...]:
 
 
 def law_of(engine: str, calibration: Calibration | None = None, *, serving: bool = False) -> Law:
-    """What is known of an engine: its held-out cells on this host where a calibration has some, else published ones."""
-    own = engine_law(calibration.held_out, engine) if calibration is not None else None
-    found = own or engine_law(published(serving=serving), engine)
+    """What is known of an engine: the cells of this host where a calibration held some of it out, else published ones."""
+    held_out = _held_out(engine, calibration)
+    found = engine_law(held_out or published(serving=serving), engine)
     assert found is not None  # published cells ship with the project
     return found
+
+
+def _held_out(engine: str, calibration: Calibration | None) -> tuple[HeldOut, ...]:
+    """A calibration's cells, if they tell of this engine: what those of others are off by is nothing that it was measured for."""
+    cells = calibration.held_out if calibration is not None else ()
+    return cells if any(c.engine == engine for c in cells) and engine_law(cells, engine) is not None else ()
 
 
 def told(engine: str, cpus: int, calibration: Calibration | None = None, *, serving: bool = False) -> dict[str, float]:
     """Counters of a simulated record: the ends of the interval as factors, and what is behind it."""
     found = law_of(engine, calibration, serving=serving)
     low, high = found.factors(more_variance=distance(found, cpus))
-    held_out = calibration is not None and bool(calibration.held_out)
     return {
         "interval_low": low, "interval_high": high, "interval_error": found.median, "interval_cells": float(found.cells),
-        "interval_held_out": float(held_out),
+        "interval_held_out": float(bool(_held_out(engine, calibration))),
     }  # fmt: skip
 
 

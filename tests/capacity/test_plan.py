@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from windtunnel.cli import main
 from windtunnel.scenario.reading import from_document
-from windtunnel.sim.capacity import odds
-from windtunnel.sim.capacity.estimate import straight
-from windtunnel.sim.capacity.question import Candidate
+from windtunnel.sim.capacity import odds, serving
+from windtunnel.sim.capacity.estimate import Estimate, straight
+from windtunnel.sim.capacity.question import Candidate, Question, Variant
 from windtunnel.sim.capacity.replay import toml
 from windtunnel.sim.capacity.search import best_first, explore, front, posts
 from windtunnel.sim.capacity.serving import nodes_for
@@ -255,6 +255,67 @@ def test_a_service_gets_the_cheapest_replicas_that_keep_its_latency(ask: Ask) ->
     chosen = answer["recommended"]
     assert chosen["p99_s"] <= 0.2 and chosen["replicas"]["model"]["max"] >= 2  # 50 a second for 20 ms keep one busy all the time
     assert all(other["price_per_hour"] >= chosen["price_per_hour"] for other in answer["next_best"])
+
+
+class Told:
+    """A bench that knows the p99 of a service by its replicas."""
+
+    def __init__(self, p99_s: dict[int, float]) -> None:
+        self.p99_s = p99_s
+        self.asked: list[int] = []
+
+    def estimates(self, orders: list[Any]) -> list[Estimate]:
+        """As simulated."""
+        replicas = [order.document["deployments"][0]["replicas"] for order in orders]
+        self.asked += replicas
+        return [Estimate(status="ok", seconds=20.0, p99_s=self.p99_s[n]) for n in replicas]
+
+
+def _search(p99_s: dict[int, float], prices: dict[int, float], **more: Any) -> tuple[serving.Search, list[serving.Service], Told]:
+    """A search among services of one deployment, by their replicas; 0.2 s are asked for."""
+    document = tomllib.loads(SERVICE)
+    variant = Variant(
+        label="ray-serve", engine="ray-serve", document=document, base_cpus=8, base_gpus=0, serving=True, drawn=False
+    )
+    objective = from_document(document).objective
+    assert objective is not None
+    question = Question(
+        variants=(variant,), candidates=(), objective=objective, confidence=0.9, tolerance=0.02, gpu_speed={}, file="x", seed=7, **more
+    )  # fmt: skip
+    services = []
+    for n, price in prices.items():
+        candidate = Candidate(number=0, variant=0, type="t", count=1, cpus=8, gpus=0, price_per_hour=price)
+        changed = {**document, "deployments": [{**document["deployments"][0], "replicas": n}]}
+        services.append(serving.Service(candidate=candidate, replicas={"model": n}, document=changed))
+    bench = Told(p99_s)
+    return serving.Search(question, bench), services, bench  # type: ignore[arg-type]
+
+
+def test_of_services_of_one_price_the_surest_is_the_plan() -> None:
+    """Nodes are paid for whether they are filled or not."""
+    p99 = {3: 0.054, 4: 0.040, 5: 0.030, 6: 0.030, 7: 0.0277, 8: 0.010}
+    search, services, bench = _search(p99, {3: 1.0, 4: 1.0, 5: 1.0, 6: 1.0, 7: 1.0, 8: 2.0})
+    best, looked = search.cheapest(services, "t")
+    assert best is not None
+    assert search.measured[best][0].replicas == {"model": 7}
+    assert looked == 5
+    assert 8 not in bench.asked, "a higher price is not looked at"
+
+
+def test_of_services_that_are_equally_good_the_one_with_fewer_replicas_is_the_plan() -> None:
+    search, services, _ = _search({3: 0.0501, 5: 0.0500, 7: 0.0499}, {3: 1.0, 5: 1.0, 7: 1.0})
+    best, _ = search.cheapest(services, "t")
+    assert best is not None
+    assert search.measured[best][0].replicas == {"model": 3}
+
+
+def test_a_service_that_keeps_its_latency_too_seldom_is_passed_over() -> None:
+    search, services, _ = _search({3: 0.5, 5: 0.199, 7: 0.05}, {3: 1.0, 5: 2.0, 7: 3.0})
+    best, looked = search.cheapest(services, "t")
+    assert best is not None
+    assert search.measured[best][0].replicas == {"model": 7}
+    assert looked == 3
+    assert search.cheapest(services[:2], "t")[0] is None
 
 
 def test_replicas_are_packed_into_nodes() -> None:

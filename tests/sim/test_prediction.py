@@ -73,6 +73,15 @@ def test_a_calibration_speaks_before_published_cells() -> None:
     assert told("bulk", 2, own)["interval_held_out"] == 1.0 and told("bulk", 2)["interval_held_out"] == 0.0
 
 
+def test_an_engine_that_nobody_measured_inherits_nothing() -> None:
+    """What was held out of bulk says nothing of Spark, whose constants are published ones."""
+    own = Calibration(held_out=tuple(cell(e) for e in (0.0, 0.01, 0.02, 0.03, 0.04)))
+    assert law_of("spark", own) == law_of("spark")
+    assert told("spark", 2, own) == told("spark", 2)
+    one = Calibration(held_out=(cell(0.1),))
+    assert told("bulk", 2, one) == told("bulk", 2), "one cell is no law"
+
+
 @pytest.mark.parametrize("serving", [False, True])
 def test_intervals_cover_what_was_published(serving: bool) -> None:
     """The bar: 85 to 95 % of the cells that nothing was fitted to, each by an interval that did not know it."""

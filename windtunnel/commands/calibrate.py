@@ -66,7 +66,7 @@ def calibrate(
     host = () if quick else _host(cluster)
     with progress() as show:
         found = calibrate_workloads(
-            chosen if quick else grid(chosen), cluster, store, out, show, date=today(), host=host, engines=engines
+            chosen if quick else grid(chosen), cluster, store, out, show, date=today(), host=host, engines=engines, held_out=not quick
         )  # fmt: skip
     if as_json:
         print_json(to_plain(found))
@@ -110,7 +110,7 @@ def _print(found: Calibration) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from windtunnel.sim.judging.prediction import coverage, engine_law
+    from windtunnel.sim.judging.prediction import coverage
 
     def show(title: str, heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
         table = Table(title=Text(title), title_justify="left", box=None, pad_edge=False)
@@ -135,7 +135,7 @@ def _print(found: Calibration) -> None:
     )  # fmt: skip
     show(
         "engines: the fit, and predictions of cells held out", ("engine", "fit off by", "cells", "median error", "90 % interval"),
-        [(e.engine, _fit_error(found, e.engine), *_held_out(engine_law(found.held_out, e.engine))) for e in found.engines],
+        [(e.engine, _fit_error(found, e.engine), *_held_out(_own_law(found, e.engine))) for e in found.engines],
     )  # fmt: skip
     inside, of = coverage(found.held_out)
     if of:
@@ -148,6 +148,13 @@ def _fit_error(found: Calibration, engine: str) -> str:
 
     sizes = [r.error for r in found.residuals if r.engine == engine]
     return f"{median(sizes):.1%}" if sizes else "–"
+
+
+def _own_law(found: Calibration, engine: str) -> Law | None:
+    """Of an engine some of whose cells were held out."""
+    from windtunnel.sim.judging.prediction import engine_law
+
+    return engine_law(found.held_out, engine) if any(c.engine == engine for c in found.held_out) else None
 
 
 def _held_out(law: Law | None) -> tuple[str, str, str]:

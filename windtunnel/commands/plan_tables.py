@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from windtunnel.commands.common import results_console
-from windtunnel.spec.units import format_seconds
+from windtunnel.spec.units import format_chance, format_seconds
 
 SHOWN = 12
 
@@ -73,7 +73,7 @@ def _job_cells(entry: dict[str, Any], asked: bool) -> list[str]:
     return [
         entry["engine"], entry["shape"], f"{entry['price_per_hour']:.2f}", format_seconds(entry["makespan_s"]),
         f"{format_seconds(low)} – {format_seconds(high)}", money(entry["cost_usd"]) if entry["price_per_hour"] else "–",
-        f"{entry['chance']:.0%}" if asked else "–", *_busy(entry),
+        format_chance(entry["chance"]) if asked else "–", *_busy(entry),
     ]  # fmt: skip
 
 
@@ -84,7 +84,7 @@ def _serving_cells(entry: dict[str, Any], asked: bool) -> list[str]:
     )
     return [
         entry["engine"], entry["shape"], f"{entry['price_per_hour']:.2f}", format_seconds(entry["p99_s"]),
-        f"{format_seconds(low)} – {format_seconds(high)}", replicas, f"{entry['chance']:.0%}", *_busy(entry),
+        f"{format_seconds(low)} – {format_seconds(high)}", replicas, format_chance(entry["chance"]), *_busy(entry),
     ]  # fmt: skip
 
 
@@ -113,7 +113,7 @@ def sentences(result: dict[str, Any]) -> list[str]:
         f"plan: {chosen['engine']} on {chosen['shape']}: {format_seconds(chosen['makespan_s'])} "
         f"({format_seconds(low)} to {format_seconds(high)} in 9 of 10 runs)"
         + (f", {money(chosen['cost_usd'])}" if chosen["cost_usd"] else "")
-        + (f"; it keeps the objective with probability {chosen['chance']:.0%}" if _asked(result) else "")
+        + (f"; it keeps the objective with probability {format_chance(chosen['chance'])}" if _asked(result) else "")
     )
     return [
         plan,
@@ -178,14 +178,20 @@ def _growth(result: dict[str, Any]) -> list[str]:
             continue
         text = f"× {g['factor']}: {_priced(format_seconds(g['makespan_s']), g['cost_usd'])}"
         if g["nodes_in_proportion"] is not None:
-            text += f", chance {g['chance']:.0%} (about {g['nodes_in_proportion']} nodes would keep it)"
+            text += f", chance {format_chance(g['chance'])}"
+            if g["nodes_in_proportion"] > result["recommended"]["nodes"]:
+                text += f" (about {g['nodes_in_proportion']} nodes would keep it)"
         parts.append(text)
     return ["if the data grow: " + "; ".join(parts)]
 
 
 def _price(result: dict[str, Any]) -> list[str]:
     price = result["sensitivity"]["price"]
-    return [] if price is None else [f"if prices change: best until its price rises by {price['rise']:.0%}, then {price['then']}"]
+    if price is None:
+        return []
+    if price["rise"] < 0.005:
+        return [f"if prices change: {price['then']} costs the same, and is better as soon as the plan's price rises"]
+    return [f"if prices change: best until its price rises by {price['rise']:.0%}, then {price['then']}"]
 
 
 def _failures(result: dict[str, Any]) -> list[str]:
@@ -222,7 +228,7 @@ def _serving_plan(result: dict[str, Any]) -> str:
     text = (
         f"plan: {chosen['engine']} on {chosen['shape']} with {replicas}: p99 {format_seconds(chosen['p99_s'])} "
         f"({format_seconds(low)} to {format_seconds(high)} in 9 of 10 runs), {money(chosen['price_per_hour'])} an hour; "
-        f"it keeps the objective with probability {chosen['chance']:.0%}"
+        f"it keeps the objective with probability {format_chance(chosen['chance'])}"
     )
     auto = result["autoscaling"]
     if auto is not None:
@@ -260,4 +266,4 @@ def closest_sentence(result: dict[str, Any]) -> str:
     place = f"{head}; closest: {closest['engine']} on {closest['shape']}"
     if result["kind"] == "serving":
         return f"{place}, p99 {seconds(closest['p99_s'])}, {money(closest['price_per_hour'])} an hour"
-    return f"{place}, {seconds(closest['makespan_s'])}, {money(closest['cost_usd'])}, chance {closest['chance']:.0%}"
+    return f"{place}, {seconds(closest['makespan_s'])}, {money(closest['cost_usd'])}, chance {format_chance(closest['chance'])}"

@@ -100,15 +100,23 @@ def format_bytes(count: float | None) -> str:
     return f"{size:.1f} TiB"
 
 
+def format_chance(share: float) -> str:
+    """A probability from a model: 0.936 → '94 %', never 0 or 100 %."""
+    percent = round(100 * share)
+    return "over 99 %" if percent >= 100 else "under 1 %" if percent <= 0 else f"{percent} %"
+
+
 def format_seconds(seconds: float | None) -> str:
     """Three significant digits with a fitting unit; None → '–'."""
     if seconds is None:
         return "–"
     size = abs(seconds)
+    if size < 0.5e-9:  # what rounding leaves of nothing
+        return "0 s"
     if size >= 7200:
         return f"{seconds / 3600:.3g} h"
     if size >= 600:
         return f"{seconds / 60:.3g} min"
-    if size >= 1 or size == 0:
+    if size >= 1:
         return f"{seconds:.3g} s" if size < 1000 else f"{seconds:.0f} s"
     return f"{seconds * 1e3:.3g} ms" if size >= 1e-3 else f"{seconds * 1e6:.3g} µs"
