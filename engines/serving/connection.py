@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
 from collections import deque
 from http import HTTPStatus
@@ -26,6 +27,7 @@ MOST_HEADER_BYTES = 64 * 1024
 LINGER_S = 2.0  # after an answer to a request that was not read to its end: until then its rest is read and dropped
 _LONGEST_LINE = 8 * 1024  # of the request line; more is refused
 _TRACE = TRACE.encode()
+_HOST = re.compile(rb"([A-Za-z0-9._~!$&'()*+,;=%-]*|\[[0-9A-Fa-f:.]+\])(:[0-9]{0,5})?")  # RFC 9110, 7.2
 
 
 class Connection(asyncio.Protocol):
@@ -41,12 +43,16 @@ class Connection(asyncio.Protocol):
         self._queue: deque[tuple[str, str, Request | Answer, bool]] = deque()
         self._task: asyncio.Task | None = None
         self._closing = self._streaming = self._keep = self._eof = False
+        self._taking = False  # requests that waited are being taken up
+        self._old = False  # the request that is answered is one of HTTP/1.0
+        self._blocked = False  # the client does not read: no request is taken until it does
         self._handed: asyncio.Protocol | None = None
         self._reset()
 
     def _reset(self) -> None:
         self._url, self._parts, self._size, self._headers = b"", list[bytes](), 0, 0
-        self._trace = self._json = False
+        self._trace = self._json = self._expects = self._whole_head = False
+        self._raw = self._hosts = 0
         self._refusal: Answer | None = None
 
     # -- asyncio's protocol ---------------------------------------------------------------------------------------------------
@@ -84,12 +90,22 @@ class Connection(asyncio.Protocol):
             data = self._start + data
             if not self._is_mine(data):
                 return
+        self._raw += len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
             pass  # the request was answered as if it had not asked for another protocol; what follows is dropped
         except httptools.HttpParserError as error:
-            self._refuse(sentence(400, f"this is not a request of HTTP/1.1: {error}"))
+            if self._refusal is None:  # not one that a callback has refused already
+                self._refuse(sentence(400, f"this is not a request of HTTP/1.1: {error}"))
+        else:
+            self._bound_raw()
+
+    def _bound_raw(self) -> None:
+        """What has come and is no body is bounded while it comes: the parser tells of a field when it is whole."""
+        framing = 0 if not self._whole_head else 8 * self._size  # a chunk of one byte has six more around it
+        if self._inside and self._refusal is None and self._raw - self._size > MOST_HEADER_BYTES + _LONGEST_LINE + framing:
+            self._refuse(sentence(431, f"the headers are longer than the limit of {MOST_HEADER_BYTES} bytes"))
 
     def eof_received(self) -> bool:
         """The client will send no more; it may still wait for an answer."""
@@ -99,14 +115,20 @@ class Connection(asyncio.Protocol):
         return self._task is not None
 
     def pause_writing(self) -> None:
-        """Told to uvicorn; here an answer is one write and the next one waits for it."""
+        """The client does not read its answers: it is asked for nothing more until it does."""
+        self._blocked = True
         if self._handed is not None:
             self._handed.pause_writing()
+        elif self._transport is not None and not self._closing:
+            self._transport.pause_reading()
 
     def resume_writing(self) -> None:
-        """See `pause_writing`."""
+        """It reads."""
+        self._blocked = False
         if self._handed is not None:
             self._handed.resume_writing()
+        elif self._task is None and not self._closing:
+            self._next()
 
     def _is_mine(self, data: bytes) -> bool:
         """Whether the door answers it; keeps the start of a line that is not whole, hands over what a mounted application answers."""
@@ -116,8 +138,8 @@ class Connection(asyncio.Protocol):
             return False
         self._start = b""
         parts = line.split(b" ")
-        path = parts[1].partition(b"?")[0] if len(parts) > 1 else b"/"
-        if path == b"/" or path.startswith(OWN.encode()) or len(parts) != 3:
+        path = _path(parts[1]) if len(parts) > 1 else "/"
+        if path == "/" or path.startswith(OWN) or len(parts) != 3:
             return True
         assert self._door.mounted is not None and self._transport is not None
         self._door.connections.discard(self)
@@ -132,6 +154,7 @@ class Connection(asyncio.Protocol):
         """A request begins."""
         self._reset()
         self._inside = True
+        self._raw = 0  # whatever came with the end of the one before counts for none
         self._since_s = time.monotonic()
 
     def on_url(self, url: bytes) -> None:
@@ -140,17 +163,38 @@ class Connection(asyncio.Protocol):
         self._count_header(len(url))
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """One header."""
+        """One header, or a trailer, which is counted and changes nothing."""
         self._count_header(len(name) + len(value))
+        if self._whole_head or self._refusal is not None:
+            return
         name = name.lower()
-        if name == b"content-type":
+        if name == b"host":
+            self._hosts += 1 if _HOST.fullmatch(value) else 2
+        elif name == b"content-type":
             self._json = value.partition(b";")[0].strip().lower() == b"application/json"
         elif name == _TRACE:
             self._trace = True
-        elif name == b"expect" and value.lower() == b"100-continue" and self._transport is not None:
-            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        elif name == b"content-length" and int(value) > self._host.most_bytes:
+        elif name == b"expect":
+            self._expects = True
+            if value.lower() != b"100-continue":
+                self._refuse(sentence(417, "the only expectation that can be met is 100-continue"))
+        elif name == b"transfer-encoding" and value.strip().lower() != b"chunked":
+            self._refuse(sentence(501, "the only transfer coding that is understood is chunked"))
+        elif name == b"content-length" and value.strip().isdigit() and int(value[:20]) > self._host.most_bytes:
             self._too_long()
+
+    def on_headers_complete(self) -> None:
+        """The head of a request is whole."""
+        self._whole_head = True
+        version = self._parser.get_http_version()
+        if self._refusal is not None:
+            return
+        if version not in ("1.0", "1.1"):
+            self._refuse(sentence(505, f"version {version} of HTTP is not spoken here; 1.1 is"))
+        elif self._hosts > 1 or (version == "1.1" and not self._hosts):
+            self._refuse(sentence(400, "a request has one header Host, with the name of a host"))
+        elif self._expects and version == "1.1" and self._task is None and not self._closing and self._transport is not None:
+            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def _count_header(self, size: int) -> None:
         self._headers += size
@@ -178,12 +222,12 @@ class Connection(asyncio.Protocol):
             return
         parser = self._parser
         method, keep = parser.get_method().decode(), parser.should_keep_alive() and not parser.should_upgrade()
-        path = self._url.partition(b"?")[0].decode("latin-1")
+        path = _path(self._url)
         body = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
-        request: Request | Answer = Request(body=body, trace=self._trace)
+        request: Request | Answer = Request(body=body, trace=self._trace, old=parser.get_http_version() == "1.0")
         if self._json and path == "/":
             request = _well_formed(body) or request
-        if self._task is not None:
+        if self._task is not None or self._blocked or self._queue:
             self._queue.append((method, path, request, keep))
             assert self._transport is not None
             self._transport.pause_reading()
@@ -195,9 +239,9 @@ class Connection(asyncio.Protocol):
     def _begin(self, method: str, path: str, request: Request | Answer, keep: bool) -> None:
         if isinstance(request, Answer):
             self._host.count(request.status)
-            self._finish(request, keep)
+            self._finish(request, keep, head=method == "HEAD")
         elif path == "/" and method == "POST":
-            self._keep = keep
+            self._keep, self._old = keep, request.old
             request.part = self._part
             self._task = request.task = asyncio.get_running_loop().create_task(self._answer(request))
         elif self._door.mounted is not None and path != "/" and not path.startswith(OWN):
@@ -225,14 +269,20 @@ class Connection(asyncio.Protocol):
             self._next()
 
     def _next(self) -> None:
+        """Take up what waits, as long as the client reads; then read on."""
         self._since_s = time.monotonic()
-        if self._queue:
-            waiting = self._queue.popleft()
-            if not self._queue and self._transport is not None:
-                self._transport.resume_reading()
-            self._begin(*waiting)
-        elif self._eof:
+        if self._taking:
+            return
+        self._taking = True
+        while self._queue and self._task is None and not self._blocked and not self._closing:
+            self._begin(*self._queue.popleft())
+        self._taking = False
+        if self._queue or self._task is not None or self._blocked or self._closing:
+            return
+        if self._eof:
             self._close()
+        elif self._transport is not None:
+            self._transport.resume_reading()
 
     def _write(self, answer: Answer, *, keep: bool, head: bool = False) -> None:
         assert self._transport is not None
@@ -251,10 +301,9 @@ class Connection(asyncio.Protocol):
         start = b""
         if not self._streaming:
             self._streaming = True
-            start = (
-                f"{_status_line(200)}\r\nContent-Type: {self._host.stream_kind}\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
-            )
-        self._transport.write(start + b"%x\r\n%b\r\n" % (len(data), data))
+            how = "Connection: close" if self._old else "Transfer-Encoding: chunked"
+            start = f"{_status_line(200)}\r\nContent-Type: {self._host.stream_kind}\r\n{how}\r\n\r\n".encode()
+        self._transport.write(start + (data if self._old else b"%x\r\n%b\r\n" % (len(data), data)))
 
     def _end_stream(self, answer: Answer) -> None:
         self._streaming = False
@@ -262,6 +311,9 @@ class Connection(asyncio.Protocol):
             return
         if answer.status != 200:
             self.abort()  # without its last chunk the client knows that it is not whole
+            return
+        if self._old:  # its end is the end of the connection
+            self._close()
             return
         trailers = "".join(f"{line}\r\n" for line in answer.more)
         self._transport.write(b"0\r\n%b\r\n" % trailers.encode("latin-1"))
@@ -279,10 +331,13 @@ class Connection(asyncio.Protocol):
         if self._closing:
             return
         self._host.count(answer.status)
-        if self._task is not None:  # an earlier one is not answered yet; this connection ends with it
-            self._keep = False
+        if self._task is not None or self._queue:  # earlier ones are not answered yet; this connection ends with them
+            if self._queue:
+                self._queue[-1] = (*self._queue[-1][:3], False)
+            else:
+                self._keep = False
             return
-        self._write(answer, keep=False)
+        self._write(answer, keep=False, head=self._parser.get_method() == b"HEAD")
         self._closing = True
         if self._transport is not None and self._transport.can_write_eof():
             self._transport.write_eof()
@@ -315,12 +370,23 @@ class Connection(asyncio.Protocol):
 
 
 def _well_formed(body: bytes) -> Answer | None:
-    """The answer to a body that says that it is JSON and is not."""
+    """The answer to a body that says that it is JSON and is not (RFC 8259: UTF-8, and numbers that are numbers)."""
     try:
-        json.loads(body)
+        json.loads(body.decode(), parse_constant=_no_number)
     except (ValueError, RecursionError):
         return sentence(400, "the body says it is JSON and cannot be read as JSON")
     return None
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _path(url: bytes) -> str:
+    """Of a target in origin form, or in absolute form, which every server accepts (RFC 9112, 3.2.2)."""
+    if url[:7].lower() == b"http://":
+        url = b"/" + url[7:].partition(b"/")[2]
+    return url.partition(b"?")[0].decode("latin-1")
 
 
 _LINES = {s.value: f"HTTP/1.1 {s.value} {s.phrase}" for s in HTTPStatus}

@@ -13,7 +13,8 @@ GONE = 499  # counted for a request whose client left before it was answered
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Request:
-    """What the host is asked. ``part``: sends a piece of the answer now; ``most_s``: a deadline of its own, in seconds from now.
+    """What the host is asked. ``part``: sends a piece of the answer now; ``most_s``: a deadline of its own, in seconds from now; ``old``:
+    its client speaks HTTP/1.0.
 
     ``task``: what works on it, None when it is answered.
     """
@@ -22,6 +23,7 @@ class Request:
     trace: bool
     part: Callable[[bytes], None] | None = None
     most_s: float | None = None
+    old: bool = False
     begun_s: float = 0.0
     task: asyncio.Task | None = None
 

@@ -156,7 +156,7 @@ def test_damaged_requests_get_an_answer_or_an_end(host: Any, cut: int, noise: by
     begun = time.monotonic()
     answers = _raw(host, good[:at] + noise + good[at + cut :])
     assert time.monotonic() - begun < 4.0
-    assert answers == b"" or all(s in (200, 400, 404, 405, 408, 413, 431, 500) for s in _statuses(answers))
+    assert answers == b"" or all(s in (200, 400, 404, 405, 408, 413, 417, 431, 500, 501, 505) for s in _statuses(answers))
     assert _raw(host, good).endswith(b"\r\n\r\nABC")
 
 
@@ -180,6 +180,92 @@ def test_answers_are_those_of_the_openapi_document(host: Any, data: st.DataObjec
         assert said.removeprefix("Content-Type: ").partition(";")[0] in documented[str(status)]["content"]
     if path == "/" and status == 200 and b"chunked" not in answer:
         assert answer.partition(b"\r\n\r\n")[2] == body.upper()
+
+
+#: RFC 9112 and 9110, one request each: what it sends, and the status of the answer
+RULES = [
+    (b"POST / HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc", 400),
+    (b"POST / HTTP/1.1\r\nHost: a\r\nHost: b\r\nContent-Length: 3\r\n\r\nabc", 400),
+    (b"POST / HTTP/1.1\r\nHost: a b\r\nContent-Length: 3\r\n\r\nabc", 400),
+    (b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", 501),
+    (b"POST / HTTP/1.1\r\nHost: h\r\nExpect: wonders\r\nContent-Length: 3\r\n\r\n", 417),
+    (b"POST / HTTP/2.0\r\nHost: h\r\nContent-Length: 3\r\n\r\nabc", 505),
+    (b"POST http://h/ HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nabc", 200),
+    (b"POST / HTTP/1.0\r\nContent-Length: 3\r\n\r\nabc", 200),
+    (_post(b'{"a": NaN}', b"Content-Type: application/json\r\n"), 400),
+    (_post('{"a": 1}'.encode("utf-16"), b"Content-Type: application/json\r\n"), 400),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("data", "status"), RULES)
+def test_the_rules_of_http(host: Any, data: bytes, status: int) -> None:
+    assert _statuses(_raw(host, data)) == [status]
+
+
+def test_head_gets_no_body_whatever_is_wrong(host: Any) -> None:
+    head = b"HEAD / HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\nContent-Length: 1\r\n\r\n{"
+    answers = _raw(host, head + _post(b"abc"))
+    assert _statuses(answers) == [400, 200] and answers.count(b"\r\n\r\n") == 2 and b"JSON" not in answers
+    assert _raw(host, b"HEAD / HTTP/1.1\r\nContent-Length: 0\r\n\r\n").endswith(b"\r\n\r\n")
+
+
+def test_an_old_client_gets_pieces_without_chunks(host: Any) -> None:
+    answer = _raw(host, b"POST / HTTP/1.0\r\nContent-Length: 6\r\n\r\npieces")
+    assert b"chunked" not in answer and answer.endswith(b"\r\n\r\n<0><1><2><3><4>")
+
+
+def test_continue_is_said_where_it_is_asked_for_and_nowhere_else(host: Any) -> None:
+    asked = b"POST / HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\n"
+    assert _statuses(_raw(host, asked + b"Content-Length: 3\r\n\r\nabc")) == [100, 200]
+    assert _statuses(_raw(host, asked + b"Content-Length: 99999999\r\n\r\n")) == [413]
+    assert _statuses(_raw(host, asked.replace(b"1.1", b"1.0") + b"Content-Length: 3\r\n\r\nabc")) == [200]
+    trailer = b"3\r\nabc\r\n0\r\nExpect: 100-continue\r\nHost: x\r\nContent-Type: application/json\r\n\r\n"
+    chunked = b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n"
+    assert _statuses(_raw(host, chunked + trailer)) == [200], "trailers change nothing"
+
+
+def test_a_field_that_does_not_end_is_refused_while_it_comes(host: Any) -> None:
+    parts = host.url.removeprefix("http://").strip("/").split(":")
+    for start in (
+        b"POST / HTTP/1.1\r\nHost: h\r\nX: ",
+        b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX: ",
+    ):
+        with socket.create_connection((parts[0], int(parts[1])), timeout=10) as client:
+            client.sendall(start)
+            answer = b""
+            client.settimeout(0.01)
+            for _ in range(40):
+                client.sendall(b"x" * 8192)
+                try:
+                    answer += client.recv(1000)
+                    break
+                except TimeoutError:
+                    continue
+            assert answer.startswith(b"HTTP/1.1 431")
+
+
+def test_thousands_of_requests_at_once_are_answered_in_order(host: Any) -> None:
+    page = b"GET /-/healthz HTTP/1.1\r\nHost: h\r\n\r\n"
+    assert _statuses(_raw(host, _post(b"x") + page * 3000, wait_s=20.0)) == [200] * 3001
+
+
+def test_who_asks_and_never_reads_is_asked_to_wait(host: Any) -> None:
+    """Pipelined pages of metrics: what the host would hold for a client that reads nothing stays below a few of its reads."""
+    import psutil
+
+    parts = host.url.removeprefix("http://").strip("/").split(":")
+    page = b"GET /-/metrics HTTP/1.1\r\nHost: h\r\n\r\n" * 1000
+    process = psutil.Process(host.processes[0].pid)
+    before, sent = process.memory_info().rss, 0
+    with socket.create_connection((parts[0], int(parts[1]))) as client:
+        client.settimeout(0.5)
+        try:
+            for _ in range(2000):
+                sent += client.send(page)
+        except TimeoutError:
+            pass
+        assert sent < 32e6, "the host stopped reading"
+        assert process.memory_info().rss - before < 100e6
 
 
 def test_slow_clients_do_not_hold_up_others(host: Any) -> None:
@@ -215,7 +301,7 @@ def test_a_run_verifies_every_answer(handlers: Path) -> None:
     from windtunnel.records.record import Recorder
     from windtunnel.scenario.reading import parse_scenario
 
-    with running(handlers, ONE, work="shouting:Shout") as session:
+    with running(handlers, ONE, work="shouting:Shout", send_lag="10s") as session:
         bound = parse_scenario(scenario(ONE)).workload.bind(handlers)
         outcome = session.run(bound, Recorder(), handlers)
         assert outcome.verified and outcome.rows == 10

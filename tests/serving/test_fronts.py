@@ -58,6 +58,6 @@ def test_lines_of_a_micro_batch_become_answers(handlers: Path, monkeypatch: pyte
 
 
 def test_spark_without_java_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("windtunnel.engines.adapters.spark.find_java", lambda: None)
+    monkeypatch.setattr("windtunnel.engines.adapters.spark_session.find_java", lambda: None)
     with pytest.raises(MissingEngine, match="needs Java"), running(tmp_path, TEXT, engine="spark-serve"):
         pass
