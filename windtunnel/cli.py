@@ -25,6 +25,7 @@ from windtunnel.commands.plan import plan
 from windtunnel.commands.report import report
 from windtunnel.commands.run import run
 from windtunnel.commands.simulate import simulate
+from windtunnel.commands.twins import twins
 from windtunnel.commands.validate import validate
 from windtunnel.errors import WindtunnelError
 
@@ -37,6 +38,7 @@ _COMMANDS = (
     import_log,
     plan,
     validate,
+    twins,
     claims,
     calibrate,
     holdout,

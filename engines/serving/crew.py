@@ -76,6 +76,12 @@ class Crew:
             task.cancel()
         await asyncio.gather(*self._lives, return_exceptions=True)
 
+    def kill_busiest(self) -> None:
+        """A fault: the replica that holds the most calls dies, the first of equals."""
+        found = [r for d in self.deployments.values() for r in d.replicas]
+        if found:
+            max(found, key=lambda r: len(r.calls)).process.kill()
+
     # -- what the model says ------------------------------------------------------------------------------------------------
 
     def send(self, call: Call, now: float) -> None:

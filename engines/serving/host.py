@@ -70,6 +70,13 @@ class Host:
         self._ready = False
         await self._crew.close()
 
+    def told(self, lines: bytes, over: asyncio.Event) -> None:
+        """What comes on its input: the order to kill its busiest replica, or the end."""
+        if not lines:
+            over.set()
+        for _ in range(lines.count(b"kill")):
+            self._crew.kill_busiest()
+
     def _tell(self) -> None:
         """Say how many replicas there are, whenever that has changed."""
         if self._ready:
@@ -206,8 +213,8 @@ async def serve(told: Told, limits: Limits, settings: Settings) -> None:
     loop, over = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, over.set)
-    loop.add_reader(0, lambda: None if os.read(0, 4096) else over.set())
     host = Host(told, limits, settings)
+    loop.add_reader(0, lambda: host.told(os.read(0, 4096), over))
     grpc_door = _grpc_door(host, told) if told.options["grpc_port"] else None
     mounted = await mount(told.options["app"]) if told.options["app"] else None
     patience_s = parse_seconds(told.options["client_timeout"])

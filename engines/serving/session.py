@@ -82,6 +82,7 @@ class ServingSession:
             raise Unsupported(f"{self._name} runs a fixed number of workers; {' and '.join(_SCALING)} have an autoscaler")
         self._samples = _samples(self._options["work"], serving)
         self._refuse_tokens(serving)
+        self._refuse_faults()
         if self._name == "spark-serve":
             from windtunnel.engines.adapters.spark_session import require_java
 
@@ -101,6 +102,30 @@ class ServingSession:
             _await_ready(process, START_S.get(self._name, _START_S) + max(d.startup_s for d in serving.deployments))
         if self._name != "fastapi":
             threading.Thread(target=self._listen, name="said", daemon=True).start()
+
+    def _refuse_faults(self) -> None:
+        """Raise Unsupported for what cannot be done to processes here."""
+        for fault in self._cluster.faults:
+            if self._name != "serving" or fault.kind != "worker_killed":
+                raise Unsupported(
+                    f"{self._name} runs no {fault.kind} for real; serving has worker_killed, the simulated world has all"
+                )
+
+    def _arm_faults(self) -> list[threading.Timer]:
+        """The host kills its busiest replica at these times, as the simulated node does."""
+        host = self.processes[0].stdin
+        assert host is not None
+
+        def kill() -> None:
+            with contextlib.suppress(OSError, ValueError):
+                host.write(b"kill\n")
+                host.flush()
+
+        timers = [threading.Timer(fault.at_s, kill) for fault in self._cluster.faults]
+        for timer in timers:
+            timer.daemon = True
+            timer.start()
+        return timers
 
     def _refuse_tokens(self, serving: ServingSpec) -> None:
         """Raise Unsupported for what computes tokens where nothing here does."""
@@ -148,7 +173,12 @@ class ServingSession:
         else:
             loop = Loop(times=tuple(arrival_times(spec, self._options["seed"])))
         begun = time.monotonic()
-        sent = self.ask(spec, loop)
+        timers = self._arm_faults()
+        try:
+            sent = self.ask(spec, loop)
+        finally:
+            for timer in timers:
+                timer.cancel()
         count = self._generators(loop)
         recorder.counters.update(generator_ceiling_per_s=self._generator_per_s * count, generator_processes=float(count))
         write(recorder, sent, serving, spec.duration_s)

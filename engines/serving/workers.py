@@ -45,6 +45,7 @@ class Worker(asyncio.Protocol):
 
     async def start(self, told: dict[str, Any]) -> bool:
         """Launch; True when it is ready, False when it ended before."""
+        launched_s = time.monotonic()
         ours, theirs = socket.socketpair()
         memory = create()
         self._beats, beats = os.pipe()
@@ -72,7 +73,9 @@ class Worker(asyncio.Protocol):
         os.set_blocking(self._beats, False)
         loop.add_reader(self._beats, self._beat)
         each_s = self._hang_s / BEATS
-        self._transport.write(json.dumps({**told, "memory": memory, "beats": beats, "beat_s": each_s}).encode() + b"\n")
+        self._transport.write(
+            json.dumps({**told, "memory": memory, "beats": beats, "beat_s": each_s, "launched_s": launched_s}).encode() + b"\n"
+        )
         await self._ready.wait()
         return not self._gone.is_set()
 
@@ -106,12 +109,13 @@ class Worker(asyncio.Protocol):
             return
         if stuck or self.silent_s > self._hang_s:
             self.deployment.counts["replicas_hung"] += 1
-            self._kill()
+            self.kill()
             return
         self.silent_s += each_s
         self._watch = asyncio.get_running_loop().call_later(each_s, self._look)
 
-    def _kill(self) -> None:
+    def kill(self) -> None:
+        """At once."""
         if self._process is not None:
             with contextlib.suppress(ProcessLookupError):
                 self._process.kill()
@@ -205,5 +209,5 @@ class Worker(asyncio.Protocol):
         try:
             await asyncio.wait_for(self._process.wait(), STOP_S)
         except TimeoutError:
-            self._kill()
+            self.kill()
             await self._process.wait()

@@ -150,12 +150,20 @@ def refuse_gaps(scenario: Scenario, verb: str) -> None:
     location = scenario.workload.dataset.location.kind
     real = verb == "run"
     gaps = (
-        (real and bool(scenario.cluster.faults), "faults ([[faults]])"),
+        (
+            real and bool(scenario.cluster.faults) and not _only_killed(scenario),
+            "faults ([[faults]]) but worker_killed of a service",
+        ),
         (real and location != "generated", f'data sets with location = "{location}"'),
     )
     for there, what in gaps:
         if there:
             raise InputError(f"{scenario.file}: this version does not {verb} {what}; remove that part")
+
+
+def _only_killed(scenario: Scenario) -> bool:
+    """Whether its faults are those that are carried out for real."""
+    return scenario.workload.serving is not None and all(f.kind == "worker_killed" for f in scenario.cluster.faults)
 
 
 def _in_order(experiment: Experiment, records: tuple[RunRecord, ...]) -> tuple[RunRecord, ...]:
