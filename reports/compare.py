@@ -62,7 +62,8 @@ class Effect:
 class Comparison:
     """All that a report shows; plain data, without tables of spans. What answers requests is in ``services``, all else in ``groups``.
 
-    ``not_comparable``: why its runs may not be set against each other; these reasons lead the ``warnings``, too.
+    ``left_aside``: files that hold no record, ``not_comparable``: why its runs may not be set against each other; both lead the
+    ``warnings``, too.
     """
 
     title: str
@@ -71,6 +72,7 @@ class Comparison:
     effects: tuple[Effect, ...]
     decompositions: tuple[Decomposition, ...]
     fidelity: Fidelity
+    left_aside: tuple[str, ...]
     not_comparable: tuple[str, ...]
     warnings: tuple[str, ...]
     environments: tuple[dict[str, Any], ...]
@@ -80,11 +82,14 @@ class Comparison:
     services: tuple[Service, ...]
 
 
-def build(records: Iterable[RunRecord], *, strict: bool = False, pair: tuple[str, str] | None = None) -> Comparison:
+def build(
+    records: Iterable[RunRecord], *, strict: bool = False, pair: tuple[str, str] | None = None, left_aside: Sequence[str] = ()
+) -> Comparison:
     """Compare records; warm-ups are left out. ``pair``: two labels whose difference is taken apart, instead of each with the fastest.
 
-    Raises InputError without a measured record, and with ``strict`` NotComparable when real runs come from different hosts or
-    library versions, or when one label stands for different options (else the comparison says so).
+    ``left_aside``: what was read beside them and holds no record, a sentence each. Raises InputError without a measured record, and
+    with ``strict`` NotComparable when real runs come from different hosts or library versions, or when one label stands for different
+    options (else the comparison says so).
     """
     everything = [r for r in records if not r.warmup]
     if not everything:
@@ -106,8 +111,13 @@ def build(records: Iterable[RunRecord], *, strict: bool = False, pair: tuple[str
         effects=tuple(sorted((e for g in groups for e in _effects(g)), key=lambda e: e.kind != "model")),
         decompositions=tuple(d for g in groups for d in _decompositions(g, parts, names, pair)),
         fidelity=fidelity(measured),
+        left_aside=tuple(left_aside),
         not_comparable=differences,
-        warnings=(*(f"not comparable: {reason}" for reason in differences), *warnings(everything)),
+        warnings=(
+            *(f"left aside: {why}" for why in left_aside),
+            *(f"not comparable: {why}" for why in differences),
+            *warnings(everything),
+        ),
         environments=_distinct(place(r) for part in whole.values() for r in part if r.clock == "wall"),
         clusters=_distinct(r.cluster_spec for part in whole.values() for r in part),
         services=served,

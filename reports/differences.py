@@ -14,11 +14,10 @@ import pyarrow.compute as pc
 from windtunnel.records.record import RunRecord
 from windtunnel.reports.arms import Key, by_label
 from windtunnel.reports.verdicts import listed
-from windtunnel.running.environment import host_key
+from windtunnel.running.environment import host_facts, host_key
 from windtunnel.spec.canonical import canonical_json
 
 FOREIGN_CORES = 0.25  # median load of other programs above which a reader is warned
-_FACTS = ("cpu_model", "cpus_usable", "memory_bytes", "kernel", "python")
 
 
 def place(record: RunRecord) -> dict[str, Any]:
@@ -32,18 +31,18 @@ def reasons_not_comparable(groups: Mapping[Key, Sequence[RunRecord]], titles: Ma
 
 
 def _hosts(real: Sequence[RunRecord]) -> tuple[str, ...]:
-    hosts = {host_key(r.environment): r.environment for r in real}
+    hosts = {host_key(r.environment): host_facts(r.environment) for r in real}
     if len(hosts) < 2:
         return ()
     what = listed(_differing(list(hosts.values())))
     return (f"the real runs come from {len(hosts)} different hosts or sets of library versions, which differ in {what}",)
 
 
-def _differing(environments: Sequence[dict[str, Any]]) -> list[str]:
+def _differing(hosts: Sequence[Mapping[str, str | None]]) -> list[str]:
     """Names of the facts and libraries that are not equal everywhere."""
-    flat = [{**{f: e.get(f) for f in _FACTS}, **(e.get("libraries") or {})} for e in environments]
-    names = dict.fromkeys(name for facts in flat for name in facts)
-    return [name.replace("_", " ") for name in names if len({str(facts.get(name)) for facts in flat}) > 1]
+    names = dict.fromkeys(name for facts in hosts for name in facts)
+    differ = [n for n in names if len({facts.get(n) for facts in hosts}) > 1]
+    return [n.removeprefix("libraries.").replace("_", " ") for n in differ]
 
 
 def _mixtures(groups: Mapping[Key, Sequence[RunRecord]], titles: Mapping[Key, str]) -> tuple[str, ...]:

@@ -34,7 +34,7 @@ def number(value: float | None, unit: str) -> str:
 def change(finding: Finding) -> str:
     """ "+4.2 % (+3.9 … +4.6)", without the interval where the value is exact."""
     if finding.change is None:
-        return "–"
+        return "from 0" if finding.base == 0 and finding.new else "–"
     text = f"{finding.change:+.2%}"
     return text if finding.low is None or finding.high is None else f"{text} ({finding.low:+.1%} … {finding.high:+.1%})"
 

@@ -21,12 +21,15 @@ LEAST = 3  # points on each side of a change
 
 @dataclass(frozen=True, slots=True)
 class ChangePoint:
-    """``at``: index of the first point after the change; ``change``: median after over median before, minus 1; ``p`` its chance."""
+    """``at``: index of the first point after the change; ``change``: median after over median before, minus 1 (None: before was 0).
+
+    ``p``: its chance.
+    """
 
     at: int
     before: float
     after: float
-    change: float
+    change: float | None
     p: float
 
 
@@ -38,7 +41,7 @@ def change_points(values: Sequence[float]) -> tuple[ChangePoint, ...]:
     found = []
     for number, (at, p) in enumerate(cuts):
         before, after = (float(np.median(data[a:b])) for a, b in ((edges[number], at), (at, edges[number + 2])))
-        found.append(ChangePoint(at, before, after, after / before - 1 if before else float("inf"), p))
+        found.append(ChangePoint(at, before, after, after / before - 1 if before else None, p))
     return tuple(found)
 
 

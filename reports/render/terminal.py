@@ -25,7 +25,7 @@ _RIGHT = ("makespan", "95% interval", "runs", "against", "peak memory", "spilled
 def print_comparison(comparison: Comparison, console: Console | None = None) -> None:
     """Print it to ``console`` (standard output)."""
     out = console or _console()
-    forbidding = len(comparison.not_comparable)
+    forbidding = len(comparison.left_aside) + len(comparison.not_comparable)
     for warning in comparison.warnings[:forbidding]:
         out.print(Text(warning, style="bold red"))
     out.print(Text("Verdict", style="bold"))

@@ -225,10 +225,10 @@ def test_results_are_append_only(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
-        (lambda p: p.write_text("{"), "cannot be read as JSON"),
-        (lambda p: p.write_text("[]"), "holds no JSON object"),
-        (lambda p: p.write_text(p.read_text().replace('"schema":1', '"schema":99')), "record schema 99"),
-        (lambda p: p.write_text(p.read_text().replace('"status":"ok"', '"status":"great"')), "not a run record"),
+        (lambda p: p.write_text("{"), "no run record: it is not JSON"),
+        (lambda p: p.write_text("[]"), "no run record: expected object, got array"),
+        (lambda p: p.write_text(p.read_text().replace('"schema":1', '"schema":99')), "schema 99; this version reads schema 1"),
+        (lambda p: p.write_text(p.read_text().replace('"status":"ok"', '"status":"great"')), "no run record: status is 'great'"),
     ],
 )
 def test_a_damaged_record_is_one_sentence(tmp_path: Path, damage: object, says: str) -> None:

@@ -32,7 +32,7 @@ def record(engine: str, makespan_s: float | None, repetition: int = 0, **changes
     plain = RunRecord(
         run_id=f"{engine}-{changes.get('label', engine)}-{repetition}", cell=engine, experiment="test", workload="tpch_q1",
         workload_digest="d", workload_spec={
-            "description": "sums", "dataset": {"rows": 1000, "partitions": 4},
+            "kind": "etl", "description": "sums", "dataset": {"rows": 1000, "partitions": 4},
             "pipeline": {"operators": [{"name": "scan", "inputs": [], "resources": {"cpus": 1.0, "gpus": 0.0}}]},
         }, scale=0.1, engine=engine, engine_version="1.0", label=engine, options={"fuse": True}, cluster="1 × here (2 CPUs)",
         cluster_spec={"nodes": [NODE]}, clock="virtual" if engine.startswith("sim:") else "wall", seed=7, repetition=repetition,

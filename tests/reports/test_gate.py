@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from windtunnel.cli import main
 from windtunnel.engines.models.streaming import Streaming
 from windtunnel.errors import ExitCode, InputError
-from windtunnel.reports.gate import exports, series
+from windtunnel.reports.gate import exports, files, series
 from windtunnel.reports.gate.history import change_points
 from windtunnel.reports.gate.judge import Finding, Rules, exit_code, judge
 from windtunnel.reports.gate.series import Series
@@ -201,14 +201,14 @@ def test_formats_of_trackers() -> None:
 def test_pytest_benchmarks_file_goes_there_and_back(tmp_path: Path) -> None:
     path = tmp_path / "b.json"
     path.write_text(json.dumps(exports.pytest_benchmark([timed(1, 2, 3)])))
-    (back,) = series.read(path)
+    (back,) = files.read(path)
     assert back.values == {"duration_s": (1.0, 2.0, 3.0)}
 
 
 def test_a_baseline_goes_there_and_back(tmp_path: Path) -> None:
     path = tmp_path / "b.json"
-    path.write_text(json.dumps(series.to_json([EXACT])))
-    assert series.read(path) == (series.short(EXACT),)
+    path.write_text(json.dumps(files.to_json([EXACT])))
+    assert files.read(path) == (files.short(EXACT),)
 
 
 @pytest.mark.parametrize(
@@ -219,7 +219,7 @@ def test_other_files_are_refused_in_one_sentence(text: str, tmp_path: Path) -> N
     path = tmp_path / "x.json"
     path.write_text(text)
     with pytest.raises(InputError, match=r"x\.json"):
-        series.read(path)
+        files.read(path)
 
 
 # -- history ------------------------------------------------------------------------------------------------------------
@@ -287,11 +287,14 @@ def test_the_command_gates_time_and_bytes(tmp_path: Path, capsys: pytest.Capture
     assert main(["compare", base, simulated(tmp_path, "again")]) == 0
     for name, changed in (("kernel", {"cost": "2.06ms"}), ("bytes", {"width": "1030B"})):
         other = simulated(tmp_path, name, **changed)
-        assert main(["compare", base, other]) == ExitCode.NOT_COMPARABLE
         capsys.readouterr()
-        assert main(["compare", base, other, "--allow", "workload", "--json"]) == ExitCode.REGRESSION
-        worse = {f["quantity"] for f in json.loads(capsys.readouterr().out)["findings"] if f["verdict"] == "worse"}
+        assert main(["compare", base, other, "--json"]) == ExitCode.REGRESSION, "two versions of one scenario are the comparison"
+        findings = json.loads(capsys.readouterr().out)["findings"]
+        worse = {f["quantity"] for f in findings if f["verdict"] == "worse"}
         assert ("makespan_s" if name == "kernel" else "bytes_network") in worse
+        (told,) = {f["reason"] for f in findings if f["verdict"] == "changed"}
+        edit = "cost.per_row: 2ms → 2.06ms" if name == "kernel" else "row_bytes_out: 1KB → 1030B"
+        assert told == f"operators.work.{edit}"
     files = {o: tmp_path / f"{o}.out" for o in ("junit", "summary", "bencher", "smaller-is-better", "pytest-benchmark")}
     assert main(["compare", base, base, *(x for o, f in files.items() for x in (f"--{o}", str(f)))]) == 0
     assert all(f.stat().st_size > 50 for f in files.values())
@@ -304,7 +307,7 @@ def test_the_command_tells_the_history(tmp_path: Path, capsys: pytest.CaptureFix
     for number in range(10):
         values = {"makespan_s": (10.0 + (2.0 if number >= 6 else 0.0) + 0.01 * number,)}
         path = tmp_path / f"{number}.json"
-        path.write_text(json.dumps(series.to_json([replace(EXACT, values=values)])))
+        path.write_text(json.dumps(files.to_json([replace(EXACT, values=values)])))
         folders.append(str(path))
     assert main(["history", *folders, "--json"]) == 0
     (change,) = json.loads(capsys.readouterr().out)["changes"]

@@ -44,7 +44,7 @@ def test_a_change_of_the_job_fails_until_the_baseline_is_renewed(project: pytest
     result.stdout.fnmatch_lines(["*worse: gate at scale 1*simulated bulk*makespan_s*"])
     project.makefile(".toml", job=SCENARIO.format(cost="2ms", width="2KB"))
     result = project.runpytest_subprocess()
-    result.stdout.fnmatch_lines(["*not comparable*they differ in workload*"])
+    result.stdout.fnmatch_lines(["*worse: gate at scale 1*bytes_network*", "*changed*operators.work.row_bytes_out: 1KB → 2KB"])
     project.runpytest_subprocess("--windtunnel-update").assert_outcomes(passed=1)
 
 

@@ -202,7 +202,7 @@ def verdicts(chosen: tuple[Claim, ...], results: Path) -> list[Verdict]:
 def _records(folder: Path) -> tuple[RunRecord, ...]:
     from windtunnel.records.store import Store
 
-    return Store(folder).records() if folder.is_dir() else ()
+    return Store(folder).records() if (folder / "runs").is_dir() else ()
 
 
 def _print(found: list[Verdict], *, as_json: bool, markdown: bool, html: Path | None) -> int:

@@ -27,7 +27,10 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 )
 @click.option("--limit", default="10%", show_default=True, help="Smallest change of a measured duration that matters.")
 @click.option(
-    "--allow", multiple=True, metavar="FACT", help="Compare although this differs: host, options, cluster, workload, rows."
+    "--allow",
+    multiple=True,
+    metavar="FACT",
+    help="Compare although this differs: host (or a part, such as host.python), options, cluster, workload, rows, seeds.",
 )
 @click.option("--junit", type=_FILE, help="Write JUnit XML.")
 @click.option("--summary", type=_FILE, help="Append a Markdown table, e.g. to $GITHUB_STEP_SUMMARY.")
@@ -38,13 +41,13 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 def compare(base: Path, new: Path, as_json: bool, **given: Any) -> int:
     """Say what changed from BASE to NEW: results folders, files of pytest-benchmark, or baselines.
 
-    Verdicts are better, same, worse, incomplete and not comparable; exit codes 3 regression, 4 wrong result, 5 incomplete, 6 not
-    comparable, 7 too noisy to tell.
+    Verdicts are better, same, worse, incomplete and not comparable; what was edited between two versions of one scenario is listed.
+    Exit codes: 3 regression, 4 wrong result, 5 incomplete, 6 not comparable, 7 too noisy to tell.
     """
-    from windtunnel.reports.gate import exports, judge, series
+    from windtunnel.reports.gate import exports, files, judge
     from windtunnel.spec.units import parse_fraction
 
-    before, after = series.read(base), series.read(new)
+    before, after = files.read(base), files.read(new)
     rules = judge.Rules(
         tolerance=parse_fraction(given["tolerance"]), limit=parse_fraction(given["limit"]), wall=given["wall"],
         allow=tuple(given["allow"]),
@@ -53,13 +56,13 @@ def compare(base: Path, new: Path, as_json: bool, **given: Any) -> int:
     code = judge.exit_code(findings)
     if given["summary"] is not None:
         _append(given["summary"], exports.markdown(findings, exports.SUMMARY_BYTES - _size(given["summary"])))
-    files: dict[str, Callable[[], str]] = {
+    asked: dict[str, Callable[[], str]] = {
         "junit": lambda: exports.junit(findings),
         "bencher": lambda: _json(exports.bencher(after)),
         "smaller_is_better": lambda: _json(exports.smaller_is_better(after)),
         "pytest_benchmark": lambda: _json(exports.pytest_benchmark(after)),
     }
-    for name, make in files.items():
+    for name, make in asked.items():
         if given[name] is not None:
             _write(given[name], make())
     if as_json:
@@ -79,7 +82,14 @@ def _print(findings: tuple[Finding, ...], code: int) -> None:
     from windtunnel.reports.gate.exports import change, number, role, sentence, tally
 
     console = results_console()
-    styles = {"worse": "red", "better": "green", "same": "", "incomplete": "yellow", "not comparable": "yellow"}
+    styles = {
+        "worse": "red",
+        "better": "green",
+        "same": "",
+        "incomplete": "yellow",
+        "not comparable": "yellow",
+        "changed": "cyan",
+    }
     subject = ""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     for head in ("verdict", "quantity", "base", "new", "change", "", "note"):
@@ -103,16 +113,19 @@ def _print(findings: tuple[Finding, ...], code: int) -> None:
 @json_option
 def history(folders: tuple[Path, ...], as_json: bool) -> int:
     """Find where a series of results changed; give RESULTS (folders or files) from the oldest to the newest."""
-    from windtunnel.errors import InputError
-    from windtunnel.reports.gate import series
+    from windtunnel.errors import ExitCode, InputError
+    from windtunnel.reports.gate import files
     from windtunnel.reports.gate.history import LEAST, change_points
+    from windtunnel.reports.gate.series import UNREADABLE
 
     if len(folders) < 2 * LEAST:
         raise InputError(f"a history of {len(folders)} results is too short: {2 * LEAST} are the least that can show a change")
     lines: dict[tuple[str, str], list[tuple[int, float]]] = {}
     units: dict[tuple[str, str], str] = {}
+    aside: list[str] = []
     for number, folder in enumerate(folders):
-        for s in series.read(folder):
+        for s in files.read(folder):
+            aside += [f"{folder}: {reason}" for status, reason in s.bad if status == UNREADABLE]
             for name, values in s.values.items():
                 lines.setdefault((s.subject, name), []).append((number, sorted(values)[len(values) // 2]))
                 units[s.subject, name] = s.unit(name)
@@ -125,10 +138,12 @@ def history(folders: tuple[Path, ...], as_json: bool) -> int:
         for c in change_points([value for _, value in points])
     ]  # fmt: skip
     if as_json:
-        print_json({"results": [str(f) for f in folders], "changes": found})
+        print_json({"results": [str(f) for f in folders], "changes": found, "left_aside": aside})
     else:
         _print_history(found, len(folders), len(lines))
-    return 0
+    for why in aside:
+        say(f"left aside: {why}")
+    return int(ExitCode.INCOMPLETE if aside else ExitCode.OK)
 
 
 def _print_history(found: list[dict[str, Any]], results: int, lines: int) -> None:
@@ -136,7 +151,8 @@ def _print_history(found: list[dict[str, Any]], results: int, lines: int) -> Non
 
     console = results_console()
     for c in found:
-        values = f"{number(c['before'], c['unit'])} → {number(c['after'], c['unit'])} ({c['change']:+.1%}, p = {c['p']:.3f})"
+        change = "from 0" if c["change"] is None else f"{c['change']:+.1%}"
+        values = f"{number(c['before'], c['unit'])} → {number(c['after'], c['unit'])} ({change}, p = {c['p']:.3f})"
         console.print(f"{c['subject']} · {c['quantity']}: {values} from {c['first_after']} on", markup=False, highlight=False)
     console.print(f"{len(found)} changes in {lines} numbers over {results} results", markup=False, highlight=False)
 
@@ -154,12 +170,10 @@ def _append(path: Path, text: str) -> None:
 
 
 def _write(path: Path, text: str, mode: str = "w") -> None:
-    from windtunnel.errors import InputError
+    from windtunnel.errors import sentences
 
-    try:
+    with sentences(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open(mode, encoding="utf-8") as file:
             file.write(text)
-    except OSError as error:
-        raise InputError(f"{str(path)!r} cannot be written: {error.strerror or error}") from error
     say(f"written: {path}")

@@ -25,7 +25,8 @@ from typing import TYPE_CHECKING, Any
 from windtunnel.records.record import RunRecord
 from windtunnel.running.environment import capture
 from windtunnel.running.measure import MARKER, kill_tree, marked, memory_bytes, tree
-from windtunnel.spec.canonical import digest
+from windtunnel.spec.canonical import digest, to_plain
+from windtunnel.spec.cluster import ClusterSpec
 
 if TYPE_CHECKING:
     from windtunnel.records.store import Store
@@ -46,6 +47,13 @@ class Seen:
     processes: int = 1
     memory_bytes: int = 0
     problems: list[str] = field(default_factory=list)
+
+
+#: what a record says of a program: one step on one CPU
+_PROGRAM = {
+    "kind": "etl", "dataset": {"partitions": 1},
+    "pipeline": {"operators": [{"name": "program", "inputs": [], "resources": {"cpus": 1.0, "gpus": 0.0}}]},
+}  # fmt: skip
 
 
 def run_probe(probe: Mapping[str, Any], name: str, store: Store, show: Callable[[str], None] = lambda _: None) -> None:
@@ -70,9 +78,8 @@ def _planned(name: str, label: str, program: Mapping[str, Any], point: Mapping[s
     cell = digest([name, label, dict(program), dict(point)])
     return RunRecord(
         run_id=f"{cell}-wall-r{repetition}", cell=cell, experiment=name, workload=name, workload_digest=digest(dict(program)),
-        workload_spec={"pipeline": {"operators": [{"name": "program"}]}, "dataset": {}}, scale=1.0,
-        engine=label, engine_version=_version(program),
-        label=label, options={}, cluster="here", cluster_spec={"nodes": []}, clock="wall", seed=0, repetition=repetition, warmup=False,
+        workload_spec=_PROGRAM, scale=1.0, engine=label, engine_version=_version(program), label=label, options={}, cluster="here",
+        cluster_spec=to_plain(ClusterSpec.here()), clock="wall", seed=0, repetition=repetition, warmup=False,  # type: ignore[arg-type]
         status="failed", reason="did not run", makespan_s=None, open_s=None, prepare_s=None, rows_out=None, peak_memory_bytes=None,
         verified=False, environment=capture(), counters={}, sweep=dict(point),
     )  # fmt: skip
@@ -109,8 +116,8 @@ def _ran(
     fine = expected is not None or seen.code == 0
     last = (_lines(seen.text) or ["no output"])[-1][:300]
     ran = replace(
-        record, counters=counters, makespan_s=seen.seconds, peak_memory_bytes=seen.memory_bytes, status="ok" if fine else "failed",
-        reason=None if fine else f"the program ended with code {seen.code}: {last}",
+        record, counters=counters, makespan_s=seen.seconds if fine else None, peak_memory_bytes=seen.memory_bytes,
+        status="ok" if fine else "failed", reason=None if fine else f"the program ended with code {seen.code}: {last}",
     )  # fmt: skip
     return ran, seen.text
 

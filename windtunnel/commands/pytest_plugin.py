@@ -14,7 +14,7 @@ The plugin loads with pytest wherever windtunnel is installed, so it imports not
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,22 +54,25 @@ def windtunnel_simulate(request: pytest.FixtureRequest) -> Simulate:
 
 @pytest.fixture
 def windtunnel_gate(request: pytest.FixtureRequest, windtunnel_simulate: Simulate) -> Gate:
-    """``gate(file, tolerance="0.0001%", baseline=None, calibration=None)``: fails the test where a number grew; gives the findings."""
+    """``gate(file, tolerance="0.0001%", baseline=None, calibration=None, allow=())``: fails where a number grew; gives the findings.
+
+    ``allow``: facts that may differ, such as "options". An edited scenario needs none: what was edited is told beside what grew.
+    """
 
     def gate(
         file: str | Path, *, tolerance: str | float = "0.0001%", baseline: str | Path | None = None,
-        calibration: str | Path | None = None,
+        calibration: str | Path | None = None, allow: Sequence[str] = (),
     ) -> tuple[Finding, ...]:  # fmt: skip
-        from windtunnel.reports.gate import judge, series
+        from windtunnel.reports.gate import files, judge, series
         from windtunnel.spec.units import parse_fraction
 
-        new = tuple(series.short(s) for s in series.of_records(windtunnel_simulate(file, calibration=calibration)))
+        new = tuple(files.short(s) for s in series.of_records(windtunnel_simulate(file, calibration=calibration)))
         path = request.path.parent / (baseline or Path("baselines") / f"{Path(file).stem}.json")
         if request.config.getoption("--windtunnel-update"):
             _write(path, new)
         if not path.exists():
             pytest.fail(f"there is no baseline {path}; make it with pytest --windtunnel-update and commit it", pytrace=False)
-        findings = judge.judge(series.read(path), new, judge.Rules(tolerance=parse_fraction(tolerance)))
+        findings = judge.judge(files.read(path), new, judge.Rules(tolerance=parse_fraction(tolerance), allow=tuple(allow)))
         if judge.exit_code(findings):
             pytest.fail(_told(findings, path), pytrace=False)
         return findings
@@ -78,7 +81,7 @@ def windtunnel_gate(request: pytest.FixtureRequest, windtunnel_simulate: Simulat
 
 
 def _write(path: Path, series: tuple[Series, ...]) -> None:
-    from windtunnel.reports.gate.series import to_json
+    from windtunnel.reports.gate.files import to_json
 
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(to_json(series), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

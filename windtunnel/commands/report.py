@@ -32,10 +32,11 @@ def report(
     as_json: bool,
 ) -> int:
     """Compare the records in the results folders DIR."""
-    records = read_folders(folders)
+    from windtunnel.errors import ExitCode
     from windtunnel.reports.compare import build
 
-    comparison = build(records, pair=between)
+    records, left_aside = read_folders(folders)
+    comparison = build(records, pair=between, left_aside=left_aside)
     if html is not None:
         write_html(comparison, html)
     if trace is not None:
@@ -57,23 +58,29 @@ def report(
     for path in (html, trace):
         if path is not None:
             say(f"written: {path}")
-    return 0
+    return int(ExitCode.INCOMPLETE if left_aside else ExitCode.OK)
 
 
-def read_folders(folders: tuple[Path, ...]) -> tuple[RunRecord, ...]:
-    """All records of the folders. Raises InputError when a folder has none."""
-    from windtunnel.errors import InputError
-    from windtunnel.records.store import Store
+def read_folders(folders: tuple[Path, ...]) -> tuple[tuple[RunRecord, ...], tuple[str, ...]]:
+    """All records of the folders, and why other files in them were left aside.
+
+    Raises InputError when a folder has no record, BadRecord when it has nothing but bad ones.
+    """
+    from windtunnel.errors import BadRecord, InputError
+    from windtunnel.records.store import Store, no_results
 
     records: list[RunRecord] = []
+    left_aside: list[str] = []
     for folder in folders:
-        found = Store(folder).records()
-        if not found:
-            raise InputError(
-                f"there are no records in {str(folder)!r}; a results folder holds runs/*.json, made by `windtunnel run`"
-            )
-        records += found
-    return tuple(records)
+        found = Store(folder).look()
+        records += found.records
+        left_aside += [a.why for a in found.left_aside]
+        if not found.records and not found.left_aside:
+            raise InputError(no_results(folder))
+    if not records:
+        more = f"; and {len(left_aside) - 1} more" if left_aside[1:] else ""
+        raise BadRecord(f"there is no record to report on: {left_aside[0]}{more}")
+    return tuple(records), tuple(left_aside)
 
 
 def write_html(comparison: Comparison, path: Path) -> None:
@@ -85,13 +92,11 @@ def write_html(comparison: Comparison, path: Path) -> None:
 
 def write_page(path: Path, text: str) -> None:
     """A file, with its folder."""
-    from windtunnel.errors import InputError
+    from windtunnel.errors import sentences
 
-    try:
+    with sentences(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{str(path)!r} cannot be written: {error.strerror or error}") from error
 
 
 def _text(document: object) -> str:

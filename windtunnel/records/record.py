@@ -115,10 +115,11 @@ def _table(rows: list[Any], schema: pa.Schema) -> pa.Table:
 class RunRecord:
     """What ran and how it ended; `spans` and `samples` are the raw tables.
 
-    ``makespan_s`` is the measured duration of the run call; None unless ``status`` is ok. ``repetition`` counts from 0;
-    -1, -2, … are warm-ups (stored with ``warmup`` true and left out of every statistic). ``label`` tells apart two
-    configurations of an engine (and the A/A arm). ``cell`` identifies the experiment's cell, ``workload_spec`` and
-    ``cluster_spec`` are canonical JSON objects; ``environment`` says where it ran.
+    ``makespan_s`` is the measured duration of the run call; None unless ``status`` is ok. ``repetition`` counts from 0; -1, -2, …
+    are warm-ups (stored with ``warmup`` true and left out of every statistic). ``label`` tells apart two configurations of an engine
+    (and the A/A arm). ``cell`` identifies the experiment's cell, ``workload_spec`` and ``cluster_spec`` are canonical JSON objects;
+    ``environment`` says where it ran. ``scenario`` is the document of the scenario of which the run is a point, as its file says it;
+    None: a workload of the catalogue.
     """
 
     schema: int = SCHEMA_VERSION
@@ -150,5 +151,6 @@ class RunRecord:
     environment: dict[str, Any]
     counters: dict[str, float]
     sweep: dict[str, Any] = field(default_factory=dict)
+    scenario: dict[str, Any] | None = None
     spans: pa.Table = field(repr=False, compare=False, default_factory=lambda: _table([], SPAN_SCHEMA))
     samples: pa.Table = field(repr=False, compare=False, default_factory=lambda: _table([], SAMPLE_SCHEMA))

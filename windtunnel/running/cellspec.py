@@ -144,6 +144,7 @@ def base_record(spec: CellSpec, workload: Workload, repetition: int, environment
         environment=environment,
         counters={},
         sweep=dict(spec.workload.sweep),
+        scenario=spec.workload.document,
     )
 
 

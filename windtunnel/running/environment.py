@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,11 +41,20 @@ def capture() -> dict[str, Any]:
     }
 
 
-def host_key(environment: dict[str, Any]) -> tuple[Any, ...]:
-    """What must be equal for two environments to count as the same host and software."""
+#: what must be equal for two environments to count as the same host
+HOST_FACTS = ("system", "machine", "cpu_model", "cpus_usable", "memory_bytes", "kernel", "python")
+
+
+def host_facts(environment: Mapping[str, Any]) -> dict[str, str | None]:
+    """What must be equal for two environments to count as the same host and software, by name; None: it was not told."""
     libraries = environment.get("libraries") or {}
-    keys = ("cpu_model", "cpus_usable", "memory_bytes", "kernel", "python")
-    return (*(environment.get(k) for k in keys), tuple(sorted(libraries.items())))
+    told = ((name, environment.get(name)) for name in HOST_FACTS)
+    return {**{n: None if v is None else str(v) for n, v in told}, **{f"libraries.{n}": v for n, v in sorted(libraries.items())}}
+
+
+def host_key(environment: Mapping[str, Any]) -> tuple[tuple[str, str | None], ...]:
+    """The same as one value."""
+    return tuple(host_facts(environment).items())
 
 
 def library_versions() -> dict[str, str]:
@@ -59,11 +69,11 @@ def library_versions() -> dict[str, str]:
 
 
 def cpu_model() -> str | None:
-    """The processor's name."""
-    for line in (_read("/proc/cpuinfo") or "").splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor() or None
+    """The processor's name; on ARM, where Linux gives none, the numbers of its maker and part."""
+    told = dict(line.partition(":")[::2] for line in (_read("/proc/cpuinfo") or "").splitlines() if ":" in line)
+    facts = {name.strip(): value.strip() for name, value in told.items()}
+    part = " ".join(facts[n] for n in ("CPU implementer", "CPU part") if n in facts)
+    return facts.get("model name") or (f"ARM {part}" if part else platform.processor() or None)
 
 
 def usable_cpus() -> int:

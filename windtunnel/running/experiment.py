@@ -17,7 +17,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from windtunnel.errors import InputError
+from windtunnel.errors import BadRecord, InputError, sentences
+from windtunnel.records.lock import sole_writer
 from windtunnel.records.record import RunRecord
 from windtunnel.records.store import Store
 from windtunnel.running import pool
@@ -120,9 +121,13 @@ class Experiment:
         """Run every cell; with ``resume`` those without a finished record. Returns all records of the experiment's cells.
 
         Real cells run one by one; of simulated ones ``jobs`` side by side, or on the Dask cluster at ``address``. Ctrl-C stops
-        what is running and keeps every finished record.
+        what is running and keeps every finished record. Raises InputError where another process writes into the same folder.
         """
         notify = progress or (lambda event: None)
+        with sentences(), sole_writer(store.root):
+            return self._run(store, resume, notify, jobs, address)
+
+    def _run(self, store: Store, resume: bool, notify: Callback, jobs: int, address: str | None) -> tuple[RunRecord, ...]:
         cells = self.cells()
         todo = [c for c in (remaining(cell, store) for cell in cells) if c is not None]
         if not resume:
@@ -162,9 +167,16 @@ def remaining(cell: CellSpec, store: Store) -> CellSpec | None:
     """The cell with the repetitions that have no record; None when done, or when it failed before."""
     done = {r for r in cell.repetitions if cell.run_id(r) in store}
     left = tuple(r for r in cell.repetitions if r not in done)
-    if not left or any(store.status(cell.run_id(r)) != "ok" for r in sorted(done)):
+    if not left or any(_status(store, cell.run_id(r)) != "ok" for r in sorted(done)):
         return None
     return replace(cell, repetitions=left)
+
+
+def _status(store: Store, run_id: str) -> str:
+    try:
+        return store.status(run_id)
+    except BadRecord as error:
+        raise BadRecord(f"{error}; without that file --resume makes the run again") from error
 
 
 def _refuse_second_run(cells: tuple[CellSpec, ...], store: Store) -> None:

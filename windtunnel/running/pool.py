@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import wait
 from typing import TypeVar
 
 from windtunnel.errors import InputError, MissingEngine, RunFailed
@@ -63,8 +66,18 @@ def processes(count: int) -> Iterator[Executor]:
 
 
 def _quiet() -> None:
-    """Ctrl-C reaches the whole process group: children end without a word, the parent says what there is to say."""
+    """Ctrl-C reaches the whole process group: children end without a word, the parent says what there is to say.
+
+    They end with a parent that was killed, too, whose queue they hold open themselves and would read for ever.
+    """
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if (parent := parent_process()) is not None:
+        threading.Thread(target=_end_with, args=(parent.sentinel,), name="parent", daemon=True).start()
+
+
+def _end_with(sentinel: int) -> None:
+    wait([sentinel])
+    os._exit(1)
 
 
 def _cluster(address: str) -> contextlib.AbstractContextManager[Executor]:

@@ -22,6 +22,11 @@ _UNITS: dict[str, dict[str, float]] = {
 _QUANTITY = re.compile(r"^\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*([A-Za-zµ/]*)\s*$")
 
 
+def units(dimension: str) -> tuple[str, ...]:
+    """Every unit that `parse_quantity` knows of a dimension."""
+    return tuple(_UNITS[dimension])
+
+
 def parse_quantity(value: object, dimension: str) -> float:
     """``value`` (number in the base unit, or string with a unit) as a finite, non-negative float of ``dimension``.
 

@@ -1,0 +1,55 @@
+"""Spans and samples are checked here, once, where they are read: the declared columns, no nulls, finite times that end after they begin."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, get_args
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from windtunnel.records.checking import open_file
+from windtunnel.records.record import SpanKind
+from windtunnel.records.schema import LINE, MOST
+
+#: rows that a table may have: ten times those that a recorder keeps
+MOST_ROWS = 20_000_000
+_KINDS = frozenset(get_args(SpanKind))
+
+
+def checked_table(path: Path, schema: pa.Schema) -> pa.Table:
+    """The table of a Parquet file, cast to ``schema``. Raises OSError, and ValueError or ArrowException with a sentence."""
+    with open_file(path) as file:
+        parquet = pq.ParquetFile(file)
+        if (rows := parquet.metadata.num_rows) > MOST_ROWS:
+            raise ValueError(f"it has {rows} rows; the most are {MOST_ROWS}")
+        table: pa.Table = parquet.read().cast(schema)
+    for name in schema.names if table.num_rows else ():
+        if (why := _broken(table[name], name)) is not None:
+            raise ValueError(f"column {name!r} {why}")
+    if "end_s" in schema.names and pc.any(pc.less(table["end_s"], table["start_s"])).as_py():
+        raise ValueError("a span ends before it begins")
+    return table
+
+
+def _broken(column: pa.ChunkedArray, name: str) -> str | None:
+    if column.null_count:
+        return "has nulls"
+    if pa.types.is_dictionary(column.type):
+        return _broken_names(column, name)
+    if pa.types.is_floating(column.type):
+        ends = pc.min_max(column).as_py()
+        if not pc.all(pc.is_finite(column)).as_py() or max(abs(ends["min"] or 0.0), abs(ends["max"] or 0.0)) > MOST:
+            return "has a value that is no finite number"
+    if name in ("rows", "bytes") and (pc.min(column).as_py() or 0) < 0:
+        return "has a value below 0"
+    return None
+
+
+def _broken_names(column: pa.ChunkedArray, name: str) -> str | None:
+    values: set[Any] = {v for chunk in column.chunks for v in chunk.dictionary.to_pylist()}
+    if name == "kind" and (unknown := sorted(str(v) for v in values - _KINDS)):
+        return f"has the unknown kind {unknown[0]!r}"
+    return "has a name with control characters" if any(v is None or not re.match(LINE, v) for v in values) else None
