@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from windtunnel.registry import engine_names
+from windtunnel.registry import ENGINES
 from windtunnel.spec.units import units
 
 Schema = dict[str, Any]
@@ -223,7 +223,7 @@ def _deployments() -> Schema:
 def json_schema() -> Schema:
     """The published JSON Schema (2020-12)."""
     faults = ("node_lost", "node_joins", "worker_killed", "straggler", "gpu_lost", "network_slow")
-    named = dict.fromkeys(n for n in engine_names() if ":" not in n)
+    named = dict.fromkeys(n for n in ENGINES if ":" not in n)
     top = _table(
         "A scenario of windtunnel",
         schema={"description": "version of the format", "const": 1},
