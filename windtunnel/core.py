@@ -23,7 +23,6 @@ MODULES = {
     "engines/models": (
         "arrivals", "batches", "bulk", "calls", "checkpoints", "dask", "deadlines", "deployment", "flink", "graph", "latencies", "ledger",
         "lineage", "mapreduce", "pace", "ray", "routing", "serving", "slots", "slowstart", "spark", "speculation", "streaming", "streams",
-        "tokens",
     ),
     "sim/costs": ("laws",),
     "sim/world": (
