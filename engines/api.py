@@ -47,11 +47,18 @@ class Option:
             and not self.choices
             and not _is_number_like(self.default, value)
         ):
-            raise InputError(f"{value!r} must be a {'whole' if isinstance(self.default, int) else 'finite'} number")
+            kind = (
+                "true or false"
+                if isinstance(self.default, bool)
+                else f"a {'whole' if isinstance(self.default, int) else 'finite'} number"
+            )
+            raise InputError(f"{value!r} must be {kind}")
 
 
 def _is_number_like(default: float, value: object) -> bool:
-    """Whether ``value`` is a number of the kind that ``default`` is: whole, or finite."""
+    """Whether ``value`` is of the kind that ``default`` is: true or false, a whole number, or a finite one."""
+    if isinstance(default, bool):
+        return isinstance(value, bool)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return False
     return isinstance(value, int) or (isinstance(default, float) and math.isfinite(value))

@@ -78,6 +78,7 @@ ENGINES: dict[str, EngineEntry] = {
     "bulk-serve": EngineEntry(
         "windtunnel.engines.serving.engine:BulkServeEngine", ("httptools",), "pip install 'windtunnel[serving]'"
     ),
+    "url": EngineEntry("windtunnel.engines.serving.external:ExternalEngine", ("httptools",), "pip install 'windtunnel[serving]'"),
     "files": EngineEntry("windtunnel.engines.stores.engine:FilesEngine"),
     "delta": EngineEntry("windtunnel.engines.stores.engine:DeltaEngine", ("deltalake",), "pip install 'windtunnel[lake]'"),
     "iceberg": EngineEntry(

@@ -22,7 +22,7 @@ from windtunnel.engines.serving import streamed
 from windtunnel.engines.serving.wire import TRACE
 from windtunnel.engines.serving.work import reply
 
-OUTCOMES = {200: "ok", 503: "rejected", 408: "timed_out", 413: "rejected"}
+OUTCOMES = {503: "rejected", 429: "rejected", 413: "rejected", 408: "timed_out", 504: "timed_out"}
 NUMBER_BITS = 40  # of the numbers of one process's requests
 _SWEEP_S = 0.25  # how often requests that take too long are given up
 _TRACE = TRACE.encode()
@@ -51,7 +51,8 @@ class Target:
     Without ``samples`` each request has a body of its own of ``body_bytes``, and its answer must be that body, repeated or cut to
     ``answer_bytes`` (None: any answer will do). With ``samples`` (body, right answer) they are sent in turn. With ``tokens`` (of
     prompt and answer) they ask for these in turn, and the answer must be the stream of them. An answer that has begun and breaks off
-    ``deadline_s`` after it was asked for, or is not whole after ``timeout_s``, is timed out.
+    ``deadline_s`` after it was asked for, or is not whole after ``timeout_s``, is timed out. For servers of others: ``template`` is the
+    body, with the number of the request for {n}, and an answer of status ``expect`` is good, whatever it says.
     """
 
     url: str
@@ -62,6 +63,10 @@ class Target:
     timeout_s: float = 60.0
     deadline_s: float = math.inf
     trace: bool = True
+    method: str = "POST"
+    template: str = ""
+    headers: tuple[tuple[str, str], ...] = ()
+    expect: int = 200
 
     def lengths(self, number: int) -> tuple[int, int]:
         """Tokens of the prompt and of the answer of a request; none where answers are no streams of them."""
@@ -69,6 +74,8 @@ class Target:
 
     def exchange(self, number: int) -> tuple[bytes, bytes | None]:
         """The body of a request, and its right answer."""
+        if self.template:
+            return self.template.replace("{n}", str(number)).encode(), None
         if self.samples:
             return self.samples[number % len(self.samples)]
         if self.tokens:
@@ -127,7 +134,10 @@ class Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         """Of httptools' parser."""
-        outcome = OUTCOMES.get(self._parser.get_status_code(), "failed")
+        status = self._parser.get_status_code()
+        if 100 <= status < 200:  # not yet the answer
+            return
+        outcome = "ok" if status == self.client.target.expect else OUTCOMES.get(status, "failed")
         if outcome == "ok" and self._expected is not None and self._body != self._expected:
             outcome = "wrong"
         keep = self._parser.should_keep_alive()
@@ -169,16 +179,17 @@ class Client:
 
     def __init__(self, target: Target, start: float, first: int = 0) -> None:
         parts = urlsplit(target.url)
-        assert parts.hostname is not None and parts.port is not None
+        assert parts.hostname is not None
         self.target, self.start = target, start
         self.idle: list[Connection] = []
-        self._host, self._port = parts.hostname, parts.port
+        self._host, self._port = parts.hostname, parts.port or 80
         self._all: set[Connection] = set()
         self._opening: set[asyncio.Task] = set()
         self._flying: deque[tuple[float, Connection, Sent]] = deque()
         lines = [
-            f"POST {parts.path or '/'} HTTP/1.1", f"Host: {parts.netloc}", "Content-Type: application/octet-stream",
-            *([f"{TRACE}: 1"] if target.trace else []), "Content-Length: ",
+            f"{target.method} {parts.path or '/'}{'?' + parts.query if parts.query else ''} HTTP/1.1", f"Host: {parts.netloc}",
+            *([] if "content-type" in {name.lower() for name, _ in target.headers} else ["Content-Type: application/octet-stream"]),
+            *(f"{name}: {value}" for name, value in target.headers), *([f"{TRACE}: 1"] if target.trace else []), "Content-Length: ",
         ]  # fmt: skip
         self._head = "\r\n".join(lines).encode()
         self._number = first

@@ -113,6 +113,8 @@ class ServingSession:
 
     def _arm_faults(self) -> list[threading.Timer]:
         """The host kills its busiest replica at these times, as the simulated node does."""
+        if not self._cluster.faults:
+            return []
         host = self.processes[0].stdin
         assert host is not None
 

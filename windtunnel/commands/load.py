@@ -19,18 +19,34 @@ _MS = 1e3
 
 
 @click.command()
-@click.argument("scenario", type=click.Path(path_type=Path))
+@click.argument("scenario", type=click.Path(path_type=Path), required=False)
+@click.option("--url", help="Ask a server that is there already: http://127.0.0.1:8000/path; no scenario is needed.")
+@click.option("--method", default="POST", show_default=True, help="--url: the method of its requests.")
+@click.option("--body", default="", help="--url: the body of a request; {n} in it is its number.")
+@click.option("--header", "headers", multiple=True, help="--url: one more header field, 'Name: value'; may be given again.")
+@click.option("--expect", type=int, default=200, show_default=True, help="--url: the status of a good answer.")
+@click.option("--allow-remote", is_flag=True, help="--url: ask an address that is not this machine's own.")
 @click.option("--as", "way", type=click.Choice(WAYS), default="server", show_default=True, help="How to ask.")
 @click.option("-e", "--engine", "label", help="Name or label of one of the scenario's engines.  [default: the first]")
 @click.option("--seconds", type=click.FloatRange(min=0.1), default=10.0, show_default=True, help="Length of each load.")
 @click.option("--p99", help="Bound on the 99th percentile.  [default: that of the scenario's objective]")
 @click.option("--rate", type=click.FloatRange(min=0.1), help="server: the rate to begin with.  [default: that of the arrivals]")
 @json_option
-def load(scenario: Path, way: str, label: str | None, seconds: float, p99: str | None, rate: float | None, as_json: bool) -> int:
-    """Ask the services of a SCENARIO for real: one at a time, in groups, at the highest rate that meets a p99, or all at once."""
+def load(
+    scenario: Path | None, way: str, label: str | None, seconds: float, p99: str | None, rate: float | None, as_json: bool,
+    url: str | None, **asked: Any,
+) -> int:  # fmt: skip
+    """Ask the services of a SCENARIO for real, or any server (--url): one at a time, in groups, at the highest rate that meets a p99, or
+    all at once.
+
+    For a record and a report of any server, run a scenario with the engine `url`: windtunnel run S.toml.
+    """
+    from windtunnel.errors import InputError
     from windtunnel.scenario.reading import load_scenario
 
-    read = load_scenario(scenario)
+    if (scenario is None) == (url is None):
+        raise InputError("name a SCENARIO, or a server with --url http://127.0.0.1:8000/path")
+    read = load_scenario(scenario) if scenario is not None else _of_url(str(url), asked)
     found = _asked(read, way, label, seconds, _bound_s(read, way, p99), rate)
     if as_json:
         print_json({"schema": 1, "scenario": read.name, "way": way, **found})
@@ -42,6 +58,23 @@ def load(scenario: Path, way: str, label: str | None, seconds: float, p99: str |
                 f"{'meets' if probe['meets'] else 'fails'}"
             )
     return 0
+
+
+def _of_url(url: str, asked: dict[str, Any]) -> Scenario:
+    """The scenario of a server about which nothing is known but its address."""
+    from windtunnel.errors import InputError
+    from windtunnel.scenario.reading import from_document
+
+    headers = dict(text.partition(": ")[::2] for text in asked["headers"])
+    if not all(headers.values()):
+        raise InputError(f"--header must be 'Name: value', not {next(t for t in asked['headers'] if ': ' not in t)!r}")
+    options = {"url": url, "headers": headers, **{name: asked[name] for name in ("method", "body", "expect", "allow_remote")}}
+    document = {
+        "schema": 1, "name": url, "cluster": {"nodes": [{"name": "here", "cpus": 1, "memory": "1GiB"}]},
+        "arrivals": {"kind": "poisson", "rate_per_s": 10, "duration": "10s"},
+        "deployments": [{"name": "server", "cost": {}}], "engines": [{"name": "url", "options": options}],
+    }  # fmt: skip
+    return from_document(document, "--url")
 
 
 def _bound_s(scenario: Scenario, way: str, asked: str | None) -> float | None:
