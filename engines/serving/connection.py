@@ -139,7 +139,7 @@ class Connection(asyncio.Protocol):
         self._start = b""
         parts = line.split(b" ")
         path = _path(parts[1]) if len(parts) > 1 else "/"
-        if path == "/" or path.startswith(OWN) or len(parts) != 3:
+        if path == "/" or path.startswith(OWN) or len(parts) != 3 or self._host.takes(path):
             return True
         assert self._door.mounted is not None and self._transport is not None
         self._door.connections.discard(self)
@@ -224,8 +224,8 @@ class Connection(asyncio.Protocol):
         method, keep = parser.get_method().decode(), parser.should_keep_alive() and not parser.should_upgrade()
         path = _path(self._url)
         body = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
-        request: Request | Answer = Request(body=body, trace=self._trace, old=parser.get_http_version() == "1.0")
-        if self._json and path == "/":
+        request: Request | Answer = Request(body=body, trace=self._trace, old=parser.get_http_version() == "1.0", path=path)
+        if self._json and self._host.takes(path):
             request = _well_formed(body) or request
         if self._task is not None or self._blocked or self._queue:
             self._queue.append((method, path, request, keep))
@@ -240,7 +240,7 @@ class Connection(asyncio.Protocol):
         if isinstance(request, Answer):
             self._host.count(request.status)
             self._finish(request, keep, head=method == "HEAD")
-        elif path == "/" and method == "POST":
+        elif method == "POST" and self._host.takes(path):
             self._keep, self._old = keep, request.old
             request.part = self._part
             self._task = request.task = asyncio.get_running_loop().create_task(self._answer(request))

@@ -145,6 +145,10 @@ class Front:
         self._inside = 0
         self._counts: Counter[int] = Counter()
 
+    def takes(self, path: str) -> bool:
+        """The first deployment's path."""
+        return path == "/"
+
     async def answer(self, request: Request) -> Answer:
         """One request; each way out is counted."""
         self._inside += 1

@@ -23,7 +23,7 @@ from windtunnel.engines.models import calls
 from windtunnel.engines.models.deadlines import Deadlines
 from windtunnel.engines.models.deployment import Deployment, Limits, give_up, late
 from windtunnel.engines.models.tokens import fits
-from windtunnel.engines.serving import pages
+from windtunnel.engines.serving import completions, pages
 from windtunnel.engines.serving.crew import Crew, Settings
 from windtunnel.engines.serving.door import Door
 from windtunnel.engines.serving.exchange import Exchange, Job
@@ -57,6 +57,7 @@ class Host:
         self._deadlines = Deadlines(told.timeout_s)
         self._openapi = json.dumps(pages.openapi(told.max_body, told.timeout_s)).encode()
         self._ready = False
+        self._number = 0  # of requests of OpenAI's interface
 
     async def open(self) -> None:
         """Start the replicas."""
@@ -85,9 +86,34 @@ class Host:
 
     # -- requests -----------------------------------------------------------------------------------------------------------------
 
+    def takes(self, path: str) -> bool:
+        """The first deployment's path, and where tokens are computed those of OpenAI's interface."""
+        return path == "/" or (self._tokens is not None and path in completions.PATHS)
+
     async def answer(self, request: Request) -> Answer:
         """One request; each way out is counted under its status."""
         request.begun_s = time.monotonic()
+        if request.path in completions.PATHS:
+            return await self._complete(request)
+        return await self._counted(request)
+
+    async def _complete(self, request: Request) -> Answer:
+        """A request of OpenAI's interface, put to the emulated model in its own words."""
+        self._number += 1
+        try:
+            asked = completions.Completion(request.body, completions.PATHS[request.path], self._ingress.spec.name, self._number)
+        except InputError as error:
+            status = 404 if isinstance(error, completions.UnknownModel) else 400
+            self.count(status)
+            return completions.refused(status, str(error))
+        part, request.body = request.part, asked.body
+        request.part = (lambda data: part(asked.piece(data))) if asked.stream and part is not None else None
+        answer = await self._counted(request)
+        if answer.status != 200:
+            return completions.refused(answer.status, answer.body.decode(), *answer.more)
+        return answer if asked.stream else asked.whole()
+
+    async def _counted(self, request: Request) -> Answer:
         asked = calls.Request()
         try:
             answer = self._unfit(asked, request.body) or await self._asked(asked, request)
@@ -171,7 +197,9 @@ class Host:
 
     def page(self, method: str, path: str) -> Answer:
         """What the host says of itself."""
-        if path == "/":
+        if path == completions.MODELS and self._tokens is not None and method in ("GET", "HEAD"):
+            return completions.models(self._ingress.spec.name)
+        if self.takes(path):
             return sentence(405, "ask with POST", "Allow: POST")
         found = {"/-/healthz": self._health, "/-/metrics": self._metrics, "/-/openapi.json": self._document}.get(path)
         if found is None:

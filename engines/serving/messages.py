@@ -24,6 +24,7 @@ class Request:
     part: Callable[[bytes], None] | None = None
     most_s: float | None = None
     old: bool = False
+    path: str = "/"
     begun_s: float = 0.0
     task: asyncio.Task | None = None
 
@@ -49,6 +50,9 @@ class Asked(Protocol):
     most_bytes: int
     stream_kind: str  # of answers in pieces
     draining: bool
+
+    def takes(self, path: str) -> bool:
+        """Whether a POST of it is a request for the first deployment."""
 
     async def answer(self, request: Request) -> Answer:
         """A request for the first deployment."""

@@ -63,10 +63,9 @@ def twins(count: int, seed: int, out: Path | None, seconds: float | None, calibr
                 f"(bars {v.bars[0]:.0%} and {v.bars[1]:.0%}): {'met' if v.met else 'not met'}"
             )
     if len(cases) < count or any("invalid" in c for c in cases.values()):
-        say(
-            f"{sum('errors' in c for c in cases.values())} of {count} cases could be compared so far; call again with --out to go on",
-            err=True,
-        )
+        if not as_json:
+            compared = sum("errors" in c for c in cases.values())
+            say(f"{compared} of {count} cases could be compared so far; call again with --out to go on")
         return ExitCode.INCOMPLETE
     return ExitCode.OK if all(v.met for v in verdicts) else ExitCode.NOT_REPRODUCED
 
