@@ -7,7 +7,7 @@ ROOMS := engines workloads sim reports
 TWO := -n 2 --dist loadscope --max-worker-restart 2 -o faulthandler_timeout=330 -o faulthandler_exit_on_timeout=true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo fast slow test test-all test-fast mutants lint format type bench docs lock clean
+.PHONY: help setup demo fast slow test test-all test-fast fuzz-http mutants lint format type bench docs lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -40,6 +40,9 @@ demo: $(VENV)/.base ## compare ETL on TPC-H data across engines, real and simula
 fast: $(VENV)/.base ## compile the simulator's core (needs a C compiler); the same results in half the time
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint requirements.lock "mypy[mypyc]"
 	@WINDTUNNEL_CORE=python $(BIN)/python -m windtunnel.compiling
+
+fuzz-http: setup ## five minutes of damaged requests to the serving host
+	$(BIN)/python -m tests.hostile.http 300
 
 mutants: setup ## break the rules one by one: which breaches does no test notice? (half an hour)
 	$(BIN)/python -m tests.mutants

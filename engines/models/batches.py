@@ -34,6 +34,14 @@ class Gatherer(Generic[Key]):
     def __len__(self) -> int:
         return len(self._waiting)
 
+    def begin(self, key: Key, deadline_s: float, now: float) -> list[Key]:
+        """`add` and `next` at once, for a replica that is free."""
+        if self._most == 1 and not self._waiting and not self.executing and now <= deadline_s:
+            self.executing = True
+            return [key]
+        self._waiting.append((key, deadline_s, now))
+        return self.next(now)
+
     def left(self) -> list[Key]:
         """Calls that have not begun, oldest first."""
         return [key for key, _, _ in self._waiting]
@@ -63,6 +71,8 @@ class Gatherer(Generic[Key]):
         """The batch to execute now; empty: none, as yet. Whoever takes one says `ended` when it is done."""
         waiting, most = self._waiting, self._most
         batch: list[Key] = []
+        if not waiting:
+            return batch
         while waiting and not self.executing and (len(waiting) >= most or now >= self.due_s() - _ROUNDING_S):
             for _ in range(min(most, len(waiting))):
                 key, deadline_s, _came_s = waiting.popleft()

@@ -78,6 +78,7 @@ class Deployment(Callee):
         width = spec.tokens.max_batch if spec.tokens else spec.batch.max_size
         memory = spec.tokens.kv_tokens if spec.tokens else None
         self._pace = Pace(width, spec.max_ongoing, spec.tokens is not None, memory) if limits.paced else None
+        self._guarded = limits.paced or spec.tokens is not None
         rules = rules_of(spec.replicas, limits.lookback_s)
         self._scaling = None if rules is None else Scaling(rules, now)
         self.closing = False
@@ -93,7 +94,7 @@ class Deployment(Callee):
         ahead = self.ongoing
         self._count(now, 1)
         call.retries = self.limits.retries
-        if not self._admits(call, ahead, now):
+        if self._guarded and not self._admits(call, ahead, now):
             self._refuse(call, now)
         elif self.limits.hearsay:
             self.waiting += 1

@@ -43,6 +43,7 @@ class Connection(asyncio.Protocol):
         self._queue: deque[tuple[str, str, Request | Answer, bool]] = deque()
         self._task: asyncio.Task | None = None
         self._closing = self._streaming = self._keep = self._eof = False
+        self._first = 0  # bytes that came with the next request, if it is the first among them
         self._taking = False  # requests that waited are being taken up
         self._old = False  # the request that is answered is one of HTTP/1.0
         self._blocked = False  # the client does not read: no request is taken until it does
@@ -90,6 +91,7 @@ class Connection(asyncio.Protocol):
             data = self._start + data
             if not self._is_mine(data):
                 return
+        self._first = len(data) if not self._inside else 0
         self._raw += len(data)
         try:
             self._parser.feed_data(data)
@@ -154,7 +156,7 @@ class Connection(asyncio.Protocol):
         """A request begins."""
         self._reset()
         self._inside = True
-        self._raw = 0  # whatever came with the end of the one before counts for none
+        self._raw, self._first = self._first, 0  # what came with the end of one before counts for none
         self._since_s = time.monotonic()
 
     def on_url(self, url: bytes) -> None:
@@ -164,7 +166,7 @@ class Connection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """One header, or a trailer, which is counted and changes nothing."""
-        self._count_header(len(name) + len(value))
+        self._count_header(len(name) + len(value) + 4)
         if self._whole_head or self._refusal is not None:
             return
         name = name.lower()

@@ -33,7 +33,8 @@ class Carrier(Hands):
     ) -> None:
         self.env, self._settings, self._site, self._journal = env, settings, site, journal
         self._size, self._answered, self._respond = size, answered, respond
-        self._hop_s = settings.costs.hop_s
+        self._hop_s, self._arrives = settings.costs.hop_s, self._arrived
+        self._calls_cost = settings.costs.call_s > 0
         self._work: dict[Callee, Work] = {}
         self._deployments: list[Deployment] = []
 
@@ -53,13 +54,15 @@ class Carrier(Hands):
             delay += self._site.way(visit.machine, process.machine, self._size)
         if delay > 0.0:
             visit.hop_s, visit.sent_s = delay, now
-            Timer(self.env, self._arrived, (process, visit)).arm(delay)
+            visit.way += 1
+            Timer(self.env, self._arrives, visit, visit.way).arm(delay)
         else:
             process.arrive(visit, now)
 
     def _arrived(self, timer: Timer) -> None:
-        process, visit = timer.arg
-        process.arrive(visit, self.env._now)
+        visit: Visit = timer.arg
+        if visit.way == timer.serial and visit.replica is not None:  # not one that was sent elsewhere meanwhile
+            cast("Process", visit.replica).arrive(visit, self.env._now)
 
     def withdraw(self, call: Call, now: float) -> None:
         """At once."""
@@ -70,8 +73,8 @@ class Carrier(Hands):
         caller = cast("Visit", walk.call)
         process = cast("Process", caller.replica)
         visit = Visit(caller.asked, callee, walk, now, process, process.machine)
-        cost = self._work[caller.callee].call_seconds()
-        if cost:
+        if self._calls_cost:
+            cost = self._work[caller.callee].call_seconds()
             proxy = caller.asked.proxy if self._settings.central else None
             payer = proxy or process.loop
             if not payer.dead:

@@ -23,7 +23,7 @@ class Process(Replica):
     """``machine`` and ``loop`` are its own from `begin` on."""
 
     __slots__ = (
-        "_armed_s", "_direct", "_gatherer", "_rested_s", "deployment", "factor", "inside", "journal", "loop", "machine", "work",
+        "_armed_s", "_direct", "_done", "_gatherer", "_rested_s", "deployment", "factor", "inside", "journal", "loop", "machine", "work",
     )  # fmt: skip
 
     def __init__(self, deployment: Deployment, work: Work, journal: Journal, number: int) -> None:
@@ -36,6 +36,7 @@ class Process(Replica):
         self._direct = settings.discipline != "fifo" and batch.max_size == 1  # its requests share it in a way of their own
         self._gatherer: Gatherer[Visit] = Gatherer(batch, settings.hearsay)
         self._armed_s = math.inf
+        self._done = self._executed
         self._rested_s = 0.0  # end of the last execution: who waits since waits for a batch to fill
 
     def begin(self, machine: Machine) -> None:
@@ -57,23 +58,23 @@ class Process(Replica):
             self.deployment.skipped(call, now)
             return
         gatherer = self._gatherer
-        gatherer.add(call, call.asked.deadline_s, now)
-        if not gatherer.executing:
-            self._next(now)
+        if gatherer.executing:
+            gatherer.add(call, call.request.deadline_s, now)
+        else:
+            self._execute(gatherer.begin(call, call.request.deadline_s, now), now)
 
     def drop(self, call: Visit, now: float) -> None:
         """Nobody waits for it; what has begun, or is on its way, goes on."""
         if self._gatherer.drop(call):
             self.deployment.skipped(call, now)
 
-    def _next(self, now: float) -> None:
-        """Execute what is due, and come back when the next is."""
+    def _execute(self, calls: list[Visit], now: float) -> None:
+        """What is due; and come back when the next is."""
         gatherer = self._gatherer
-        calls = gatherer.next(now)
         if calls:
             own, overhead = self.work.seconds(len(calls), self.factor, self.inside)
-            self.loop.run(own, overhead, self._executed, calls)
-        else:
+            self.loop.run(own, overhead, self._done, calls)
+        elif len(gatherer):
             due_s = gatherer.due_s()
             if due_s < math.inf and due_s != self._armed_s:
                 self._armed_s = due_s
@@ -85,15 +86,18 @@ class Process(Replica):
 
     def _look(self, timer: Timer) -> None:
         if not self.loop.dead and not self._gatherer.executing:
-            self._next(self.loop.env._now)
+            now: float = self.loop.env._now
+            self._execute(self._gatherer.next(now), now)
 
     def _executed(self, calls: Sequence[Visit]) -> None:
         now: float = self.loop.env._now
         deployment, begun_s, gathered_s = self.deployment, self.loop.begun_s, self._rested_s
         self._rested_s = now
         if not self._direct:
-            self._gatherer.ended(now)
-            self._next(now)
+            gatherer = self._gatherer
+            gatherer.ended(now)
+            if len(gatherer):
+                self._execute(gatherer.next(now), now)
         for call in calls:
             if call.asked.traced and not call.over:
                 self.journal.executed(call, self.number, self.loop, gathered_s, len(calls))

@@ -26,7 +26,7 @@ class Visit(Call):
     """A call on its way: it waits from ``queued_s`` on, of which ``hop_s`` after ``sent_s`` are its way to the replica, over ``hops``
     from ``machine`` (None: from beside the cluster)."""
 
-    __slots__ = ("asked", "hop_s", "hops", "machine", "queued_s", "sent_s")
+    __slots__ = ("asked", "hop_s", "hops", "machine", "queued_s", "sent_s", "way")
 
     def __init__(
         self, asked: Asked, callee: Callee, walk: Walk | None, now: float, source: Any, machine: Machine | None, hops: int = 1
@@ -36,3 +36,4 @@ class Visit(Call):
         self.machine, self.hops = machine, hops
         self.queued_s = self.sent_s = now
         self.hop_s = 0.0
+        self.way = 0  # how often it has set out
