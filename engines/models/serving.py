@@ -140,13 +140,15 @@ class Autoscaler:
 class Scaling:
     """An autoscaler that sees the exact time average of what was ongoing over the look-back, as if replicas reported without delay.
 
+    Before it was made nothing was ongoing: a service is idle until its first request.
+
     Worlds call `look` once a control loop with ``area``, the integral of ongoing requests over time since the start.
     """
 
     def __init__(self, rules: AutoscalerRules, now_s: float = 0.0) -> None:
         self._scaler = Autoscaler(rules)
         self._lookback_s = rules.lookback_s
-        self._past: deque[tuple[float, float]] = deque([(now_s, 0.0)])
+        self._past: deque[tuple[float, float]] = deque([(now_s - rules.lookback_s, 0.0), (now_s, 0.0)])
 
     def look(self, now_s: float, area: float, running: int, target: int) -> int:
         """The next target."""
@@ -154,7 +156,11 @@ class Scaling:
         past.append((now_s, area))
         while len(past) > 2 and past[1][0] <= now_s - self._lookback_s + 1e-9:
             past.popleft()
-        return self._scaler.decide((area - past[0][1]) / (now_s - past[0][0]), running, target)
+        (since_s, before), (next_s, after) = past[0], past[1]
+        begin_s = max(since_s, now_s - self._lookback_s)
+        if next_s > since_s:  # between two looks what was ongoing is taken for even
+            before += (after - before) * (begin_s - since_s) / (next_s - since_s)
+        return self._scaler.decide((area - before) / (now_s - begin_s), running, target)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -146,4 +146,4 @@ def _chat_tokens(messages: Any) -> int:
         texts += [p.get("text") if isinstance(p, dict) else None for p in parts]
     if not all(isinstance(text, str) for text in texts):
         raise InputError("the content of a message must be text")
-    return min(_text_tokens("".join(texts)), streamed.MOST_TOKENS)
+    return min(_text_tokens("".join(map(str, texts))), streamed.MOST_TOKENS)

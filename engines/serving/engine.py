@@ -13,6 +13,7 @@ from typing import Any
 import windtunnel
 from windtunnel.engines.api import Capabilities, Option, resolve_options
 from windtunnel.engines.models.serving import HOST, RULES
+from windtunnel.engines.serving.servers import SERVERS
 from windtunnel.engines.serving.session import ServingSession
 from windtunnel.errors import InputError
 from windtunnel.spec.cluster import ClusterSpec
@@ -62,7 +63,7 @@ class ServingEngine:
 
     def version(self) -> str:
         """windtunnel's version, or that of the library."""
-        library = {"ray-serve": "ray", "dask-serve": "distributed", "spark-serve": "pyspark", "fastapi": "fastapi"}.get(self.name)
+        library = SERVERS[self.name].library
         return version(library) if library else windtunnel.__version__
 
     def open(self, cluster: ClusterSpec, options: Mapping[str, Any]) -> ServingSession:
@@ -70,11 +71,14 @@ class ServingEngine:
         chosen = resolve_options(self.name, self.options, options)
         for name in ("seed", "max_queued_requests", "retries", "max_connections", "grpc_port"):
             value = chosen.get(name, 0)
-            if isinstance(value, bool) or not isinstance(value, int) or value < -(self.name == "ray-serve"):
+            least = min(
+                0, next((o.default for o in self.options if o.name == name and isinstance(o.default, int)), 0)
+            )  # -1: no limit
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise InputError(f"option {name} = {value!r} of engine {self.name!r} must be a whole number of 0 or more")
         if not isinstance(chosen["steady"], bool):
             raise InputError(f"option steady = {chosen['steady']!r} of engine {self.name!r} must be true or false")
-        return ServingSession(self.name, chosen, cluster)
+        return ServingSession(SERVERS[self.name], chosen, cluster)
 
 
 EmbeddedServingEngine = partial(

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from windtunnel.engines.api import Capabilities, Option, resolve_options
+from windtunnel.engines.serving.servers import SERVERS
 from windtunnel.engines.serving.session import ServingSession
 from windtunnel.errors import InputError, RunFailed, Unsupported
 from windtunnel.spec.cluster import ClusterSpec
@@ -69,7 +70,7 @@ class ExternalSession(ServingSession):
     """Nothing is started or ended."""
 
     def __init__(self, options: Mapping[str, Any], cluster: ClusterSpec) -> None:
-        super().__init__("url", {**options, "work": "sleep", "host": ""}, cluster)
+        super().__init__(SERVERS["url"], {**options, "work": "sleep", "host": ""}, cluster)
 
     @property
     def url(self) -> str:

@@ -22,7 +22,7 @@ from windtunnel.engines.models.batches import Gatherer
 from windtunnel.engines.models.streams import SERVICE, Factors
 from windtunnel.engines.serving.shared import Bodies
 from windtunnel.engines.serving.wire import ANSWER, BYTES_AFTER, FAILED, HEAD, LAST, PART, SKIPPED
-from windtunnel.engines.serving.work import Handler, handler, spend
+from windtunnel.engines.serving.work import Handler, handler, spend, wake_on_time
 from windtunnel.spec.serving import BatchSpec, CallCost, TokenSpec
 
 _CHUNK = 1 << 18
@@ -167,6 +167,7 @@ def beat(fd: int, seconds: float) -> None:
 def main() -> None:
     """Entry point: one line of JSON with cost or tokens, kind of work and random stream; then frames."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the host's to handle: it drains
+    wake_on_time()
     source = socket.socket(fileno=os.dup(0))
     os.dup2(2, 1)  # what a handler prints is no answer
     line, _, rest = _first_line(source).partition(b"\n")

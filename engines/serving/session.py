@@ -27,6 +27,7 @@ from windtunnel.engines.api import Outcome
 from windtunnel.engines.models.arrivals import arrival_times, token_lengths
 from windtunnel.engines.models.calls import nobody_answered
 from windtunnel.engines.serving.journal import write
+from windtunnel.engines.serving.servers import SERVERS, Server
 from windtunnel.engines.serving.work import EMULATED, find
 from windtunnel.errors import InputError, InvalidMeasurement, RunFailed, Unsupported, WrongResult
 from windtunnel.records.record import Recorder
@@ -39,11 +40,6 @@ if TYPE_CHECKING:
     from windtunnel.engines.serving.client import Sent
     from windtunnel.engines.serving.load import Loop
 
-START_S = {"ray-serve": 180.0, "spark-serve": 120.0}
-_START_S = 60.0
-_MODULES = {"serving": "host", "fastapi": "baseline", "ray-serve": "ray_host"}
-_FRONT = "fronts"  # of all others
-_SCALING = ("serving", "ray-serve")
 STOP_S = 20.0
 _LENGTHS = 10_000  # of requests for tokens, of a closed loop
 UNSTEADY = 0.49  # of the requests belong to the warm-up: there was no steady state
@@ -52,8 +48,8 @@ UNSTEADY = 0.49  # of the requests belong to the warm-up: there was no steady st
 class ServingSession:
     """Server processes between `prepare` and `close`."""
 
-    def __init__(self, name: str, options: Mapping[str, Any], cluster: ClusterSpec) -> None:
-        self._name, self._options, self._cluster = name, options, cluster
+    def __init__(self, server: Server, options: Mapping[str, Any], cluster: ClusterSpec) -> None:
+        self._server, self._name, self._options, self._cluster = server, server.name, options, cluster
         self._timeout_s = parse_seconds(options.get("request_timeout", "30s"))
         self._max_body = parse_bytes(options.get("max_body", "16MiB"))
         self.lag_s = parse_seconds(options["send_lag"])
@@ -62,7 +58,6 @@ class ServingSession:
         self._port = 0
         self._generator_per_s = 0.0
         self._said: list[str] = []  # what a server tells while it runs
-        self._more = {"behind": name.removesuffix("-serve")}
         self._samples: tuple[tuple[bytes, bytes], ...] = ()
 
     @property
@@ -77,36 +72,34 @@ class ServingSession:
         serving = workload.workload.serving
         if serving is None:
             raise Unsupported(f"{self._name} answers requests ([arrivals] with [[deployments]]) and runs no operators")
-        ray = self._name == "ray-serve"
-        if self._name not in _SCALING and any(d.replicas.minimum != d.replicas.maximum for d in serving.deployments):
-            raise Unsupported(f"{self._name} runs a fixed number of workers; {' and '.join(_SCALING)} have an autoscaler")
+        server = self._server
+        if not server.scales and any(d.replicas.minimum != d.replicas.maximum for d in serving.deployments):
+            scaling = " and ".join(s.name for s in SERVERS.values() if s.scales)
+            raise Unsupported(f"{self._name} runs a fixed number of workers; {scaling} have an autoscaler")
         self._samples = _samples(self._options["work"], serving)
         self._refuse_tokens(serving)
         self._refuse_faults()
-        if self._name == "spark-serve":
-            from windtunnel.engines.adapters.spark_session import require_java
-
-            require_java()
+        server.requires()
         if any(d.resources.gpus and not d.tokens for d in serving.deployments):
             raise Unsupported(f"{self._name} has no GPU to give to a deployment")
         self._socket = socket.create_server((self._options["host"], 0), backlog=2048)
         self._port = int(self._socket.getsockname()[1])
-        if ray:  # it listens itself, on a port that was free a moment ago
+        if server.listens:  # itself, on a port that was free a moment ago
             self._socket.close()
             self._socket = None
-        count = serving.deployments[0].replicas.minimum if self._name == "fastapi" else 1
+        count = serving.deployments[0].replicas.minimum if server.a_replica else 1
         for number in range(count):
             self._launch(serving, number)
         self._generator_per_s = ceiling()  # while the servers start: a lower bound
         for process in self.processes:
-            _await_ready(process, START_S.get(self._name, _START_S) + max(d.startup_s for d in serving.deployments))
-        if self._name != "fastapi":
+            _await_ready(process, server.start_s + max(d.startup_s for d in serving.deployments))
+        if not server.a_replica:
             threading.Thread(target=self._listen, name="said", daemon=True).start()
 
     def _refuse_faults(self) -> None:
         """Raise Unsupported for what cannot be done to processes here."""
         for fault in self._cluster.faults:
-            if self._name != "serving" or fault.kind != "worker_killed":
+            if not self._server.kills or fault.kind != "worker_killed":
                 raise Unsupported(
                     f"{self._name} runs no {fault.kind} for real; serving has worker_killed, the simulated world has all"
                 )
@@ -133,7 +126,7 @@ class ServingSession:
         """Raise Unsupported for what computes tokens where nothing here does."""
         if not any(d.tokens for d in serving.deployments):
             return
-        if self._name != "serving":
+        if not self._server.tokens:
             raise Unsupported(f"{self._name} does not run the emulated language model (tokens); serving does")
         if len(serving.deployments) > 1:
             raise Unsupported("a deployment that computes tokens stands alone for real; only the simulated world composes it")
@@ -147,12 +140,12 @@ class ServingSession:
     def _launch(self, serving: ServingSpec, number: int) -> None:
         fd = self._socket.fileno() if self._socket else -1
         process = subprocess.Popen(
-            [sys.executable, "-m", f"windtunnel.engines.serving.{_MODULES.get(self._name, _FRONT)}"],
+            [sys.executable, "-m", f"windtunnel.engines.serving.{self._server.module}"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, pass_fds=(fd,) if self._socket else (),
         )  # fmt: skip
         self.processes.append(process)
         told = {
-            "deployments": [asdict(d) for d in serving.deployments], "options": {**self._options, **self._more}, "fd": fd,
+            "deployments": [asdict(d) for d in serving.deployments], "options": {**self._options, "behind": self._server.behind}, "fd": fd,
             "port": self._port,
             "number": number, "timeout_s": self._timeout_s, "max_body": self._max_body,
             "response_bytes": serving.arrivals.response_bytes or None,

@@ -8,7 +8,10 @@ is then sent piece by piece.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import importlib
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -35,6 +38,16 @@ def _spin(seconds: float) -> None:
 def _sleep(seconds: float) -> None:
     if seconds > 0:
         time.sleep(seconds)
+
+
+PR_SET_TIMERSLACK = 29  # linux/prctl.h
+
+
+def wake_on_time() -> None:
+    """This thread's sleeps end when they should and not up to 50 µs later, by which Linux puts wake-ups together; elsewhere nothing."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0)
 
 
 class Work:

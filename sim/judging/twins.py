@@ -2,7 +2,9 @@
 
 A case is a pure function of a seed and a number: batches, waits, places, retries, deadlines, compositions, replicas that come, go and are
 killed, at 30 to 120 % of what the service can do. Handlers sleep, so that the machine's CPUs are no part of the comparison. Both worlds
-meet the same arrivals and draw the same durations. The module owns the drawing, the numbers that are compared, and the bars.
+meet the same arrivals and draw the same durations. A replica has places for two batches at least: where
+one batch fills them all, two half batches that take turns and a whole one are both stable, and which it is hangs on microseconds.
+The module owns the drawing, the numbers that are compared, and the bars.
 """
 
 from __future__ import annotations
@@ -67,7 +69,7 @@ def drawn(seed: int, number: int) -> str:
     for name in names:
         size = draw.choice((1, 1, draw.randint(2, 32)))
         call, item = draw.uniform(5, 40), draw.choice((0.0, draw.uniform(0, 2)))
-        most = draw.choice((4, 16, 100))
+        most = max(draw.choice((4, 16, 100)), 2 * size)
         count = draw.randint(1, 3)
         replicas = (
             SCALED.format(least=1, most=count + 1, target=draw.choice((2, 4))) if scaled and name == names[0] else str(count)

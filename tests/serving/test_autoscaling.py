@@ -24,10 +24,10 @@ cost = { per_call = "400ms" }
 
 
 def test_the_look_back_is_an_exact_time_average() -> None:
-    """4 ongoing for 1 s, then none: over 2 s an average of 2, which needs 2 replicas of target 1; over 4 s it is 1."""
-    rules = AutoscalerRules(minimum=1, maximum=9, target_ongoing=1.0, upscale_delay_s=0, downscale_delay_s=0, lookback_s=10)
-    assert Scaling(rules).look(2.0, 4.0, running=1, target=1) == 2
-    assert Scaling(rules).look(4.0, 4.0, running=1, target=1) == 1
+    """8 ongoing for 1 s, then none, of a service that was idle before: over 4 s an average of 2, which needs 2 replicas of target 1."""
+    rules = AutoscalerRules(minimum=1, maximum=9, target_ongoing=1.0, upscale_delay_s=0, downscale_delay_s=0, lookback_s=4)
+    assert Scaling(rules).look(1.0, 8.0, running=1, target=1) == 2
+    assert Scaling(rules).look(4.0, 8.0, running=1, target=1) == 2
     short = Scaling(
         AutoscalerRules(minimum=1, maximum=9, target_ongoing=1.0, upscale_delay_s=0, downscale_delay_s=0, lookback_s=1)
     )
