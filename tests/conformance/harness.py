@@ -14,13 +14,8 @@ from windtunnel.running.cell import read_output
 from windtunnel.spec.workload import Workload
 
 #: engines that compute answers; `null` returns one, `loop` (no exchange) and `pair` have tests of their own, simulated ones count
-SERVERS = (
-    "serving",
-    "fastapi",
-    "ray-serve",
-    "dask-serve",
-    "spark-serve",
-    "bulk-serve",
+SERVERS = tuple(
+    name for name, entry in ENGINES.items() if ".serving." in entry.dotted
 )  # they answer requests and run no operators
 #: they keep data for clients
 STORES = tuple(name for name, entry in ENGINES.items() if ".stores." in entry.dotted)
