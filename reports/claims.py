@@ -19,7 +19,7 @@ World = Literal["real", "simulated"]
 WORLDS: tuple[World, ...] = ("simulated", "real")
 #: what a test may run, each under its own key
 KINDS = ("scenario", "table", "catalogue", "probe")
-_REAL_ONLY = ("catalogue", "probe")
+_REAL_ONLY = ("probe",)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

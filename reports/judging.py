@@ -199,8 +199,9 @@ def _point(rule: Rule, at: tuple[tuple[str, Any], ...], runs: Sequence[Run], kno
 
 
 def _counts(run: Run, name: str) -> bool:
-    """Whether a run's quantity is evidence: of a wrong result only what was counted is, such as how much of it is wrong."""
-    return bool(run["status"] == "ok" or (run["status"] == "wrong_result" and name.startswith("counters.")))
+    """Whether a run's quantity is evidence: of a wrong result only what was counted is, such as how much of it is wrong, and no time."""
+    counted = name.startswith("counters.") and not name.endswith("_s")
+    return bool(run["status"] == "ok" or (run["status"] == "wrong_result" and counted))
 
 
 def _is_of(run: Run, side: Side, at: tuple[tuple[str, Any], ...]) -> bool:

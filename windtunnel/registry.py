@@ -85,6 +85,11 @@ ENGINES: dict[str, EngineEntry] = {
         "windtunnel.engines.stores.engine:IcebergEngine", ("pyiceberg", "sqlalchemy"), "pip install 'windtunnel[lake]'"
     ),
     "lance": EngineEntry("windtunnel.engines.stores.engine:LanceEngine", ("lance",), "pip install 'windtunnel[lake]'"),
+    "sqlite": EngineEntry("windtunnel.engines.stores.engine:SqliteEngine"),
+    "duckdb-file": EngineEntry("windtunnel.engines.stores.engine:DuckDBFileEngine", ("duckdb",), "pip install windtunnel"),
+    "postgresql": EngineEntry(
+        "windtunnel.engines.stores.engine:PostgreSQLEngine", ("psycopg",), "pip install 'windtunnel[databases]'"
+    ),
     "ducklake": EngineEntry(
         "windtunnel.engines.stores.engine:DuckLakeEngine",
         install="windtunnel engines install ducklake",
@@ -102,6 +107,7 @@ ENGINES: dict[str, EngineEntry] = {
     "sim:mapreduce": EngineEntry("windtunnel.sim.engine:SimMapReduceEngine"),
     "sim:serving": EngineEntry("windtunnel.sim.serving.engine:SimEmbeddedServingEngine"),
     "sim:ray-serve": EngineEntry("windtunnel.sim.serving.engine:SimRayServeEngine"),
+    "sim:delta": EngineEntry("windtunnel.sim.stores.engine:SimDeltaEngine"),
     "sim:fastapi": EngineEntry("windtunnel.sim.serving.engine:SimFastApiEngine"),
 }
 
@@ -120,6 +126,7 @@ WORKLOADS: dict[str, str] = {
     "ingest": "windtunnel.workloads.inference.ingest:ingest",
     "handoff": "windtunnel.workloads.inference.handoff:handoff",
     "lake": "windtunnel.workloads.data.lake:lake",
+    "oltp_olap": "windtunnel.workloads.data.oltp_olap:oltp_olap",
 }
 
 
@@ -195,7 +202,7 @@ def _broken_rule(parameter: str, kind: Any, value: object, default: object) -> s
     if choices := get_args(kind):
         return None if value in choices else f"must be one of {', '.join(map(repr, choices))}"
     if kind is int:
-        least = 0 if parameter == "seed" or default == 0 else 1
+        least = 0 if parameter in ("seed", "readers") or default == 0 else 1
         whole = isinstance(value, int) and not isinstance(value, bool) and value >= least
         return None if whole else f"must be a whole number of at least {least}"
     if kind is float:

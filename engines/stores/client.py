@@ -45,7 +45,11 @@ class Client:
         self._die = {int(number): float(share) for number, share in told["die"]}
         self._script: Script = resolve(spec.script)(self._bound)
         self._system = resolve(told["system"])
-        self._place, self._options = Place(**{**told["place"], "folder": Path(told["place"]["folder"])}), told["options"]
+        store = (
+            {**told["place"]["store"], "key": f"client{told['client']}"} if told["place"]["store"] else {}
+        )  # who asked, in the log
+        self._place = Place(**{**told["place"], "folder": Path(told["place"]["folder"]), "store": store})
+        self._options = told["options"]
         self._journal = os.open(told["journal"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         self._durations: list[float] = list(told["durations"])
         self.stopped = threading.Event()
@@ -61,7 +65,7 @@ class Client:
             server=self._place.server,
         )
         with contextlib.closing(self._system(place, self._options)) as system:
-            system.create(self._script.initial())
+            system.create(self._script.initial(warm=True))
             for number in range(WARM):
                 for kind, _ in self._role.kinds:
                     self._do(system, self._script.call(kind, self._client, number))

@@ -6,8 +6,10 @@ Only the clients' time counts. The history is the run's answer; the script's jud
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +52,11 @@ class StoreSession:
             self.close()
             raise
 
+    @property
+    def relay_port(self) -> int:
+        """Where the relay before the object store listens."""
+        return int(self._store["endpoint"].rpartition(":")[2])
+
     def _begin(self, server: Serving) -> Mapping[str, Any]:
         self._servers.append(server)
         return server.address
@@ -70,7 +77,9 @@ class StoreSession:
         with contextlib.closing(kind(place, self._options)) as system:
             system.create(script.initial())
         task = Task(system=self._system, place=place, options=self._options, bound=workload, seed=self._seed, folder=folder)
+        begun = time.monotonic()
         history, seconds = run_clients(task)
+        ended = time.monotonic()
         walk = bool(dict(workload.workload.clients.parameters).get("walk", False))
         with contextlib.closing(kind(place, self._options)) as system:
             history += witness(system, script, walk, seconds)
@@ -79,6 +88,8 @@ class StoreSession:
                 recorder.counters |= {"files": float(files), "data_bytes": float(size)}
         shutil.rmtree(folder, ignore_errors=True)
         note(history, recorder, seconds)
+        if self._store:
+            recorder.counters |= requests_counted(Path(self._store["log"]), begun, ended)
         return Outcome(table=table_of(history), seconds=seconds, account=lambda: judged(script, history))
 
     def _placed(self, run: int) -> Mapping[str, str]:
@@ -128,3 +139,22 @@ def judged(script: Script, history: list[Done]) -> dict[str, float]:
     """The counts of the script's judge."""
     found = {name: float(count) for name, count in script.judged(history).items()}
     return {**found, "anomalies": sum(found.values())}
+
+
+def requests_counted(log: Path, since_s: float, until_s: float) -> dict[str, float]:
+    """Counters of what the store was asked between two monotonic times: requests by method, those refused or cut, seconds a request."""
+    found: dict[str, float] = {}
+    took = 0.0
+    for entry in requests_of(log, since_s, until_s):
+        names = [f"requests_{entry['method'].lower()}", "requests"]
+        names += [f"requests_{entry['status']}"] if entry["status"] in ("412", "503", "cut") else []
+        for name in names:
+            found[name] = found.get(name, 0.0) + 1
+        took += entry["s"]
+    return {**found, "request_mean_s": took / found["requests"]} if found else found
+
+
+def requests_of(log: Path, since_s: float = 0.0, until_s: float = float("inf")) -> list[dict[str, Any]]:
+    """Requests that the relay before a store has passed on, between two monotonic times."""
+    lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
+    return [entry for line in lines if since_s <= (entry := json.loads(line))["t"] < until_s]

@@ -22,12 +22,13 @@ OPERATIONS = ("append", "overwrite", "upsert", "increment", "delete", "add_colum
 
 
 def run(
-    engine: str, data_root: Path, two_cpus: ClusterSpec, tmp_path: Path, **parameters: Any
+    engine: str, data_root: Path, two_cpus: ClusterSpec, tmp_path: Path, workload: str = "lake", **parameters: Any
 ) -> tuple[BoundWorkload, Outcome, dict[str, float]]:
     """One run: (workload, outcome, counters with the judge's)."""
     if absent := missing_modules(engine):
         pytest.skip(f"{engine} needs {', '.join(absent)}; run: {engine_entry(engine).install}")
-    bound = load_workload("lake", **{"scale": 0.02, "rows": 20, "commits": 6, **parameters}).bind(data_root)
+    usual = {"scale": 0.02, "rows": 20, "commits": 6} if workload == "lake" else {}
+    bound = load_workload(workload, **{**usual, **parameters}).bind(data_root)
     session = load_engine(engine).open(two_cpus, {})
     try:
         session.prepare(bound)

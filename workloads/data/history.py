@@ -65,8 +65,8 @@ class Call:
 class Script(Protocol):
     """A data workload's own words: what it begins with, each call, and what an answer says. Pure, equal in every process."""
 
-    def initial(self) -> dict[str, pa.Table]:
-        """The tables that a run begins with."""
+    def initial(self, warm: bool = False) -> dict[str, pa.Table]:
+        """The tables that a run begins with; ``warm``: small ones, for a client to warm up on."""
         ...
 
     def call(self, kind: str, client: int, number: int) -> Call:

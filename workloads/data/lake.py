@@ -97,8 +97,8 @@ class Lake:
         self._size = cast(int, clients.parameter("rows"))
         self._bound = bound
 
-    def initial(self) -> dict[str, pa.Table]:
-        """The table, with its own key."""
+    def initial(self, warm: bool = False) -> dict[str, pa.Table]:
+        """The table."""
         return {"table": _begin(self._bound.table("table").rows)}
 
     def call(self, kind: str, client: int, number: int) -> Call:
