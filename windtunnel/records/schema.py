@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from windtunnel.records.record import Status
+from windtunnel.spec.workload import WorkloadKind
 
 #: seconds of a run that ended well: above what a clock can tell, below the age of the universe
 LEAST_S, MOST = 1e-9, 1e18
@@ -96,7 +97,7 @@ class Workload(Struct, kw_only=True):
 
     pipeline: Pipeline
     dataset: Dataset
-    kind: Literal["etl", "inference", "serving", "ingest"]
+    kind: WorkloadKind
     description: Text = ""
     serving: Serving | None = None
     objective: Objective | None = None

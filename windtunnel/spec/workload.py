@@ -17,6 +17,7 @@ from windtunnel.spec.clients import ClientsSpec
 from windtunnel.spec.plan import Operator, Pipeline
 from windtunnel.spec.serving import ServingSpec
 
+WorkloadKind = Literal["etl", "inference", "serving", "ingest", "data"]
 Format = Literal["parquet", "csv", "json", "orc", "generated"]
 
 
@@ -98,7 +99,7 @@ class Workload:
     """
 
     name: str
-    kind: Literal["etl", "inference", "serving", "ingest", "data"]
+    kind: WorkloadKind
     pipeline: Pipeline
     dataset: DatasetSpec
     oracle: Oracle | None = None
