@@ -112,6 +112,11 @@ def occupy(seconds: float, *, spin: bool) -> None:
         pass
 
 
+def payload_row(size: int) -> pa.RecordBatch:
+    """One row of ``size`` bytes."""
+    return pa.RecordBatch.from_arrays([pa.array([held(size)], pa.binary())], schema=SCHEMA)
+
+
 # -- sources ----------------------------------------------------------------------------------------------------------
 
 

@@ -79,7 +79,23 @@ class BroadcastJoin:
     side: int  # which of the stage's broadcast inputs
 
 
-Phase = Kernel | PartialAggregate | FinalAggregate | TopN | SampleKeys | RangeBounds | BroadcastJoin
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A task of known duration: seconds that it waits (for disk or network) and computes, then the bytes that it leaves."""
+
+    wait_s: float
+    cpu_s: float
+    bytes_out: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordedTasks:
+    """The tasks of a recorded stage, by number; each leaves one row."""
+
+    told: tuple[Told, ...]
+
+
+Phase = Kernel | PartialAggregate | FinalAggregate | TopN | SampleKeys | RangeBounds | BroadcastJoin | RecordedTasks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -326,6 +342,8 @@ def compile_job(bound: BoundWorkload, *, partitions: int, fuse: bool = True, gro
 
     ``groups``: of the operators named here, only those with equal numbers may share a stage.
     """
+    if bound.workload.graph is not None:
+        raise InputError(f"{bound.workload.name!r} is a recorded job: its stages are those of its job graph")
     if partitions < 1:
         raise InputError(f"partitions must be at least 1, not {partitions}")
     if bound.workload.clients is not None:

@@ -16,8 +16,8 @@ import windtunnel
 from windtunnel.engines.api import Capabilities, Option, Outcome, resolve_options
 from windtunnel.engines.models.catalogue import ENTRIES
 from windtunnel.engines.models.entry import ModelEntry
-from windtunnel.engines.physical import compile_job
 from windtunnel.engines.placement import placed
+from windtunnel.engines.recorded import job_of
 from windtunnel.errors import InputError, nearest
 from windtunnel.model import Job
 from windtunnel.records.record import Recorder
@@ -32,7 +32,7 @@ from windtunnel.sim.world.rounds import RoundsWorld
 from windtunnel.sim.world.wave import total_rows
 from windtunnel.sim.world.world import SimWorld
 from windtunnel.spec.cluster import ClusterSpec
-from windtunnel.spec.plan import Synthetic
+from windtunnel.spec.plan import Recorded, Synthetic
 from windtunnel.spec.units import parse_bytes, parse_count
 from windtunnel.spec.workload import BoundWorkload, Location
 
@@ -80,7 +80,7 @@ class SimSession:
         real = [
             op.name
             for op in workload.pipeline.operators
-            if not isinstance(op.kernel, Synthetic) and op.kind not in ("scan", "sink")
+            if not isinstance(op.kernel, (Recorded, Synthetic)) and op.kind not in ("scan", "sink")
         ]
         if real and not self._settings["calibration"]:
             raise InputError(
@@ -90,8 +90,9 @@ class SimSession:
         workload = placed(kept(workload) if self._cost.keeps_state else workload, self._cluster)
         partitions = int(self._settings["partitions"] or max(1, self._cluster.cpus))
         groups = self._entry.groups(self._options, self._cluster)
-        job = compile_job(workload, partitions=partitions, fuse=bool(self._settings["fuse"]), groups=groups)
-        job = self._entry.plan(loading(job, workload.workload.name, self._calibration), self._options, self._cluster)
+        job = job_of(workload, partitions=partitions, fuse=bool(self._settings["fuse"]), groups=groups)
+        if not job.recorded:  # a recorded job has its stages already
+            job = self._entry.plan(loading(job, workload.workload.name, self._calibration), self._options, self._cluster)
         self._prepared = job, stage_laws(job, workload, self._calibration)
         self._location = workload.workload.dataset.location
 

@@ -26,6 +26,7 @@ from windtunnel.commands.import_ import import_log
 from windtunnel.commands.listing import doctor, engines, instances, workloads
 from windtunnel.commands.load import load
 from windtunnel.commands.plan import plan
+from windtunnel.commands.replay import replay
 from windtunnel.commands.report import report
 from windtunnel.commands.run import run
 from windtunnel.commands.schema import schema
@@ -41,6 +42,7 @@ _COMMANDS = (
     simulate,
     load,
     import_log,
+    replay,
     plan,
     validate,
     twins,

@@ -21,8 +21,9 @@ ASKED = "WINDTUNNEL_CORE"
 #: what every simulated task or request passes through, and all classes that derive from it, by room
 MODULES = {
     "engines/models": (
-        "arrivals", "batches", "bulk", "calls", "checkpoints", "dask", "deadlines", "deployment", "flink", "graph", "latencies", "ledger",
-        "lineage", "mapreduce", "pace", "ray", "routing", "serving", "slots", "slowstart", "spark", "speculation", "streaming", "streams",
+        "arrivals", "batches", "bulk", "calls", "checkpoints", "dask", "deadlines", "deployment", "flink", "gates", "graph", "handout",
+        "latencies", "ledger", "lineage", "mapreduce", "pace", "pools", "ray", "routing", "serving", "slots", "slowstart", "spark",
+        "speculation", "streaming", "streams",
     ),
     "sim/costs": ("laws",),
     "sim/world": (

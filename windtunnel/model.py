@@ -8,7 +8,11 @@ A job is a tuple of stages. A *task* runs all operators of its stage on one unit
 * source stage (no inputs): one task a partition, numbered 0 … partitions - 1;
 * ``forward`` input: one task a group of upstream blocks (bulk: a partition's blocks; streaming: as blocks come);
 * ``partition`` input: one task a partition; it needs every block that upstream tasks emitted for that partition;
-* ``broadcast`` input: every task gets all blocks of that upstream stage as a side input.
+* ``broadcast`` input: every task gets all blocks of that upstream stage as a side input;
+* a *recorded* stage has ``partitions`` tasks of known durations. Its inputs are ``whole`` (it begins when all tasks of that stage have
+  ended; what its tasks read of it is part of their durations) or ``listed`` (task i reads the blocks of certain tasks of that stage,
+  `StageInput.parts`, and may begin when these have ended). ``after`` names stages that must have ended although nothing is read from
+  them, and ``delay_s`` is what the driver takes before the stage may begin.
 
 A task emits blocks while it runs (`BlockReady`) and with its end (`TaskDone.blocks`). Tasks are deterministic: a repeated
 attempt emits the same blocks in the same order, so that ``Launch.skip_blocks`` can leave out those that arrived already.
@@ -22,15 +26,16 @@ from typing import Literal, Protocol
 
 from windtunnel.spec.plan import Concurrency, Resources, State
 
-InputMode = Literal["forward", "partition", "broadcast"]
+InputMode = Literal["forward", "partition", "broadcast", "whole", "listed"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageInput:
-    """Consumes the output of stage ``stage``."""
+    """Consumes the output of stage ``stage``. ``parts``: of a ``listed`` input, the tasks there that each task here reads."""
 
     stage: int
     mode: InputMode
+    parts: tuple[tuple[int, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +44,7 @@ class Stage:
 
     ``partitions``: number of tasks of a source or ``partition`` stage (None for a forward stage: it follows its input).
     ``output_partitions``: 0 = blocks are forwarded as they are; n = each block carries a partition 0 … n - 1.
-    ``source_rows``: rows of each source partition, where known. ``payload``: for the world only; models never look into it.
+    ``payload``: for the world only; models never look into it. ``recorded``, ``after``, ``delay_s``: see the module.
     """
 
     index: int
@@ -52,14 +57,28 @@ class Stage:
     state: State = State()
     concurrency: Concurrency | None = None
     ordered: bool = False  # the final output keeps the order of its partitions
+    recorded: bool = False
+    after: tuple[int, ...] = ()
+    delay_s: float = 0.0
     payload: tuple[object, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """Stages in topological order; the last one's blocks are the result."""
+    """Stages in topological order. The blocks of those that nobody reads are the result: of the last one, unless stages are recorded."""
 
     stages: tuple[Stage, ...]
+
+    @property
+    def recorded(self) -> bool:
+        """Whether its stages are recorded ones: all are, or none."""
+        return self.stages[0].recorded
+
+    @property
+    def sinks(self) -> tuple[int, ...]:
+        """Stages that nobody reads."""
+        read = {i.stage for s in self.stages for i in s.inputs}
+        return tuple(s.index for s in self.stages if s.index not in read)
 
     def consumers(self, stage: int) -> tuple[int, ...]:
         """Stages that read the output of ``stage``."""
@@ -177,6 +196,13 @@ class NodeLost:
 
 
 @dataclass(slots=True)
+class NodeLeaving:
+    """A node is given back in good order: it gets no task any more, ends those that it has, and its blocks stay readable."""
+
+    node: int
+
+
+@dataclass(slots=True)
 class NodeJoined:
     """A node is there, new or again; nothing runs on it yet."""
 
@@ -240,8 +266,8 @@ class WaveRefused:
 
 
 Event = (
-    BlockReady | TaskDone | TaskFailed | WorkerJoined | WorkerLost | NodeLost | NodeJoined | DeviceLost | MemoryPressure | Tick
-    | Woken | Persisted | WaveDone | WaveRefused
+    BlockReady | TaskDone | TaskFailed | WorkerJoined | WorkerLost | NodeLost | NodeLeaving | NodeJoined | DeviceLost
+    | MemoryPressure | Tick | Woken | Persisted | WaveDone | WaveRefused
 )  # fmt: skip
 
 # -- actions ----------------------------------------------------------------------------------------------------------
@@ -313,7 +339,7 @@ class Feed:
 
 @dataclass(slots=True)
 class Wake:
-    """Send a `Woken` after so many seconds. Only for models that wait on purpose; the embedded world does not know it."""
+    """Send a `Woken` after so many seconds. Only for models that wait on purpose."""
 
     key: int
     after_s: float

@@ -16,8 +16,8 @@ from windtunnel.engines.local.store import memory_folder, read_block
 from windtunnel.engines.local.world import LocalWorld
 from windtunnel.engines.models.catalogue import BULK, STREAMING
 from windtunnel.engines.models.entry import ModelEntry
-from windtunnel.engines.physical import compile_job
 from windtunnel.engines.placement import count_devices, placed
+from windtunnel.engines.recorded import job_of
 from windtunnel.errors import InputError
 from windtunnel.model import ExecutionModel, NodeView
 from windtunnel.records.record import Recorder
@@ -79,7 +79,7 @@ class LocalSession:
     def prepare(self, workload: BoundWorkload) -> None:
         """Plan the physical job; start the processes of the smallest actor pools (their state loads in the timed run)."""
         workload = placed(workload, self._cluster, self.world.folder)
-        self._job = compile_job(workload, partitions=self._partitions, fuse=self._fuse)
+        self._job = job_of(workload, partitions=self._partitions, fuse=self._fuse)
         pools = [s.concurrency.minimum if s.concurrency else 1 for s in self._job.stages if s.state.kind == "actor"]
         self.world.warm(self._cluster.cpus + sum(pools))
 

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from windtunnel.engines import physical
 from windtunnel.engines.arrow import arrow_schema, as_batches, bind, empty_batch, file_format, sliced
-from windtunnel.engines.declared import Declared, generated
+from windtunnel.engines.declared import Declared, generated, occupy, payload_row
 from windtunnel.errors import InputError
 from windtunnel.spec.expr import Expr, Scalar, fold
 from windtunnel.spec.plan import (
@@ -136,6 +136,22 @@ class Phase:
     def whole(self, table: pa.Table) -> pa.Table:
         """The phase's result for the whole input of the task."""
         raise NotImplementedError(type(self).__name__)
+
+
+class RecordedTask(Phase):
+    """A task of known duration: when its input is there it waits, computes, and leaves one row of its bytes."""
+
+    def __init__(self, told: physical.Told) -> None:
+        super().__init__()
+        self._told = told
+
+    def push(self, batch: pa.RecordBatch) -> Iterable[pa.RecordBatch]:
+        return ()
+
+    def finish(self) -> Iterable[pa.RecordBatch]:
+        occupy(self._told.wait_s, spin=False)
+        occupy(self._told.cpu_s, spin=True)
+        return [payload_row(self._told.bytes_out)]
 
 
 def _batches(table: pa.Table) -> list[pa.RecordBatch]:

@@ -203,6 +203,8 @@ class TaskRun:
 
     def _build(self, step: physical.Step) -> kernels.Phase:
         self.operator = step.operator
+        if isinstance(step.phase, physical.RecordedTasks):
+            return kernels.RecordedTask(step.phase.told[self._message.partition])
         right = None
         if isinstance(step.phase, (Join, Synthetic)) and self._message.split:
             right = pa.Table.from_batches(list(self._read(slice(self._message.split, None))))

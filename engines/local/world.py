@@ -11,19 +11,17 @@ import os
 import pickle
 import selectors
 import shutil
-import subprocess
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from multiprocessing.connection import Connection
+from dataclasses import dataclass
 from pathlib import Path
-from socket import AF_UNIX, SOCK_STREAM, socketpair
 
 from windtunnel.engines import physical
 from windtunnel.engines.failures import sentence
+from windtunnel.engines.local.alarms import Alarms
 from windtunnel.engines.local.messages import EndMessage, JobMessage, LoadMessage, Reply, TaskMessage
+from windtunnel.engines.local.processes import Process, begin, reap, tell
 from windtunnel.engines.local.store import BlockInfo, Usage, create_session
 from windtunnel.errors import RunFailed
 from windtunnel.model import (
@@ -45,27 +43,13 @@ from windtunnel.model import (
     TaskDone,
     TaskFailed,
     Tick,
+    Wake,
     WorkerJoined,
     WorkerLost,
 )
 from windtunnel.records.record import Recorder
 
 _SHORT_WAIT_S = 0.001  # queue spans shorter than this are left out: the pipe's own round trip
-
-
-@dataclass(slots=True)
-class Process:
-    """A worker process and the model's name for it in this job."""
-
-    number: int
-    popen: subprocess.Popen[bytes]
-    pipe: Connection
-    up: bool = False
-    loaded: bool = True  # False while an actor loads its state
-    worker: int = -1  # the model's id; -1 = not in use
-    stage: int = -1
-    tasks: dict[int, tuple[Launch, float]] = field(default_factory=dict)
-    next_start: float = 0.0
 
 
 @dataclass(slots=True)
@@ -163,6 +147,7 @@ class LocalWorld:
         self._next_block = 0
         self._by_worker: dict[int, Process] = {}
         self._events: deque[Event] = deque()
+        self._alarms = Alarms()
         self._result: tuple[int, ...] | None = None
         self._failure: Fail | None = None
         self._notes: dict[tuple[str, int], float] = {}
@@ -171,9 +156,14 @@ class LocalWorld:
     def _loop(self, model: ExecutionModel) -> None:
         while self._result is None and self._failure is None:
             if not self._events:
-                if not self._tick_s and all(p.up and p.loaded and not p.tasks for p in self._by_worker.values()):
+                if (
+                    not self._tick_s
+                    and not self._alarms
+                    and all(p.up and p.loaded and not p.tasks for p in self._by_worker.values())
+                ):
                     raise RunFailed("the execution model has stopped: nothing runs or starts, and the job is not finished")
                 self._events.extend(self._poll(self._tick_s or None))
+                self._events.extend(self._alarms.ring())
             while self._events and self._result is None and self._failure is None:
                 self._obey(model.on_event(self._events.popleft(), self))
 
@@ -187,10 +177,10 @@ class LocalWorld:
         process = self._spare() or self._spawn()
         process.worker, process.stage = action.worker, action.stage
         self._by_worker[action.worker] = process
-        _tell(process, self._job_message)
+        tell(process, self._job_message)
         if action.stage >= 0:
             process.loaded = False
-            _tell(process, pickle.dumps(LoadMessage(action.stage)))
+            tell(process, pickle.dumps(LoadMessage(action.stage)))
         elif process.up:
             self._events.append(WorkerJoined(action.worker))
 
@@ -205,7 +195,7 @@ class LocalWorld:
         if process.tasks or not process.loaded:
             self._dismiss(process)
             return
-        _tell(process, pickle.dumps(EndMessage()))
+        tell(process, pickle.dumps(EndMessage()))
         process.worker = process.stage = -1
 
     def _launch(self, action: Launch) -> None:
@@ -225,7 +215,7 @@ class LocalWorld:
         process.tasks[action.task] = (action, time.perf_counter())
         if action.attempt:
             self._recorder.count("retries")
-        _tell(process, pickle.dumps(message, protocol=5))
+        tell(process, pickle.dumps(message, protocol=5))
 
     def _released(self, action: Release) -> None:
         self._release(action.blocks)
@@ -246,6 +236,9 @@ class LocalWorld:
             assert self._job is not None
             self._recorder.span(action.kind, self._job.stages[action.stage].name, self._notes.pop(key), now)
 
+    def _wake(self, action: Wake) -> None:
+        self._alarms.arm(action)
+
     def _failed(self, action: Fail) -> None:
         self._failure = action
 
@@ -254,16 +247,17 @@ class LocalWorld:
 
     _ACTIONS: dict[type, Callable[..., None]] = {
         StartWorker: _start_worker, StopWorker: _stop_worker, Launch: _launch, Release: _released,
-        Note: _note, Fail: _failed, Finish: _finish,
+        Note: _note, Wake: _wake, Fail: _failed, Finish: _finish,
     }  # fmt: skip
 
     # -- events ------------------------------------------------------------------------------------------------------
 
     def _poll(self, timeout_s: float | None) -> list[Event]:
         """Wait for replies; every readable pipe gives one."""
-        ready = self._selector.select(timeout_s)
+        wait_s = self._alarms.wait_s(timeout_s)
+        ready = self._selector.select(wait_s)
         if not ready:
-            return [Tick()]
+            return [Tick()] if wait_s == timeout_s else []
         events: list[Event] = []
         for key, _ in ready:
             process: Process = key.data
@@ -375,19 +369,9 @@ class LocalWorld:
     # -- processes ---------------------------------------------------------------------------------------------------
 
     def _spawn(self) -> Process:
-        ours, theirs = socketpair(AF_UNIX, SOCK_STREAM)
-        number = self._next_number
+        process = begin(self._next_number, self._memory, self._spill, self._limit)
         self._next_number += 1
-        environment = {**os.environ, "POLARS_MAX_THREADS": "1", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-        arguments = [str(number), str(theirs.fileno()), str(self._memory), str(self._spill), str(self._limit)]
-        popen = subprocess.Popen(
-            [sys.executable, "-m", "windtunnel.engines.local.worker", *arguments],
-            pass_fds=(theirs.fileno(),), stdin=subprocess.DEVNULL, stdout=sys.stderr.fileno() if _has_stderr() else None,
-            start_new_session=True, env=environment,
-        )  # fmt: skip
-        theirs.close()
-        process = Process(number, popen, Connection(ours.detach()))
-        self._processes[number] = process
+        self._processes[process.number] = process
         self._selector.register(process.pipe, selectors.EVENT_READ, process)
         return process
 
@@ -399,9 +383,9 @@ class LocalWorld:
         if process.tasks or not process.up or not process.loaded:
             process.popen.kill()
         else:
-            _tell(process, pickle.dumps(None))
+            tell(process, pickle.dumps(None))
         process.pipe.close()
-        _reap(process.popen)
+        reap(process.popen)
 
     def _end_job(self) -> None:
         """Keep idle pool processes for the next job; end the rest."""
@@ -410,7 +394,7 @@ class LocalWorld:
             if process.tasks or not process.up or not process.loaded:
                 self._dismiss(process)
             else:
-                _tell(process, end)
+                tell(process, end)
                 process.worker = process.stage = -1
         for (kind, stage), since in self._notes.items():
             assert self._job is not None
@@ -430,27 +414,6 @@ class LocalWorld:
 
 def _load_s(stage: Stage) -> float:
     return stage.state.load_s if stage.state.kind == "actor" else -1.0
-
-
-def _tell(process: Process, data: bytes) -> None:
-    """Send to a worker; one that has just died hears nothing, and the selector tells of its death."""
-    with contextlib.suppress(OSError):
-        process.pipe.send_bytes(data)
-
-
-def _has_stderr() -> bool:
-    try:
-        return sys.stderr is not None and sys.stderr.fileno() >= 0
-    except (OSError, ValueError):
-        return False
-
-
-def _reap(popen: subprocess.Popen[bytes]) -> None:
-    try:
-        popen.wait(timeout=5)
-    except subprocess.TimeoutExpired:
-        popen.kill()
-        popen.wait()
 
 
 def _sentence(fail: Fail) -> str:

@@ -12,6 +12,7 @@ from collections import deque
 
 from windtunnel.engines.api import Option
 from windtunnel.engines.models.entry import ModelEntry
+from windtunnel.engines.models.gates import Gates
 from windtunnel.engines.models.ledger import MAX_ATTEMPTS, Again, Ledger, Task
 from windtunnel.engines.models.switches import LOCALITY, NOT_RECOMPUTED, PAGE_CACHE, RECOMPUTE
 from windtunnel.engines.models.traits import EMBEDDED
@@ -25,6 +26,7 @@ from windtunnel.model import (
     Finish,
     Job,
     NodeJoined,
+    NodeLeaving,
     NodeLost,
     Note,
     Release,
@@ -32,8 +34,10 @@ from windtunnel.model import (
     TaskDone,
     TaskFailed,
     View,
+    Wake,
     WaveDone,
     WaveRefused,
+    Woken,
     WorkerJoined,
     WorkerLost,
 )
@@ -65,7 +69,11 @@ class Bulk:
         self._sides: dict[int, tuple[tuple[int, ...], ...]] = {}
         self._waiting: set[int] = set()
         self._unopened: set[int] = set()  # stages whose inputs are complete, but for blocks that are being made again
+        self._unended = len(job.stages)
         actions = self._ledger.start_pool(view)
+        if job.recorded:
+            self._gates = self._ledger.gates = Gates(job, stagewise=True)
+            return actions + self._opened(self._gates.begin())
         sources = [s for s in job.stages if not s.inputs]
         if len(sources) == 1 and view.waves and (wave := self._wave(sources[0])) is not None:
             return [*actions, wave]
@@ -100,8 +108,13 @@ class Bulk:
             actions = self._node_lost(event)
         elif isinstance(event, NodeJoined):
             actions = ledger.node_joined(event.node)
+        elif isinstance(event, NodeLeaving):
+            ledger.node_leaving(event.node)
         elif isinstance(event, DeviceLost):
             ledger.device_lost(event.node)
+        elif isinstance(event, Woken):
+            if (woken := self._gates.woken(event.key)) is not None:
+                actions = self._open(self._job.stages[woken])
         elif isinstance(event, WaveDone):
             actions = self._wave_done(event)
         elif isinstance(event, WaveRefused):
@@ -114,6 +127,8 @@ class Bulk:
         """Create all tasks of a stage whose inputs are complete."""
         tasks = self._tasks_of(stage)
         self._pending[stage.index] = deque(tasks)
+        if stage.recorded:  # the first submitted goes first, whichever was ready first (Spark: FIFOSchedulingAlgorithm)
+            self._pending = dict(sorted(self._pending.items()))
         self._left[stage.index] = self._tasks[stage.index] = len(tasks)
         if not tasks:
             return self._end(stage)
@@ -125,12 +140,27 @@ class Bulk:
 
     def _tasks_of(self, stage: Stage) -> list[Task]:
         ledger = self._ledger
+        if stage.recorded:
+            return self._recorded_tasks(stage)
         main = [i for i in stage.inputs if i.mode != "broadcast"]
         if not main:
             return [ledger.new_task(stage.index, p, (p,)) for p in range(stage.partitions or 0)]
         if main[0].mode == "forward":
             return self._forward_tasks(stage.index, self._output[main[0].stage])
         return ledger.partition_tasks(stage, [self._output[i.stage] for i in main])[0]
+
+    def _recorded_tasks(self, stage: Stage) -> list[Task]:
+        """One a partition, with the blocks of the tasks that it lists."""
+        ledger = self._ledger
+        blocks: list[list[int]] = [[] for _ in range(stage.partitions or 0)]
+        for given in stage.inputs:
+            if given.mode == "listed":
+                made: dict[int, list[int]] = {}
+                for block_id in self._output[given.stage]:
+                    made.setdefault(ledger.order[block_id][0], []).append(block_id)
+                for mine, parts in zip(blocks, given.parts, strict=True):
+                    mine += [b for p in parts for b in made.get(p, ())]
+        return [ledger.new_task(stage.index, p, (p,), tuple(ids)) for p, ids in enumerate(blocks)]
 
     def _forward_tasks(self, stage: int, blocks: list[int]) -> list[Task]:
         """One task for each upstream task, with all its blocks."""
@@ -167,12 +197,31 @@ class Bulk:
         actions += self._dismiss(stage.index)
         for source in dict.fromkeys(i.stage for i in stage.inputs):
             actions += ledger.consumed(self._output[source])
+        if stage.recorded:
+            return actions + self._recorded_end(stage)
         if stage.index == len(self._job.stages) - 1:
             return [*actions, Finish(ledger.in_order(self._output[stage.index]))]
         for index in ledger.consumers[stage.index]:
             follower = self._job.stages[index]
             if all(self._complete[i.stage] for i in follower.inputs):
                 actions += self._open(follower)
+        return actions
+
+    def _recorded_end(self, stage: Stage) -> list[Action]:
+        """A stage of a recorded job ended: the job's end with the last of them, or what may begin now."""
+        ledger = self._ledger
+        self._unended -= 1
+        if not self._unended:
+            return [Finish(tuple(b for s in self._job.sinks for b in ledger.in_order(self._output[s])))]
+        if ledger.lineage is None:
+            del self._pending[stage.index]
+        return self._opened(self._gates.ended(stage.index))
+
+    def _opened(self, free: tuple[list[int], list[Wake]]) -> list[Action]:
+        """Begin the recorded stages that may, and wait for the driver where it is its turn."""
+        opened, actions = free[0], list[Action](free[1])
+        for index in opened:
+            actions += self._open(self._job.stages[index])
         return actions
 
     def _dismiss(self, stage: int) -> list[Action]:

@@ -7,10 +7,12 @@ tasks.
 
 from __future__ import annotations
 
+import math
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from windtunnel.engines.models.gates import Gates
 from windtunnel.engines.models.lineage import Lineage
 from windtunnel.engines.models.slots import Slots, Worker
 from windtunnel.model import (
@@ -71,6 +73,7 @@ class Ledger(Slots):
         self.readers: dict[int, int] = {}  # block → consumer stages that still need it
         self.consumers = [job.consumers(s.index) for s in job.stages]
         self.lineage = Lineage(self) if view.volatile else None
+        self.gates: Gates | None = None  # of a recorded job: who reads which block
         self._next_task = 0
         self.running = 0
         self.attempts_lost = 0
@@ -142,7 +145,7 @@ class Ledger(Slots):
             self.lineage.made(block, task.emitted)
         self.blocks[block.id] = block
         self.order[block.id] = (*task.order, task.emitted)
-        self.readers[block.id] = len(self.consumers[block.stage])
+        self.readers[block.id] = self._readers_of(block, task)
         task.emitted += 1
         task.output_bytes += block.bytes
         return None
@@ -153,7 +156,7 @@ class Ledger(Slots):
         if task.again or self.lineage is not None:
             return False
         known, order, readers = self.blocks, self.order, self.readers
-        of_task, count, number = task.order, len(self.consumers[task.stage]), task.emitted
+        of_task, count, number = task.order, self._readers_of(blocks[0], task), task.emitted
         for block in blocks:
             known[block.id] = block
             order[block.id] = (*of_task, number)
@@ -162,6 +165,9 @@ class Ledger(Slots):
         task.emitted = number
         task.output_bytes += sum([b.bytes for b in blocks])
         return True
+
+    def _readers_of(self, block: Block, task: Task) -> int:
+        return len(self.consumers[task.stage]) if self.gates is None else self.gates.readers(block, task.partition)
 
     def _emitted_again(self, task: Task, block: Block) -> Again:
         assert self.lineage is not None
@@ -343,6 +349,11 @@ class Ledger(Slots):
         if self._idle_on is not None:
             self._idle_on[node.node] = deque()
         return [*self._replace_actors(), *(self._start(node.node, -1) for _ in range(self._pool_per_node(node)))]
+
+    def node_leaving(self, node: int) -> None:
+        """A node has room for nothing any more; what runs there ends."""
+        if node in self._cpus:
+            self._cpus[node] = self._unheld[node] = -math.inf
 
     def device_lost(self, node: int) -> None:
         """One device less; who held it is reported lost separately."""

@@ -5,6 +5,7 @@ Bookkeeping without policy, on integers and slots only: it is the hot path of si
 
 from __future__ import annotations
 
+import math
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -299,7 +300,7 @@ class Slots:
         """A pool worker behind whose only task, of the same needs, one more can wait."""
         queue = self._behind[like]
         while (worker := self._first(queue, 1)) is not None:
-            if self._like[worker.held] == like:
+            if self._like[worker.held] == like and self._cpus[worker.node] > -math.inf:
                 return worker
             queue.popleft()
         return None

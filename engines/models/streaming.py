@@ -24,7 +24,9 @@ from collections import deque
 from windtunnel.engines.api import Option
 from windtunnel.engines.models.entry import ModelEntry
 from windtunnel.engines.models.graph import collected, forward_readers, pushes_back
+from windtunnel.engines.models.handout import Handout
 from windtunnel.engines.models.ledger import MAX_ATTEMPTS, Again, Ledger, Task
+from windtunnel.engines.models.pools import first_actors, one_more
 from windtunnel.engines.models.switches import AHEAD, DOWNSTREAM_FIRST, LOCALITY, NOT_RECOMPUTED, PAGE_CACHE, RECOMPUTE, YIELDING
 from windtunnel.engines.models.traits import EMBEDDED
 from windtunnel.model import (
@@ -37,6 +39,7 @@ from windtunnel.model import (
     Finish,
     Job,
     NodeJoined,
+    NodeLeaving,
     NodeLost,
     Note,
     Release,
@@ -44,6 +47,7 @@ from windtunnel.model import (
     TaskDone,
     TaskFailed,
     View,
+    Woken,
     WorkerJoined,
     WorkerLost,
 )
@@ -99,7 +103,10 @@ class Streaming:
         count = len(job.stages)
         self._ready: list[deque[Task]] = [deque() for _ in range(count)]
         self._running = [0] * count
-        self._left_inputs = [sum(1 for i in s.inputs) for s in job.stages]  # inputs not complete yet
+        self._left_inputs = [0 if s.recorded else len(s.inputs) for s in job.stages]  # inputs not complete yet
+        self._undone = [
+            s.partitions or 0 if s.recorded else 0 for s in job.stages
+        ]  # tasks of recorded stages that have not ended
         self._complete = [False] * count
         self._finished = False
         self._output: list[list[int]] = [[] for _ in range(count)]  # kept for partition and broadcast readers, and the result
@@ -125,13 +132,18 @@ class Streaming:
         self._most_running = max(1, int(cpus / max(1, sharing))) if self._fixed else math.inf
         actions: list[Action] = []
         for stage in job.stages:
-            actions += self._first_actors(stage)
+            actions += first_actors(ledger, stage)
             if stage.state.kind == "actor" and not ledger.actors[stage.index]:
                 why = f"no room for one actor of {stage.name!r}: other actors hold the cluster's CPUs and devices"
                 return [Fail(why, stage.name)]
-            if all(i.mode == "broadcast" for i in stage.inputs):  # a source, which may wait for its side inputs
+            if not stage.recorded and all(
+                i.mode == "broadcast" for i in stage.inputs
+            ):  # a source, which may wait for its side inputs
                 self._ready[stage.index].extend(ledger.new_task(stage.index, p, (p,)) for p in range(stage.partitions or 0))
         actions += ledger.start_pool(view)
+        if job.recorded:
+            self._handout = Handout(job, ledger, lambda task: self._hand_out(task, last=True))
+            actions += self._handout.begin()
         self._settle(actions)
         return actions
 
@@ -156,12 +168,11 @@ class Streaming:
             self._emit(block, actions)
         task = ledger.done(event.task)
         stage = task.stage
-        if task.again:
-            actions += self._again_done(task)
-        else:
-            actions += self._task_done(task)
-        if stage in ledger.actors:
-            actions += self._shrink(stage)
+        actions += self._again_done(task) if task.again else self._task_done(task)
+        if stage in ledger.actors and self._autoscale and not (self._left_inputs[stage] or self._ready[stage]):
+            actions += [
+                ledger.stop_actor(w) for w in ledger.idle_actors(stage)
+            ]  # its pool gets no more work: others may use the slots
         if not (self._running[stage] or self._ready[stage]) or ledger.lineage is not None:
             self._settle(actions)
 
@@ -172,6 +183,8 @@ class Streaming:
             self._emit(event.block, actions)
         elif isinstance(event, WorkerJoined):
             ledger.joined(event.worker)
+        elif isinstance(event, Woken) and self._job.recorded:
+            self._handout.woken(event.key)
         elif isinstance(event, TaskFailed):
             if fail := ledger.failed(event.task, event):
                 actions.append(fail)
@@ -183,6 +196,8 @@ class Streaming:
             actions += self._node_lost(event)
         elif isinstance(event, NodeJoined):
             actions += ledger.node_joined(event.node)
+        elif isinstance(event, NodeLeaving):
+            ledger.node_leaving(event.node)
         elif isinstance(event, DeviceLost):
             ledger.device_lost(event.node)
 
@@ -203,14 +218,16 @@ class Streaming:
         self._emitted_bytes[stage] += block.bytes
         if self._collects[stage]:
             self._output[stage].append(block.id)
-        readers = self._forward_readers[stage]
-        if not readers:
+        if self._undone[stage]:
+            self._handout.made(block)
             return
+        readers = self._forward_readers[stage]
         for reader in readers:
             task = ledger.new_task(reader, ledger.tasks[block.task].partition, ledger.order[block.id], (block.id,))
             self._ready[reader].append(task)
-        self._queued[stage] += 1
-        self._queued_bytes[stage] += block.bytes
+        if readers:
+            self._queued[stage] += 1
+            self._queued_bytes[stage] += block.bytes
 
     def _task_done(self, task: Task) -> list[Action]:
         ledger, stage = self._ledger, task.stage
@@ -219,6 +236,10 @@ class Streaming:
         self._outputs[stage] = tasks, blocks, size = tasks + 1, blocks + task.emitted, size + task.output_bytes
         self._each[stage] = (blocks / tasks if blocks > tasks else 1.0, size / tasks)
         del ledger.tasks[task.id]
+        if self._undone[stage]:
+            self._undone[stage] -= 1
+            self._handout.task_ended(task)
+            return ledger.consumed(task.blocks)
         for block_id in task.blocks:
             block = ledger.blocks[block_id]
             if ledger.readers[block_id] == 1 and stage in self._forward_readers[block.stage]:
@@ -226,16 +247,28 @@ class Streaming:
                 self._queued_bytes[block.stage] -= block.bytes
         return ledger.consumed(task.blocks)
 
+    def _recorded_complete(self, stage: Stage) -> list[Action]:
+        """All tasks of a recorded stage ended: what it read as a whole is free, and what waited for it may begin."""
+        ledger = self._ledger
+        actions = [a for s in self._handout.read_whole(stage) for a in ledger.consumed(self._output[s])]
+        actions += self._handout.stage_ended(stage.index)
+        if not self._unsettled:
+            self._finished = True
+            actions.append(Finish(tuple(b for s in self._job.sinks for b in ledger.in_order(self._output[s]))))
+        return actions
+
     def _again(self, task: Task) -> None:
         self._running[task.stage] -= 1
         self._hand_out(task)
 
     # -- recovery ----------------------------------------------------------------------------------------------------
 
-    def _hand_out(self, task: Task) -> None:
-        """A task goes to the front of its queue, or waits until its lost inputs are made again."""
+    def _hand_out(self, task: Task, last: bool = False) -> None:
+        """A task goes to the front of its queue (or the ``last`` place), or waits until its lost inputs are made again."""
         if self._ledger.waits(task):
             self._waiting[task.stage] += 1
+        elif last:
+            self._ready[task.stage].append(task)
         else:
             self._ready[task.stage].appendleft(task)
 
@@ -244,9 +277,8 @@ class Streaming:
         orphans, redos, actions = self._ledger.node_lost(event)
         if redos and not self._recompute:
             return [self._ledger.give_up(redos[0], NOT_RECOMPUTED)]
-        for task in orphans:
-            if task.attempt >= MAX_ATTEMPTS:
-                return [self._ledger.give_up(task, f"its worker died {MAX_ATTEMPTS} times")]
+        if dead := next((t for t in orphans if t.attempt >= MAX_ATTEMPTS), None):
+            return [self._ledger.give_up(dead, f"its worker died {MAX_ATTEMPTS} times")]
         for index, ready in enumerate(self._ready):
             queue, self._ready[index] = ready, deque()
             for task in reversed(queue):
@@ -286,7 +318,7 @@ class Streaming:
         ready, running = self._ready, self._running
         for stage in self._unsettled:
             index = stage.index
-            if ready[index] or running[index] or self._left_inputs[index]:
+            if ready[index] or running[index] or self._left_inputs[index] or self._undone[index]:
                 continue
             if self._waiting[index] or (index in self._unopened and not self._try_open(stage, actions)):
                 continue
@@ -297,6 +329,8 @@ class Streaming:
     def _on_complete(self, stage: Stage) -> list[Action]:
         ledger = self._ledger
         actions = ledger.stop_actors(stage.index)
+        if stage.recorded:
+            return actions + self._recorded_complete(stage)
         for source in dict.fromkeys(i.stage for i in stage.inputs if i.mode == "broadcast"):
             actions += ledger.consumed(self._output[source])
         for reader in ledger.consumers[stage.index]:
@@ -348,8 +382,8 @@ class Streaming:
                 break
             worker = ledger.worker_for(index, len(ready) > plenty, ready[0].blocks if self.local else ())
             if worker is None:
-                if index in ledger.actors:
-                    actions += self._grow(index)
+                if index in ledger.actors and self._autoscale:
+                    actions += one_more(ledger, self._job.stages[index], self._unsettled)
                 break
             if choosy:
                 self._bring_near(index, worker.node)
@@ -363,12 +397,9 @@ class Streaming:
         """Bring the task that an actor on a node shall get to the front of its queue."""
 
     def _launch_one_anyway(self) -> list[Action]:
-        if (waiting := next((i for i in self._order if self._ready[i]), None)) is not None:
-            actions = self._ledger.make_room(waiting)
-            if self._ledger.starting:
-                return actions
-            return actions + self._launch_one()
-        return self._launch_one()
+        waiting = next((i for i in self._order if self._ready[i]), None)
+        actions = [] if waiting is None else self._ledger.make_room(waiting)
+        return actions if actions and self._ledger.starting else actions + self._launch_one()
 
     def _launch_one(self) -> list[Action]:
         for index in self._order:
@@ -403,36 +434,6 @@ class Streaming:
     def _sides(self, index: int) -> tuple[tuple[int, ...], ...]:
         sides = self._side_inputs[index]
         return tuple([self._ledger.in_order(self._output[s]) for s in sides]) if sides else ()
-
-    # -- actor pools -------------------------------------------------------------------------------------------------
-
-    def _first_actors(self, stage: Stage) -> list[Action]:
-        if stage.state.kind != "actor":
-            return []
-        minimum = stage.concurrency.minimum if stage.concurrency else 1
-        actions = (self._ledger.start_actor(stage.index) for _ in range(minimum))
-        return [a for a in actions if a is not None]
-
-    def _shrink(self, index: int) -> list[Action]:
-        """Stop idle actors of a pool that gets no more work: others may use their slots."""
-        ledger = self._ledger
-        if index not in ledger.actors or self._left_inputs[index] or self._ready[index] or not self._autoscale:
-            return []
-        return [ledger.stop_actor(w) for w in ledger.idle_actors(index)]
-
-    def _grow(self, index: int) -> list[Action]:
-        """One more actor when all that exist are up and busy with tasks queued, and blocks wait (utilisation above 2)."""
-        ledger = self._ledger
-        stage, actors = self._job.stages[index], ledger.actors[index]
-        maximum = stage.concurrency.maximum if stage.concurrency else None
-        if not self._autoscale or ledger.actors_coming(index) or (maximum is not None and len(actors) >= maximum):
-            return []
-        if not self._ready[index] or ledger.has_idle_actor(index):
-            return []
-        if not ledger.leaves_room(index, [s.index for s in self._unsettled if s.state.kind == "stateless"]):
-            return []
-        action = ledger.start_actor(index)
-        return [action] if action else []
 
 
 ENTRY = ModelEntry(

@@ -17,8 +17,10 @@ from windtunnel.engines.physical import (
     FinalAggregate,
     PartialAggregate,
     RangeBounds,
+    RecordedTasks,
     SampleKeys,
     Step,
+    Told,
     TopN,
     program,
 )
@@ -108,7 +110,10 @@ class Work:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageLaw:
-    """All tasks of a stage. ``source``: rows and bytes of each source partition; ``shares``: of each output partition."""
+    """All tasks of a stage. ``source``: rows and bytes of each source partition; ``shares``: of each output partition.
+
+    ``told``: the tasks of a recorded stage, by number; then nothing else says what they do.
+    """
 
     steps: tuple[StepLaw, ...]
     source: tuple[tuple[int, int], ...] = ()
@@ -117,6 +122,7 @@ class StageLaw:
     cpus: float = 0.0  # that its real kernels keep busy, whatever the engine lets their tasks claim; 0: what they claim
     first_s: float = 0.0  # how much longer the first task of a stateful stage's worker takes
     turns: bool = False  # tasks begin with another partition each (hash), not all with the first (round robin)
+    told: tuple[Told, ...] = ()
 
     def work(self, rows: float, size: float, blocks: int = 1) -> Work:
         """The work of a task with ``rows`` rows, ``size`` bytes in ``blocks`` blocks as input."""
@@ -241,6 +247,8 @@ def stage_laws(job: Job, bound: BoundWorkload, calibration: Calibration) -> tupl
 
 def _stage_law(stage: Stage, bound: BoundWorkload, calibration: Calibration) -> StageLaw:
     steps = list(program(stage).steps)
+    if isinstance(steps[0].phase if steps else None, RecordedTasks):
+        return recorded_law(stage)
     source: tuple[tuple[int, int], ...] = ()
     laws: list[StepLaw] = []
     real = False
@@ -279,6 +287,13 @@ def _stage_law(stage: Stage, bound: BoundWorkload, calibration: Calibration) -> 
     return StageLaw(
         steps=tuple(laws), source=source, shares=shares, exchange=exchange, cpus=cpus, first_s=first_s, turns=turns
     )  # fmt: skip
+
+
+def recorded_law(stage: Stage) -> StageLaw:
+    """The law of a recorded stage: what its tasks are told to do."""
+    phase = program(stage).steps[0].phase
+    assert isinstance(phase, RecordedTasks)
+    return StageLaw(steps=(), told=phase.told)
 
 
 def _first_s(stage: Stage, workload: str, calibration: Calibration) -> float:

@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 
 from windtunnel.model import Job, Stage
 from windtunnel.sim.costs.laws import StageLaw, Work
+from windtunnel.sim.judging.recorded_bounds import recorded_parts
 from windtunnel.spec.cluster import ClusterSpec
 from windtunnel.spec.workload import Location
 
@@ -118,6 +119,8 @@ def bound(
 
     ``times``: of a job with so many times the source partitions, all of the same sizes; tasks do not get longer by that.
     """
+    if job.recorded:
+        return Bound({name: seconds for name, seconds in recorded_parts(job, laws, cluster).items() if seconds > 0.0})
     speed = max(_speed(cluster), 1.0)
     work = [_multiplied(v, times) for v in volumes(job, laws, speed)]
     parts = _work_laws(job.stages, work, cluster) | _inputs(work, cluster, location)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from simpy.core import Environment
 
 from windtunnel.engines.models.deployment import Deployment
+from windtunnel.errors import InputError
 from windtunnel.records.record import Recorder
 from windtunnel.sim.serving.carrier import Carrier
 from windtunnel.sim.serving.loops import Loop, Machine
@@ -63,6 +64,10 @@ class Breakage:
         machine.alive = True
         self.add_proxy(machine)
         self.carrier.settle()
+
+    def release_node(self, node: int) -> None:
+        """No engine is known to drain the replicas of a node: raises InputError."""
+        raise InputError(f"node_leaves says nothing of services (node {node}): use node_lost, or scale a deployment down")
 
     def kill_worker_on(self, node: int) -> None:
         """The replica of the node that holds the most calls dies; the first of equals."""

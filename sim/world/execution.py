@@ -47,8 +47,9 @@ class Execution(Place):
             self._begin_ahead(worker, worker.ahead, ready)
             return
         if (
-            stage.law.source and launch.attempt == 0 and node.flat_law and node.weight <= node.cpus and self._cost.cold == 1.0
-            and self._location.kind == "generated" and node.slow == 1.0
+            (stage.law.source or (stage.law.told and not launch.blocks)) and launch.attempt == 0
+            and node.flat_law and node.weight <= node.cpus and node.slow == 1.0
+            and self._cost.cold == 1.0 and self._location.kind == "generated"
         ):  # fmt: skip
             if not stage.quick:
                 stage.prepare_quick(node.spec)
@@ -202,7 +203,10 @@ class Execution(Place):
         if stage.law.source:
             rows, size = stage.law.source[launch.partition]
             bytes_in = 0
-        recipe = stage.recipe(rows, size, len(launch.blocks), bytes_in)
+        if stage.law.told:
+            recipe = stage.told(launch.partition, len(launch.blocks), bytes_in)
+        else:
+            recipe = stage.recipe(rows, size, len(launch.blocks), bytes_in)
         work = run.work = recipe.work
         made, overhead, run.memory = recipe.made, recipe.overhead_s, recipe.held
         if recipe.plan is not None:

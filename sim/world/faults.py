@@ -30,6 +30,9 @@ class Breakable(Protocol):
     def join_node(self, node: int) -> None:
         """A node comes, empty."""
 
+    def release_node(self, node: int) -> None:
+        """A node is given back: it takes no further task."""
+
     def kill_worker_on(self, node: int) -> None:
         """One busy process of a node dies."""
 
@@ -88,6 +91,8 @@ class Faults:
             world.lose_node(node)
         elif fault.kind == "node_joins":
             world.join_node(node)
+        elif fault.kind == "node_leaves":
+            world.release_node(node)
         elif fault.kind == "worker_killed":
             world.kill_worker_on(node)
         elif fault.kind == "gpu_lost":

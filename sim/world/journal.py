@@ -30,7 +30,7 @@ class Journal:
         self._stages = stages
         self.stored = SampledValue()
         self._memory = SampledValue()
-        sources = sum(len(s.law.source) for s in stages)
+        sources = sum(len(s.law.source) + len(s.law.told) for s in stages)
         #: every so-manieth task is written out
         self.every = {True: 1, False: NEVER, None: max(1, -(-sources // MOST_TASKS))}[spans]
         self._notes: dict[tuple[str, int], float] = {}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from windtunnel.model import Cancel, DeviceLost, Launch, NodeJoined, NodeLost, TaskFailed, WorkerLost
+from windtunnel.model import Cancel, DeviceLost, Launch, NodeJoined, NodeLeaving, NodeLost, TaskFailed, WorkerLost
 from windtunnel.sim.hardware.cpu import Timer
 from windtunnel.sim.world.pressure import Pressure
 from windtunnel.sim.world.tasks import TaskRun, Worker
@@ -70,6 +70,11 @@ class Losses(Pressure):
         machine.disk.used = 0
         machine.weight = 0.0
         machine.cached.clear()
+
+    def release_node(self, node: int) -> None:
+        """It takes no further task; what it has stays."""
+        if self._machines[node].alive:
+            self._send(NodeLeaving(node), self._cost.done_s)
 
     def join_node(self, node: int) -> None:
         """A node is there, with nothing on it."""

@@ -40,7 +40,9 @@ class Place:
             NodeView(i, s.cpus, s.gpus.count, s.usable_memory_bytes, physical_bytes=s.memory_bytes) for i, s in enumerate(specs)
         ]
         self.nodes = tuple(self._all_nodes)
-        self.volatile = bool(cluster.faults) or any(s.mtbf_s > 0 for s in specs) or stages[0].traits.terminate > 0
+        # Who leaves in good order takes nothing along.
+        self.volatile = any(f.kind != "node_leaves" for f in cluster.faults) or any(s.mtbf_s > 0 for s in specs)
+        self.volatile = self.volatile or stages[0].traits.terminate > 0
         self._workers: dict[int, Worker] = {}
         limits = _store_limits([s.usable_memory_bytes for s in specs], store_bytes, stages[0].traits.store_fraction)
         self.store_limit_bytes, self.least_store_bytes = sum(limits), min(limits)

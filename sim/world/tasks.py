@@ -10,7 +10,7 @@ from simpy.core import Environment
 
 from windtunnel.engines.models.traits import EMBEDDED, Traits
 from windtunnel.model import Feed, Launch, Stage
-from windtunnel.sim.costs.laws import Emission, StageLaw, Work, WorkClass, cut
+from windtunnel.sim.costs.laws import Emission, StageLaw, StepWork, Work, WorkClass, cut
 from windtunnel.sim.costs.measured import EngineCost
 from windtunnel.sim.hardware.cpu import CoRun, Shared, Timer, cpu_rate, is_flat
 from windtunnel.sim.hardware.disk import Disk, divided
@@ -209,36 +209,9 @@ class StageRun:
     """A stage with its law: works out tasks, remembers equal ones, draws durations."""
 
     __slots__ = (
-        "_plans",
-        "_recipes",
-        "_works",
-        "block_bytes",
-        "classes",
-        "cost",
-        "devices",
-        "draws",
-        "emit",
-        "fetch",
-        "files",
-        "index",
-        "kinds",
-        "law",
-        "memory_bytes",
-        "name",
-        "nothing",
-        "operators",
-        "plain",
-        "pool_row",
-        "python",
-        "queue_row",
-        "queued",
-        "quick",
-        "restart_s",
-        "seconds",
-        "spec",
-        "traits",
-        "uses",
-        "weight",
+        "_plans", "_recipes", "_works", "block_bytes", "classes", "cost", "devices", "draws", "emit", "fetch", "files",
+        "index", "kinds", "law", "memory_bytes", "name", "nothing", "operators", "plain", "pool_row", "python", "queue_row",
+        "queued", "quick", "restart_s", "seconds", "spec", "traits", "uses", "weight",
     )  # fmt: skip
 
     def __init__(
@@ -257,7 +230,7 @@ class StageRun:
         self.emit = Path(block_s=cost.emit_block_s, bytes_per_s=cost.emit_bytes_per_s)
         gpu_only = spec.resources.gpus > 0 and spec.resources.cpus == 0
         self.weight = 0.0 if gpu_only else (law.cpus or spec.resources.cpus or 1.0)
-        self.classes = tuple(dict.fromkeys(s.work_class for s in law.steps)) or ("cpu",)
+        self.classes = ("sleep", "cpu") if law.told else tuple(dict.fromkeys(s.work_class for s in law.steps)) or ("cpu",)
         self.devices = "device" in self.classes
         self.files = traits.outputs == "disk"
         self.nothing = Work((), 0.0, 0.0, 1, 0.0, 0.0)
@@ -295,6 +268,16 @@ class StageRun:
             self._recipes[key] = recipe
         return recipe
 
+    def told(self, partition: int, inputs: int, bytes_in: int) -> Recipe:
+        """What a recorded task does: wait, compute, leave one block."""
+        told = self.law.told[partition]
+        name = self.operators[-1]
+        steps = (StepWork(name, "sleep", told.wait_s, 0.0, 1, 0), StepWork(name, "cpu", told.cpu_s, 0.0, 1, 0))
+        work = Work(steps, 1.0, float(told.bytes_out), 1, told.wait_s + told.cpu_s, 0.0)
+        plan = (Emission(1.0, ((0, 1, told.bytes_out),)),)
+        made = Made(plan)
+        return Recipe(work, plan, made, self.overhead_s(work, inputs, bytes_in, made), self.memory_bytes + told.bytes_out)
+
     def overhead_s(self, work: Work, blocks_in: int, bytes_in: int, made: Made) -> float:
         """Seconds of a worker's own doings around a task's work."""
         overhead = self.cost.task_s + self.fetch.seconds(blocks_in, bytes_in) + self.emit.seconds(made.blocks, made.bytes)
@@ -321,6 +304,9 @@ class StageRun:
 
     def prepare_quick(self, node: NodeSpec) -> None:
         """Work out all source tasks at once: equal ones share a `Quick`, durations are drawn in one stroke."""
+        if self.law.told:
+            self._told_quick()
+            return
         works: list[Work] = []
         plans: list[tuple[Emission, ...]] = []
         which = self._kinds(works, plans)
@@ -334,6 +320,17 @@ class StageRun:
                 normals = self.draws.normals(i, 0).first(len(which))
                 table[:, i] *= np.exp(normals * np.sqrt(variance) - variance / 2)
         self.seconds = table.sum(axis=1).tolist()
+
+    def _told_quick(self) -> None:
+        """The same for recorded tasks."""
+        recipes = [self.told(p, 0, 0) for p in range(len(self.law.told))]
+        plain = not (self.devices or self.files or (self.python and self.cost.python_copies))
+        self.quick = [
+            Quick(self.memory_bytes, r.made.bytes, r.plan[0].blocks, r.work, self._cpus(r.work)) if plain and r.plan else None
+            for r in recipes
+        ]
+        self.kinds = self.quick
+        self.seconds = [r.work.seconds + r.overhead_s for r in recipes]
 
     def _kinds(self, works: list[Work], plans: list[tuple[Emission, ...]]) -> list[int]:
         """Fill in the works and plans of source tasks that differ; which of them each task has."""

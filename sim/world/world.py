@@ -84,7 +84,7 @@ class SimWorld(Waves):
         self._result: tuple[int, ...] | None = None
         self._pool_weight = max((s.weight for s in stages if s.spec.state.kind == "stateless"), default=1.0)
         self.waves = waves and not self.volatile
-        self._faults = Faults(self, cluster, seed) if self.volatile else None
+        self._faults = Faults(self, cluster, seed) if self.volatile or cluster.faults else None
         if traits.terminate or traits.kill:
             self.watch_memory()
         for fault in cluster.faults:

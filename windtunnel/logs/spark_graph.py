@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from heapq import heapify, heappop, heappush
 
 import numpy as np
 
@@ -208,15 +209,33 @@ def _sections(jobs: list[SparkJob], log: SparkLog) -> list[_Section]:
 
 
 def _topological(drafts: list[_Draft]) -> list[int]:
-    """The number of each draft's group: by time, and after all that it waits for."""
-    order = sorted(range(len(drafts)), key=lambda i: (drafts[i].submitted, drafts[i].stage.id, drafts[i].stage.attempt))
-    numbers = [0] * len(drafts)
-    for number, i in enumerate(order):
-        numbers[i] = number
+    """The number of each draft's group: jobs in their order, which is that of their priority, and after all that it waits for."""
+    by_time = sorted(range(len(drafts)), key=lambda i: (drafts[i].submitted, drafts[i].stage.id, drafts[i].stage.attempt))
+    early = {i: place for place, i in enumerate(by_time)}
     for i, draft in enumerate(drafts):
-        draft.all = [p for p in dict.fromkeys(draft.all) if numbers[p] < numbers[i]]
-        draft.order = [p for p in draft.order if numbers[p] < numbers[i]]
+        draft.all = [p for p in dict.fromkeys(draft.all) if early[p] < early[i]]
+        draft.order = [p for p in draft.order if early[p] < early[i]]
+    ready = [(_priority(drafts[i]), i) for i in by_time if not (drafts[i].all or drafts[i].order)]
+    heapify(ready)
+    waits = [len(d.all) + len(d.order) for d in drafts]
+    readers: list[list[int]] = [[] for _ in drafts]
+    for i, draft in enumerate(drafts):
+        for p in (*draft.all, *draft.order):
+            readers[p].append(i)
+    numbers = [0] * len(drafts)
+    for number in range(len(drafts)):
+        _, i = heappop(ready)
+        numbers[i] = number
+        for reader in readers[i]:
+            waits[reader] -= 1
+            if not waits[reader]:
+                heappush(ready, (_priority(drafts[reader]), reader))
     return numbers
+
+
+def _priority(draft: _Draft) -> tuple[int, int, int]:
+    """Jobs in their order, then stages (FIFOSchedulingAlgorithm); what belongs to no job comes first."""
+    return (draft.job.id if draft.job else -1, draft.stage.id, draft.stage.attempt)
 
 
 # -- the parts of the graph -------------------------------------------------------------------------------------------

@@ -27,6 +27,7 @@ from windtunnel.scenario.tables import (
     read_objective,
     read_pipeline,
 )
+from windtunnel.scenario.tasks import recorded_workload
 from windtunnel.spec.cluster import ClusterSpec
 from windtunnel.spec.documents import parse_toml, read_text
 from windtunnel.spec.plan import Operator, Pipeline, Scan
@@ -38,7 +39,7 @@ SCHEMA = 1
 MOST_POINTS = 10_000
 _KEYS = (
     "schema", "name", "seed", "repetitions", "cluster", "dataset", "scale", "workload", "operators", "engines", "faults",
-    "sweep", "arrivals", "deployments", "objective", "parameters", "trainer",
+    "sweep", "arrivals", "deployments", "objective", "parameters", "trainer", "graph", "tasks",
 )  # fmt: skip
 
 
@@ -132,17 +133,26 @@ def _read(document: dict[str, Any], file: str) -> Scenario:
 
 
 def _work(top: Table, name: str, cluster: ClusterSpec, objective: Objective | None) -> tuple[Workload, ServingSpec | None]:
-    ways = {"workload": ("workload",), "operators": ("operators",), "serving": ("arrivals", "deployments")}
+    ways = {
+        "workload": ("workload",), "operators": ("operators",), "serving": ("arrivals", "deployments"), "graph": ("graph",),
+        "tasks": ("tasks",),
+    }  # fmt: skip
     used = [way for way, keys in ways.items() if any(k in top for k in keys)]
     if len(used) != 1:
         what = f"not {' and '.join(used)} together" if used else "and none is there; known keys: " + ", ".join(sorted(_KEYS))
-        top.place.fail(f"a scenario has either a workload, or [[operators]], or [arrivals] with [[deployments]], {what}")
+        top.place.fail(
+            f"a scenario has either a workload, or [[operators]], or [arrivals] with [[deployments]], or [[tasks]] or their [graph], {what}"
+        )
     if used[0] != "workload" and "scale" in top:
         top.fail("scale", "belongs to a workload of the catalogue; declared data have rows")
     if used[0] != "workload" and "parameters" in top:
         top.fail("parameters", "belong to a workload of the catalogue")
     if used[0] != "operators" and "trainer" in top:
         top.fail("trainer", "belongs to [[operators]], which feed it; the workload 'ingest' has parameters for its own")
+    if used[0] in ("graph", "tasks"):
+        if "dataset" in top:
+            top.fail("dataset", "does not belong to tasks of known durations")
+        return recorded_workload(top, name, objective), None
     if used[0] == "serving":
         if "dataset" in top:
             top.fail("dataset", "does not belong to a serving scenario")

@@ -220,9 +220,29 @@ def _deployments() -> Schema:
     )
 
 
+def _tasks() -> Schema:
+    each = {"anyOf": [_time("of every task"), {"type": "array", "items": _time("of a task")}]}
+    groups = {"type": "array", "items": {"type": "string"}}
+    return _tables(
+        "a group of tasks of known durations",
+        name=_text("of the group"),
+        count=_whole("tasks", 1),
+        seconds={"description": "that a task takes: one figure, or one for each task", **each},
+        wait={"description": "the part of seconds in which it computes nothing", **each},
+        after={"description": "earlier groups that must have ended", **groups},
+        reads={"description": "earlier groups whose output is read", **groups},
+        parts={"description": "by group that is read: for each task here, the tasks there that it reads", "type": "object"},
+        bytes_out=_bytes("that a task leaves"),
+        cpus=_number("of a task"),
+        gpus=_number("of a task"),
+        language=_text("of what it computes", ("python", "native")),
+        gap=_time("of the driver before the group begins"),
+    )
+
+
 def json_schema() -> Schema:
     """The published JSON Schema (2020-12)."""
-    faults = ("node_lost", "node_joins", "worker_killed", "straggler", "gpu_lost", "network_slow")
+    faults = ("node_lost", "node_joins", "node_leaves", "worker_killed", "straggler", "gpu_lost", "network_slow")
     named = dict.fromkeys(n for n in ENGINES if ":" not in n)
     top = _table(
         "A scenario of windtunnel",
@@ -234,6 +254,8 @@ def json_schema() -> Schema:
         dataset=_dataset(),
         scale=_number("of a workload of the catalogue", exclusiveMinimum=0),
         workload=_text("of the catalogue"),
+        graph=_table("a recorded job", file=_text("a saved job graph or a log, relative to the scenario")),
+        tasks=_tasks(),
         parameters={"description": "of a workload of the catalogue", "type": "object"},
         operators=_operators(),
         trainer=_table(

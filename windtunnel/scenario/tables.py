@@ -22,7 +22,7 @@ from windtunnel.spec.serving import read_resources
 from windtunnel.spec.strict import Table, known_name, shorten, unique
 from windtunnel.spec.workload import DatasetSpec, Location, Objective
 
-_FAULT_KINDS = ("node_lost", "node_joins", "worker_killed", "straggler", "gpu_lost", "network_slow")
+_FAULT_KINDS = ("node_lost", "node_joins", "node_leaves", "worker_killed", "straggler", "gpu_lost", "network_slow")
 #: engines that the format names besides those registered here
 FORMAT_ENGINES = ("bulk", "streaming", "spark", "dask", "ray", "flink", "mapreduce", "serving", "ray-serve", "fastapi")
 _KINDS = ("map", "flat_map", "filter", "aggregate", "join", "sort", "sink")

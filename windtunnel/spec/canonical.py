@@ -9,7 +9,12 @@ from enum import Enum
 
 
 def to_plain(value: object) -> object:
-    """Dataclasses, tuples, mappings and enums as JSON types; a dataclass carries its class name under ``"type"``."""
+    """Dataclasses, tuples, mappings and enums as JSON types; a dataclass carries its class name under ``"type"``.
+
+    A value that is too large for that says itself what stands for it (``__plain__``).
+    """
+    if hasattr(value, "__plain__"):
+        return to_plain(value.__plain__())
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {f.name: to_plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
         return {"type": type(value).__name__, **fields}

@@ -15,7 +15,7 @@ from windtunnel.errors import InputError
 from windtunnel.spec.canonical import digest
 
 GIB = 2**30
-FaultKind = Literal["node_lost", "node_joins", "worker_killed", "straggler", "gpu_lost", "network_slow"]
+FaultKind = Literal["node_lost", "node_joins", "node_leaves", "worker_killed", "straggler", "gpu_lost", "network_slow"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +94,8 @@ class NetworkSpec:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
     """What goes wrong, when and where; ``factor`` scales stragglers and slow networks, until ``until_s``.
+
+    A node that leaves is given no task any more, ends those that it has, and what they left stays readable.
 
     ``target`` is a node as "group[index]".
     """

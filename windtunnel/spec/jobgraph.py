@@ -6,6 +6,7 @@ module owns the form and its rules. It knows no log format and no clock: seconds
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -139,10 +140,15 @@ class JobGraph:
         """Tasks of a group, each counted once however often it was tried."""
         return len(np.unique(self.tasks["partition"][self.rows(group)]))
 
+    def __plain__(self) -> dict[str, object]:
+        """What stands for it in a record: its name, size and digest."""
+        return {"type": "JobGraph", "name": self.name, "system": self.system, "tasks": self.size, "digest": self.digest()}
+
     def digest(self) -> str:
         """Hash of all that decides how it runs."""
-        columns = {name: np.asarray(self.tasks[name]).tobytes().hex() for name in COLUMNS}
-        return digest((self.groups, columns, np.asarray(self.edges).tobytes().hex(), self.machines, self.end_s))
+        arrays = (*map(self.tasks.__getitem__, COLUMNS), self.edges)
+        columns = [hashlib.sha256(np.ascontiguousarray(a).tobytes()).hexdigest() for a in arrays]
+        return digest((self.groups, columns, self.machines, self.end_s))
 
 
 def task_table(columns: Mapping[str, Sequence[float] | Array], order: Array | None = None) -> dict[str, Array]:

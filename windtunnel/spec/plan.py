@@ -14,7 +14,9 @@ from windtunnel.errors import InputError, nearest
 from windtunnel.spec.canonical import digest
 from windtunnel.spec.expr import Expr
 
-Kind = Literal["scan", "map", "flat_map", "filter", "project", "group_map", "aggregate", "join", "sort", "limit", "sink"]
+Kind = Literal[
+    "scan", "map", "flat_map", "filter", "project", "group_map", "aggregate", "join", "sort", "limit", "sink", "task"
+]  # fmt: skip
 Exchange = Literal["forward", "hash", "range", "broadcast", "gather"]
 AggregateFunction = Literal["sum", "count", "mean", "min", "max"]
 Fields = tuple[tuple[str, str], ...]  # (column, Arrow type name such as "int64", "string", "timestamp[us]")
@@ -147,13 +149,21 @@ class Synthetic:
     fixed_work: Literal["spin", "sleep"] = "spin"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recorded:
+    """Group ``group`` of the workload's job graph: ``tasks`` tasks, each with the duration that was recorded for it."""
+
+    group: int
+    tasks: int
+
+
 Kernel = (
-    Scan | Filter | Project | MapBatches | GroupMap | Aggregate | Join | Sort | Limit | Sink | Synthetic
+    Scan | Filter | Project | MapBatches | GroupMap | Aggregate | Join | Sort | Limit | Sink | Synthetic | Recorded
 )  # fmt: skip
 _KINDS: dict[type, tuple[str, ...]] = {
     Scan: ("scan",), Filter: ("filter",), Project: ("project",), MapBatches: ("map", "flat_map"), GroupMap: ("group_map",),
     Aggregate: ("aggregate",), Join: ("join",), Sort: ("sort",), Limit: ("limit",), Sink: ("sink",),
-    Synthetic: ("map", "flat_map", "filter", "aggregate", "join", "sort", "sink"),
+    Synthetic: ("map", "flat_map", "filter", "aggregate", "join", "sort", "sink"), Recorded: ("task",),
 }  # fmt: skip
 
 
@@ -211,7 +221,7 @@ class Operator:
         if self.kind not in allowed:
             raise InputError(f"operator {self.name!r}: kind {self.kind!r} does not fit its kernel; use {' or '.join(allowed)}")
         arity = {"scan": 0, "join": 2}.get(self.kind, 1)
-        if len(self.inputs) != arity:
+        if len(self.inputs) != arity and self.kind != "task":
             raise InputError(f"operator {self.name!r}: a {self.kind} takes {arity} inputs, not {len(self.inputs)}")
         if self.batch_rows < 0:
             raise InputError(f"operator {self.name!r}: batch_rows must be 0 or more, not {self.batch_rows}")
@@ -236,7 +246,7 @@ class Operator:
 
 @dataclass(frozen=True)
 class Pipeline:
-    """Operators in a valid order, each after its inputs; exactly one has no consumer."""
+    """Operators in a valid order, each after its inputs; exactly one has no consumer, unless they are groups of recorded tasks."""
 
     operators: tuple[Operator, ...]
     _by_name: dict[str, Operator] = field(init=False, repr=False, compare=False, default_factory=dict)
@@ -253,7 +263,7 @@ class Pipeline:
                         f"operator {op.name!r}: input {name!r} is not an earlier operator{nearest(name, self._by_name)}"
                     )
             self._by_name[op.name] = op
-        if len(self.sinks) != 1:
+        if len(self.sinks) != 1 and not all(o.kind == "task" for o in self.operators):
             raise InputError(f"a pipeline ends in one operator, not {len(self.sinks)}: {', '.join(o.name for o in self.sinks)}")
 
     def __getitem__(self, name: str) -> Operator:
@@ -277,8 +287,8 @@ class Pipeline:
 
     @property
     def output(self) -> Operator:
-        """The last operator."""
-        return self.sinks[0]
+        """The last operator that nobody consumes."""
+        return self.sinks[-1]
 
     def digest(self) -> str:
         """Hash of the canonical JSON of the operators."""

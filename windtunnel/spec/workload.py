@@ -14,10 +14,11 @@ from typing import Any, Literal
 from windtunnel.errors import InputError
 from windtunnel.spec.canonical import digest
 from windtunnel.spec.clients import ClientsSpec
+from windtunnel.spec.jobgraph import JobGraph
 from windtunnel.spec.plan import Operator, Pipeline
 from windtunnel.spec.serving import ServingSpec
 
-WorkloadKind = Literal["etl", "inference", "serving", "ingest", "data"]
+WorkloadKind = Literal["etl", "inference", "serving", "ingest", "data", "recorded"]
 Format = Literal["parquet", "csv", "json", "orc", "generated"]
 
 
@@ -93,9 +94,9 @@ class Workload:
     """One definition for all engines and both worlds. ``description`` is one sentence for people.
 
     A ``serving`` workload has its work there; its pipeline is only the source of requests. A ``data`` workload has it in ``clients``; its
-    pipeline names the table that they begin with. The last operator of an ``ingest`` workload
-    is a training loop, which all others feed. ``status_column`` of the output says
-    "ok", or why a row could not be processed: those are the dead letters, counted in the record.
+    pipeline names the table that they begin with. A ``recorded`` workload runs the tasks of its ``graph``, and an operator stands for a
+    group of them. The last operator of an ``ingest`` workload is a training loop, which all others feed. ``status_column`` of the
+    output says "ok", or why a row could not be processed: those are the dead letters, counted in the record.
     """
 
     name: str
@@ -108,6 +109,7 @@ class Workload:
     serving: ServingSpec | None = None
     clients: ClientsSpec | None = None
     status_column: str | None = None
+    graph: JobGraph | None = None
 
     @property
     def trainer(self) -> Operator | None:
@@ -122,8 +124,8 @@ class Workload:
         return replace(self, dataset=replace(self.dataset, scale=self.dataset.scale * factor, rows=rows))
 
     def digest(self) -> str:
-        """Hash of name, pipeline and data set, and of what serves or what clients do."""
-        more = tuple(part for part in (self.serving, self.clients) if part is not None)
+        """Hash of name, pipeline and data set, and of what serves, what clients do, or what was recorded."""
+        more = tuple(part for part in (self.serving, self.clients, self.graph) if part is not None)
         return digest((self.name, self.pipeline.operators, self.dataset, *more))
 
     def bind(self, data_root: Path) -> BoundWorkload:
