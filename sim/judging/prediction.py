@@ -141,9 +141,10 @@ def told(engine: str, cpus: int, calibration: Calibration | None = None, *, serv
     """Counters of a simulated record: the ends of the interval as factors, and what is behind it."""
     found = law_of(engine, calibration, serving=serving)
     low, high = found.factors(more_variance=distance(found, cpus))
+    own = sum(c.engine == engine for c in _held_out(engine, calibration) or published(serving=serving))
     return {
         "interval_low": low, "interval_high": high, "interval_error": found.median, "interval_cells": float(found.cells),
-        "interval_held_out": float(bool(_held_out(engine, calibration))),
+        "interval_held_out": float(bool(_held_out(engine, calibration))), "interval_own": float(own),
     }  # fmt: skip
 
 

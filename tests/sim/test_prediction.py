@@ -78,6 +78,8 @@ def test_an_engine_that_nobody_measured_inherits_nothing() -> None:
     own = Calibration(held_out=tuple(cell(e) for e in (0.0, 0.01, 0.02, 0.03, 0.04)))
     assert law_of("spark", own) == law_of("spark")
     assert told("spark", 2, own) == told("spark", 2)
+    assert told("bulk", 2)["interval_own"] == 0.0 < told("spark", 2)["interval_own"] < told("spark", 2)["interval_cells"]
+    assert told("bulk", 2, own)["interval_own"] == 5.0
     one = Calibration(held_out=(cell(0.1),))
     assert told("bulk", 2, one) == told("bulk", 2), "one cell is no law"
 

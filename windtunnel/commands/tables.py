@@ -67,9 +67,19 @@ def _sources(records: tuple[RunRecord, ...]) -> list[str]:
     places = {"held_out": "cells held out on this host", "published": "published cells that nothing was fitted to"}
     lines: dict[str, list[str]] = {}
     for label, sure in found.items():
-        text = f"{sure['cells']} {places[sure['of']]}, median error {sure['error']:.1%}"
+        text = f"{sure['cells']} {places[sure['of']]}, median error {sure['error']:.1%}{_own(sure)}"
         lines.setdefault(text, []).append(label)
     return [f"in brackets the 90 % interval; {', '.join(labels)}: from {text}" for text, labels in lines.items()]
+
+
+def _own(sure: dict[str, Any]) -> str:
+    """What share of the cells behind an interval is of the same engine, where it is not all."""
+    own, cells = sure["own"], sure["cells"]
+    if own is None or own == cells:
+        return ""
+    if not own:
+        return "; none of them is of this engine, whose own error is not known: uncalibrated"
+    return f"; {own} of them {'is' if own == 1 else 'are'} of this engine"
 
 
 def _bottleneck(record: RunRecord) -> str:

@@ -67,7 +67,8 @@ def _common(record: RunRecord) -> dict[str, Any]:
 def prediction(record: RunRecord) -> dict[str, Any] | None:
     """How sure a simulated time is: with probability 0.9 the truth is between ``low`` and ``high`` times it.
 
-    ``cells`` real ones, ``held_out`` by a calibration of this host or ``published``, told it; ``error`` is their median error.
+    ``cells`` real ones, ``held_out`` by a calibration of this host or ``published``, told it; ``error`` is their median error, and
+    ``own`` of them are of the same engine (None in records of before).
     """
     counters = record.counters
     if "interval_low" not in counters:
@@ -76,6 +77,7 @@ def prediction(record: RunRecord) -> dict[str, Any] | None:
         "share": 0.9, "low": counters["interval_low"], "high": counters["interval_high"],
         "error": counters["interval_error"], "cells": round(counters["interval_cells"]),
         "of": "held_out" if counters.get("interval_held_out") else "published",
+        "own": round(counters["interval_own"]) if "interval_own" in counters else None,
     }  # fmt: skip
 
 
