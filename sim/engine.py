@@ -28,7 +28,7 @@ from windtunnel.sim.costs.measured import Calibration, EngineCost
 from windtunnel.sim.judging.bounds import bound
 from windtunnel.sim.judging.prediction import told
 from windtunnel.sim.world.faults import expanded
-from windtunnel.sim.world.rounds import RoundsWorld
+from windtunnel.sim.world.rounds import world_of
 from windtunnel.sim.world.wave import total_rows
 from windtunnel.sim.world.world import SimWorld
 from windtunnel.spec.cluster import ClusterSpec
@@ -109,7 +109,8 @@ class SimSession:
         job, laws = self._prepared
         settings, traits = self._settings, self._entry.traits
         cluster = expanded(self._cluster)
-        world = self.world = (RoundsWorld if self._cost.round_s else SimWorld)(
+        model = self._entry.factory(self._options)()
+        world = self.world = world_of(model)(
             cluster, job, laws, recorder, cost=self._cost, seed=int(settings["seed"]), spans=settings["spans"],
             store_bytes=None if settings["store_bytes"] is None else parse_bytes(settings["store_bytes"]),
             block_bytes=parse_bytes(settings["block_bytes"]) if traits.outputs == "store" else _ONE_FILE,
@@ -119,7 +120,7 @@ class SimSession:
         least = bound(job, laws, cluster, location=self._location)
         recorder.counters["lower_bound_s"] = least.seconds
         recorder.counters |= {f"bound_s:{name}": seconds for name, seconds in least.parts.items()}
-        blocks = world.run(self._entry.factory(self._options)())
+        blocks = world.run(model)
         recorder.counters["makespan_s"] = recorder.counters["virtual_makespan_s"] = world.makespan_s
         recorder.counters |= told(self._entry.name, cluster.cpus, self._calibration)
         return Outcome(rows=total_rows(blocks))

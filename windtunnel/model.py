@@ -125,6 +125,11 @@ class View(Protocol):
         """Whether this world understands a `Wave`."""
         ...
 
+    @property
+    def now(self) -> float:
+        """Seconds since the start of the run, as the engine's driver would read them off a clock."""
+        ...
+
 
 # -- blocks and events ------------------------------------------------------------------------------------------------
 

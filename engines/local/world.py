@@ -85,6 +85,11 @@ class LocalWorld:
         return self._nodes
 
     @property
+    def now(self) -> float:
+        """Seconds since the run began."""
+        return time.perf_counter() - self._start
+
+    @property
     def stored_bytes(self) -> int:
         """Bytes of blocks in shared memory."""
         return self._usage.bytes

@@ -28,24 +28,39 @@ Fusion of neighbouring operators is left to ``fuse``, off by default: operators 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from windtunnel.engines.api import Option
 from windtunnel.engines.models.entry import ModelEntry
 from windtunnel.engines.models.ledger import Task
+from windtunnel.engines.models.pools import one_more
+from windtunnel.engines.models.ray_budgets import (
+    BEFORE,
+    MODERN,
+    Operator,
+    Paced,
+    Policy,
+    Reserved,
+    Threshold,
+    rules,
+)
+from windtunnel.engines.models.slots import Worker
 from windtunnel.engines.models.streaming import Streaming
 from windtunnel.engines.models.switches import DOWNSTREAM_FIRST, PAGE_CACHE, RECOMPUTE
 from windtunnel.engines.models.traits import Constant, Traits
 from windtunnel.engines.models.views import Offered
 from windtunnel.engines.physical import program
-from windtunnel.model import Action, Block, Event, Job, Stage, View, Wake, Woken, WorkerLost
+from windtunnel.model import Action, Block, Event, Job, Launch, Note, Stage, Tick, View, Wake, Woken, WorkerLost
 from windtunnel.spec.cluster import ClusterSpec
 from windtunnel.spec.plan import Concurrency, MapBatches
 from windtunnel.spec.units import parse_bytes
 
 RETRY_S, LONGEST_RETRY_S = 1.0, 60.0  # task_oom_retry_delay_base_ms, and the cap of the docs
+ROUND_S = 0.1  # ray.wait's timeout
+LIMITS_S = 1.0  # GLOBAL_LIMITS_UPDATE_INTERVAL_S: the coordinator's first answer is that there is nothing (2.60)
 
 TRAITS = Traits(
     generator=True,
@@ -58,14 +73,18 @@ TRAITS = Traits(
         Constant(name="done_s", value=0.4e-3, source="and to read that it ended", fitted="scalability: ray_data at 32 nodes"),
         Constant(name="block_s", value=0.1e-3, source="bookkeeping of one more block, a share of done_s"),
         Constant(name="round_s", value=0.1, source="process_completed_tasks: ray.wait for all running tasks, for 0.1 s at most"),
-        Constant(name="task_s", value=24e-3, source="lease, dispatch and reply: a slot is free for so long between two tasks",
-                 fitted="partition_size: 1 row; scalability: ray_data at 1 node"),
+        Constant(name="loop_s", value=1e-3, source="a step of the executor's loop that reads nothing"),
+        Constant(name="metadata_s", value=2e-3, source="Ray 2.60: a block's metadata comes from another thread, for a later round"),
+        Constant(name="task_s", value=14e-3, source="lease, dispatch and reply: a slot is free for so long between two tasks",
+                 fitted="partition_size: 1 row"),
         Constant(name="emit_bytes_per_s", value=2.0e9, source="a task that makes a tensor and copies it to the object store",
                  fitted="scalability: ray_data at 4 nodes"),
+        Constant(name="emit_mapped_bytes_per_s", value=0.8e9, source="rows above 32 MiB, whose every copy malloc maps anew: Ray 2.60 wrote "
+                 "rows of 100 MiB at 0.3 to 0.4 GB/s here, in blocks of 100 to 1000 MiB alike, and rows of 1 MiB at 1.1",
+                 fitted="memory_pipelining: ray at 16 GB"),
         Constant(name="startup_s", value=0.15, source="plan and executor of one more data set, on warm workers",
                  fitted="scalability: ray_data at 1 node"),
-        Constant(name="device_restart_s", value=0.42, source="start of a worker process and its imports",
-                 fitted="memory_pipelining: ray at 16 GB"),
+        Constant(name="device_restart_s", value=0.42, source="start of a worker process and its imports"),
         Constant(name="actor_start_s", value=2.0, source="start of a worker process, its imports and the actor's constructor"),
         Constant(name="worker_memory_bytes", value=100e6, source="an idle Ray worker with Arrow imported"),
         Constant(name="driver_memory_bytes", value=0.6e9, source="driver, GCS, raylet, agents of an idle Ray 2.60, as PSS"),
@@ -81,10 +100,13 @@ class Ray(Streaming):
     def __init__(
         self,
         *,
-        budget_fraction: float = 0.5,
+        policy: str | None = None,
+        release: str | None = None,
+        budget_fraction: float | None = None,
         op_reservation: float = 0.5,
-        budget_policy: bool = True,
+        budget_policy: bool | None = None,
         generator_buffer: int = 2,
+        limits_s: float | None = None,
         backpressure: bool = True,
         autoscale: bool = True,
         num_cpus: float | None = None,
@@ -99,16 +121,20 @@ class Ray(Streaming):
         recompute: bool = True,
     ) -> None:
         self.chooses = locality
-        held_back = backpressure and not materialize and executor == "data"
+        self._plain = executor == "core"
+        self.in_rounds = not self._plain
         super().__init__(
-            backpressure=held_back, autoscale=autoscale, ahead=False, locality=locality, downstream_first=downstream_first,
-            recompute=recompute,
+            backpressure=backpressure and not materialize and not self._plain, autoscale=autoscale, ahead=False, locality=locality,
+            downstream_first=downstream_first, recompute=recompute,
         )  # fmt: skip
+        self._rules = rules(policy, release, op_reservation, budget_policy)
+        self.tick_s = ROUND_S if self._rules.policy == "paced" else 0.0
         self._in_flight = tasks_in_flight
         self._fraction = budget_fraction
         self._reservation = op_reservation
-        self._policy = budget_policy
         self._buffer = generator_buffer
+        modern = self._rules.release == MODERN and self.in_rounds
+        self._known_s = (LIMITS_S if modern else 0.0) if limits_s is None else limits_s
         self._offer = (num_cpus, num_gpus)
         self._caps = concurrency or {}
         self._materialize = materialize
@@ -119,27 +145,132 @@ class Ray(Streaming):
         count = len(job.stages)
         self._resting: dict[int, Task] = {}  # killed for memory, by number
         self._kills: dict[int, int] = {}  # how often before
-        self._held = [0] * count  # bytes that a stage's blocks take until their readers are done
-        self._ended = [0] * count  # tasks
         self._kept: list[list[Action]] = [[] for _ in range(count)]  # releases of materialised inputs, by their reader
-        self._budget = view.store_limit_bytes * self._fraction
-        self._reserved = self._budget * self._reservation / count
-        self._limit = [min((self._caps[o] for o in s.operators if o in self._caps), default=1 << 60) for s in job.stages]
-        return super().start(job, Offered(view, *self._offer))
+        self._sent_s: dict[int, float] = {}
+        self._round_over = self._plain
+        offered = Offered(view, *self._offer)
+        actions = super().start(job, offered)
+        self._operators = [self._operator(s) for s in job.stages]
+        self._policy = self._policy_of(offered)
+        return actions
+
+    def _operator(self, stage: Stage) -> Operator:
+        actors, needs = stage.state.kind == "actor", stage.resources
+        pool = stage.concurrency.minimum if stage.concurrency else 1
+        return Operator(
+            cpus=0.0 if actors else needs.cpus, gpus=needs.gpus, actors=actors, bounded=self._pushes[stage.index],
+            most=min((self._caps[o] for o in stage.operators if o in self._caps), default=math.inf), least_pool_cpus=pool * needs.cpus,
+        )  # fmt: skip
+
+    def _policy_of(self, view: View) -> Policy:
+        policy, release, usual = self._rules
+        cpus, gpus = sum(n.cpus for n in view.nodes), sum(n.gpus for n in view.nodes)
+        memory = view.store_limit_bytes * (usual if self._fraction is None else self._fraction)
+        unknown = 0.0 if release == MODERN else float(self._block_bytes)
+        if policy == "reserved":
+            return Reserved(operators=self._operators, cpus=cpus, memory=memory, ratio=self._reservation, buffer=self._buffer,
+                            unknown=unknown, modern=release == MODERN)  # fmt: skip
+        kind = Paced if policy == "paced" else Threshold
+        return kind(operators=self._operators, cpus=cpus, gpus=gpus, memory=memory, buffer=self._buffer, unknown=unknown)
 
     def _sides_complete(self, index: int) -> bool:
         inputs_done = not self._materialize or all(self._complete[i.stage] for i in self._job.stages[index].inputs)
         return inputs_done and super()._sides_complete(index)
 
-    # -- memory ------------------------------------------------------------------------------------------------------
+    # -- rounds ------------------------------------------------------------------------------------------------------
 
     def on_event(self, event: Event, view: View) -> list[Action]:
-        """As `Streaming`; tasks that were killed for memory come back after a while."""
+        """As `Streaming`; tasks are sent at the end of a round (a `Tick`); those that were killed for memory come back after a while."""
+        self._now_s = view.now
         if type(event) is Woken and event.key in self._resting:
             task = self._resting.pop(event.key)
             self._waiting[task.stage] -= 1
             self._hand_out(task)
+        self._round_over = type(event) is Tick
         return super().on_event(event, view)
+
+    def readable(self, view: View) -> Sequence[float]:
+        """Bytes of each operator's blocks that the executor reads now."""
+        if not isinstance(self._policy, Reserved) or not self._backpressure:
+            return [math.inf] * len(self._operators)
+        self._refresh()
+        return self._policy.readable(view.now)
+
+    def _refresh(self) -> None:
+        """What the policy must know of running tasks and actors."""
+        for index, op in enumerate(self._operators):
+            op.running = self._running[index]
+            # what reads materialised inputs is a data set of its own, which there is not yet
+            op.complete = self._complete[index] or (self._materialize and not self._sides_complete(index))
+            op.pool_cpus = len(self._ledger.actors.get(index, ())) * self._job.stages[index].resources.cpus
+
+    def _launch(self, actions: list[Action]) -> None:
+        """Send what the policy admits, one task after the other; when nothing runs, one all the same."""
+        if self._plain:
+            super()._launch(actions)
+            return
+        if not self._round_over:
+            return
+        self._refresh()
+        before, stuck = len(actions), set[int]()
+        while (index := self._next(stuck)) is not None:
+            if not self._send(index, actions):
+                stuck.add(index)
+        for index, held in enumerate(self._held_back):
+            now = bool(self._ready[index]) and index not in stuck
+            if now != held:
+                self._held_back[index] = now
+                actions.insert(before, Note("blocked", index, now))
+        if not any(type(a) is Launch for a in actions[before:]) and not self._ledger.running and not self._ledger.starting:
+            actions += self._launch_one_anyway()
+
+    def _next(self, stuck: set[int]) -> int | None:
+        """The operator that sends a task next: of those that may, the earliest or the one whose blocks take least memory."""
+        if self._now_s < self._known_s:
+            return None
+        ops, policy = self._operators, self._policy
+        able = [i for i, ready in enumerate(self._ready) if ready and i not in stuck and self._sides_complete(i)]
+        if not self._backpressure:
+            able = [i for i in able if ops[i].running < ops[i].most]
+            return max(able, default=None) if self._downstream_first else min(able, default=None)
+        if isinstance(policy, Paced):
+            return next((i for i in able if policy.admits_at(i, self._now_s)), None)
+        able = [i for i in able if policy.admits(i)]
+        return min(able, key=policy.usage, default=None) if self._downstream_first else min(able, default=None)
+
+    def _send(self, index: int, actions: list[Action]) -> bool:
+        """Send one task of an operator; False where no worker can take it."""
+        ready, ledger = self._ready[index], self._ledger
+        worker = ledger.worker_for(index, False, ready[0].blocks if self.local else ())
+        if worker is None:
+            if index in ledger.actors and self._autoscale:
+                actions += one_more(ledger, self._job.stages[index], self._unsettled)
+            return False
+        if self.chooses and index in ledger.actors:
+            self._bring_near(index, worker.node)
+        self._hand(ready.popleft(), worker, actions)
+        return True
+
+    def _launch_one(self) -> list[Action]:
+        for index in self._order:
+            if self._ready[index] and self._sides_complete(index):
+                worker = self._ledger.worker_for(index, False)
+                if worker is not None:
+                    actions: list[Action] = []
+                    self._hand(self._ready[index].popleft(), worker, actions)
+                    return actions
+        return []
+
+    def _hand(self, task: Task, worker: Worker, actions: list[Action]) -> None:
+        """A task goes to a worker, and the policy hears of it."""
+        index, op = task.stage, self._operators[task.stage]
+        self._running[index] += 1
+        op.running, op.sent = op.running + 1, op.sent + 1
+        op.read_bytes += sum([self._ledger.blocks[b].bytes for b in task.blocks])
+        self._sent_s[task.id] = self._now_s
+        actions.append(self._ledger.launch(task, worker, self._sides(index)))
+
+    # -- memory ------------------------------------------------------------------------------------------------------
 
     def _worker_lost(self, event: WorkerLost) -> list[Action]:
         if not event.for_memory:
@@ -172,18 +303,25 @@ class Ray(Streaming):
                     ready.appendleft(task)
                 return
 
-    # -- budgets -----------------------------------------------------------------------------------------------------
+    # -- what the policy hears of ---------------------------------------------------------------------------------------
 
     def _new_block(self, block: Block) -> None:
         super()._new_block(block)
-        self._held[block.stage] += block.bytes
+        op = self._operators[block.stage]
+        op.made_blocks, op.made_bytes = op.made_blocks + 1, op.made_bytes + block.bytes
+        if self._forward_readers[block.stage]:
+            op.held_bytes += block.bytes
 
     def _task_done(self, task: Task) -> list[Action]:
-        self._ended[task.stage] += 1
+        op = self._operators[task.stage]
+        op.ended += 1
+        op.ended_blocks += task.emitted
+        op.ended_bytes += task.output_bytes
+        op.busy_s += self._now_s - self._sent_s.pop(task.id, self._now_s)
         for block_id in task.blocks:
             block = self._ledger.blocks[block_id]
-            if self._ledger.readers[block_id] == 1:
-                self._held[block.stage] -= block.bytes
+            if self._ledger.readers[block_id] == 1 and task.stage in self._forward_readers[block.stage]:
+                self._operators[block.stage].held_bytes -= block.bytes
         actions = super()._task_done(task)
         if not self._materialize:
             return actions
@@ -194,51 +332,6 @@ class Ray(Streaming):
         """A materialised input stays until all of its readers' outputs are there."""
         kept, self._kept[stage.index] = self._kept[stage.index], []
         return kept + super()._on_complete(stage)
-
-    def _average_block(self, index: int) -> float:
-        made = self._emitted_blocks[index]
-        return self._emitted_bytes[index] / made if made else float(self._block_bytes)
-
-    def _task_output(self, index: int) -> float:
-        """Bytes that one task of a stage is expected to make."""
-        if not self._ended[index]:
-            return self._buffer * self._average_block(index)
-        return self._emitted_bytes[index] / self._ended[index]
-
-    def _pending(self, index: int) -> float:
-        """Bytes that one running task may still add before its reader has to take them."""
-        return min(self._task_output(index), self._buffer * self._average_block(index))
-
-    def _usage(self, index: int) -> float:
-        return self._held[index] + self._running[index] * self._pending(index)
-
-    def _admits(self, index: int) -> bool:
-        """Whether one more task of a stage may start."""
-        if self._running[index] >= self._limit[index]:
-            return False
-        if not self._pushes[index]:
-            return True
-        if self._reservation > 0:
-            return self._within_reservation(index)
-        if self._policy:
-            return self._within_budget(index)
-        total = sum(self._usage(i) for i, pushes in enumerate(self._pushes) if pushes)
-        return self._running[index] == 0 == self._held[index] or total + self._pending(index) <= self._budget
-
-    def _within_budget(self, index: int) -> bool:
-        """A source pays for all that its task will make; what others make replaces what they read."""
-        if self._job.stages[index].inputs:
-            return True
-        sources = [s.index for s in self._job.stages if not s.inputs]
-        used = sum(h for h, pushes in zip(self._held, self._pushes, strict=True) if pushes)
-        promised = sum(self._running[s] * self._task_output(s) for s in sources)
-        return used + promised == 0 or used + promised + self._task_output(index) <= self._budget
-
-    def _within_reservation(self, index: int) -> bool:
-        used = [self._usage(i) if pushes else 0.0 for i, pushes in enumerate(self._pushes)]
-        shared = self._budget * (1 - self._reservation) - sum(max(u - self._reserved, 0.0) for u in used)
-        own = max(self._reserved - used[index], 0.0) + max(shared, 0.0) / max(sum(self._pushes), 1)
-        return used[index] == 0 or self._pending(index) <= own
 
 
 #: what differs where no executor stands between the driver and plain tasks
@@ -282,8 +375,12 @@ def _is_open_pool(stage: Stage) -> bool:
 
 
 def costs(chosen: Mapping[str, Any]) -> dict[str, Any]:
-    """Plain tasks have constants of their own."""
-    return {c.name: c.value for c in CORE} if chosen["executor"] == "core" else {}
+    """Plain tasks have constants of their own; before 2.60 metadata came at once, and Ray Data's tasks kept their process up to 2.37."""
+    if chosen["executor"] == "core":
+        return {c.name: c.value for c in CORE}
+    found = rules(chosen["policy"], chosen["release"], chosen["op_reservation"], chosen["budget_policy"])
+    given = {} if found.release == MODERN else {"metadata_s": 0.0}
+    return given if found.policy == "reserved" else {**given, "device_restart_s": 0.0}
 
 
 ENTRY = ModelEntry(
@@ -315,13 +412,29 @@ ENTRY = ModelEntry(
             doc="data: Ray Data's streaming executor; core: plain tasks that one driver sends and awaits",
         ),
         Option(name="block", default="128MiB", doc="target block size: a task's output is cut into blocks of about it"),
-        Option(name="op_reservation", default=0.5, doc="share of the budget that is reserved for the operators in equal parts"),
-        Option(name="budget_fraction", default=0.5, doc="share of the object store that queued blocks and running tasks may fill"),
         Option(
-            name="budget_policy", default=True, choices=(True, False),
-            doc="with op_reservation = 0: hold back the source alone until the budget has room for all that its task will make",
+            name="policy", default=None, choices=(None, "reserved", "threshold", "paced"),
+            doc="who may send a task: reserved (Ray 2.10 on), threshold (before), paced (the fork of arXiv 2501.12407); default reserved, "
+            "and paced with op_reservation = 0",
+        ),
+        Option(
+            name="release", default=None, choices=(None, MODERN, BEFORE),
+            doc="Ray's release whose rules are followed; default 2.60, and 2.40 with the policies and switches of the fork",
+        ),
+        Option(name="op_reservation", default=0.5, doc="share of CPUs and budget that is reserved for the operators in equal parts"),
+        Option(
+            name="budget_fraction", default=None,
+            doc="share of the object store that queued blocks and running tasks may fill; default 0.5 reserved, 0.25 threshold, 1 the fork",
+        ),
+        Option(
+            name="budget_policy", default=None, choices=(None, True, False),
+            doc="the fork's switch: whether op_reservation = 0 means the policy paced",
         ),
         Option(name="generator_buffer", default=2, doc="blocks that a running task may have made before they are taken"),
+        Option(
+            name="limits_s", default=None,
+            doc="seconds until the executor knows what the cluster has and sends a task; default 1 (release 2.60) or 0 (2.40)",
+        ),
         Option(name="backpressure", default=True, doc="whether budgets hold operators back", choices=(True, False)),
         Option(name="autoscale", default=True, doc="whether actor pools grow above their minimum", choices=(True, False)),
         Option(name="num_cpus", default=None, doc="CPUs offered to the engine; default all"),

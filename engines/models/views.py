@@ -26,6 +26,11 @@ class Narrowed:
         return False
 
     @property
+    def now(self) -> float:
+        """As the view below."""
+        return self.view.now
+
+    @property
     def stored_bytes(self) -> int:
         """As the view below."""
         return self.view.stored_bytes

@@ -60,11 +60,15 @@ class OperatorCost:
             raise InputError(f"costs of {self.workload}/{self.operator}/{self.phase} must not be negative: {self}")
 
 
+MAPPED_BYTES = 32 * 2**20  # glibc: an allocation above is always mapped (DEFAULT_MMAP_THRESHOLD_MAX)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineCost:
     """Overheads of one engine. The driver is a server: ``launch_s`` a task it sends, ``done_s`` a task that ends, ``block_s``
     an early block. A worker pays ``task_s`` a task, ``fetch_*`` to map inputs and ``emit_*`` to write blocks (bytes per
-    second 0 = bytes are free). Pages of released blocks are given back at ``forget_bytes_per_s`` (0 = at once), by the driver,
+    second 0 = bytes are free); rows larger than `MAPPED_BYTES` at ``emit_mapped_bytes_per_s`` (0 = as all others), since their
+    memory is mapped anew for every copy. Pages of released blocks are given back at ``forget_bytes_per_s`` (0 = at once), by the driver,
     or by the worker that still maps them when it turns to its next task. A worker's first task of a run takes ``cold`` times
     as long: its memory is not touched yet.
     ``startup_s`` passes before the first launch, ``finish_s`` after the last block. Pool workers come up in
@@ -78,7 +82,8 @@ class EngineCost:
     device waits ``device_restart_s`` for a fresh process before it computes. ``driver_memory_bytes`` lie on the first node.
     Files are ``compression`` times as large as the blocks in them. A task that writes or fetches more than ``merge_bytes`` of files
     (0 = no limit) sorts in several runs: it writes and reads them once more. With ``round_s`` the driver reads its messages in
-    rounds: when all running tasks have told something, or so long after the last round (see `windtunnel.sim.world.rounds`; 0 = at once).
+    rounds: when all running tasks have told something, or so long after the last round (see `windtunnel.sim.world.rounds`; 0 = at once);
+    a round in which nothing was told takes it ``loop_s``; what it reads is known ``metadata_s`` later, for a round to come (0 = at once).
     In a model of a larger cluster a block in a shuffle file stands for ``pieces``, for each of which a spinning disk seeks.
     """
 
@@ -91,11 +96,14 @@ class EngineCost:
     done_s: float = 30e-6
     block_s: float = 30e-6
     round_s: float = 0.0
+    loop_s: float = 0.0
+    metadata_s: float = 0.0
     task_s: float = 100e-6
     fetch_block_s: float = 50e-6
     fetch_bytes_per_s: float = 0.0
     emit_block_s: float = 100e-6
     emit_bytes_per_s: float = 2e9
+    emit_mapped_bytes_per_s: float = 0.0
     forget_bytes_per_s: float = 0.0
     cold: float = 1.0
     keeps_state: bool = False

@@ -100,7 +100,7 @@ class Journal:
             seconds = step.seconds * (factors[i] if factors else 1.0)
             shares.append(("serialize" if is_exchange else "compute", step.operator, seconds, step.rows, step.bytes))
         blocks = max(1, len(stage.law.shares))
-        shares.append(("emit", last, stage.cost.task_s + stage.emit.seconds(blocks, size_out), round(work.rows_out), size_out))
+        shares.append(("emit", last, stage.cost.task_s + stage.emit_s(work, blocks, size_out), round(work.rows_out), size_out))
         if len(spans) + len(shares) + 2 > self.recorder.max_spans:
             self.recorder.count("spans_dropped", len(shares) + 2)
             return

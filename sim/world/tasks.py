@@ -11,7 +11,7 @@ from simpy.core import Environment
 from windtunnel.engines.models.traits import EMBEDDED, Traits
 from windtunnel.model import Feed, Launch, Stage
 from windtunnel.sim.costs.laws import Emission, StageLaw, StepWork, Work, WorkClass, cut
-from windtunnel.sim.costs.measured import EngineCost
+from windtunnel.sim.costs.measured import MAPPED_BYTES, EngineCost
 from windtunnel.sim.hardware.cpu import CoRun, Shared, Timer, cpu_rate, is_flat
 from windtunnel.sim.hardware.disk import Disk, divided
 from windtunnel.sim.hardware.gpu import device_seconds
@@ -209,7 +209,7 @@ class StageRun:
     """A stage with its law: works out tasks, remembers equal ones, draws durations."""
 
     __slots__ = (
-        "_plans", "_recipes", "_works", "block_bytes", "classes", "cost", "devices", "draws", "emit", "fetch", "files",
+        "_plans", "_recipes", "_works", "block_bytes", "classes", "cost", "devices", "draws", "emit", "emit_mapped", "fetch", "files",
         "index", "kinds", "law", "memory_bytes", "name", "nothing", "operators", "plain", "pool_row", "python", "queue_row",
         "queued", "quick", "restart_s", "seconds", "spec", "traits", "uses", "weight",
     )  # fmt: skip
@@ -228,6 +228,8 @@ class StageRun:
         self.memory_bytes = spec.resources.memory_bytes
         self.fetch = Path(block_s=cost.fetch_block_s, bytes_per_s=cost.fetch_bytes_per_s)
         self.emit = Path(block_s=cost.emit_block_s, bytes_per_s=cost.emit_bytes_per_s)
+        mapped = cost.emit_mapped_bytes_per_s or cost.emit_bytes_per_s
+        self.emit_mapped = Path(block_s=cost.emit_block_s, bytes_per_s=mapped)
         gpu_only = spec.resources.gpus > 0 and spec.resources.cpus == 0
         self.weight = 0.0 if gpu_only else (law.cpus or spec.resources.cpus or 1.0)
         self.classes = ("sleep", "cpu") if law.told else tuple(dict.fromkeys(s.work_class for s in law.steps)) or ("cpu",)
@@ -278,9 +280,13 @@ class StageRun:
         made = Made(plan)
         return Recipe(work, plan, made, self.overhead_s(work, inputs, bytes_in, made), self.memory_bytes + told.bytes_out)
 
+    def emit_s(self, work: Work, blocks: int, size: int) -> float:
+        """Seconds in which a task of this work writes so many blocks of ``size`` bytes together."""
+        return (self.emit_mapped if work.row_bytes > MAPPED_BYTES else self.emit).seconds(blocks, size)
+
     def overhead_s(self, work: Work, blocks_in: int, bytes_in: int, made: Made) -> float:
         """Seconds of a worker's own doings around a task's work."""
-        overhead = self.cost.task_s + self.fetch.seconds(blocks_in, bytes_in) + self.emit.seconds(made.blocks, made.bytes)
+        overhead = self.cost.task_s + self.fetch.seconds(blocks_in, bytes_in) + self.emit_s(work, made.blocks, made.bytes)
         return overhead + self.bridge_s(work)
 
     @staticmethod
@@ -370,7 +376,7 @@ class StageRun:
     def _seconds_by_step(self, work: Work, plan: tuple[Emission, ...], node: NodeSpec) -> list[float]:
         count = sum(len(e.blocks) for e in plan)
         out = sum(b for e in plan for _, _, b in e.blocks)
-        overhead = self.cost.task_s + self.fetch.seconds(0, 0) + self.emit.seconds(count, out) + self.bridge_s(work)
+        overhead = self.cost.task_s + self.fetch.seconds(0, 0) + self.emit_s(work, count, out) + self.bridge_s(work)
         return [*(s.seconds for s in work.steps), overhead]
 
     def bridge_s(self, work: Work) -> float:

@@ -277,6 +277,11 @@ class Waves(Losses):
     _driver_idle_s: float
     _result_blocks: Sequence[Block] | None = None
 
+    @property
+    def now(self) -> float:
+        """Virtual seconds since the start of the run."""
+        return float(self.env.now)
+
     def _obey(self, actions: Sequence[Action]) -> None:
         raise NotImplementedError
 

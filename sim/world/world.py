@@ -91,11 +91,6 @@ class SimWorld(Waves):
             if fault.kind == "node_joins":
                 self.absent(cluster.node_index(fault.target))
 
-    @property
-    def now(self) -> float:
-        """Virtual seconds since the start of the run."""
-        return float(self.env.now)
-
     # -- running -----------------------------------------------------------------------------------------------------
 
     def run(self, model: ExecutionModel) -> Sequence[Block]:

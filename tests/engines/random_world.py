@@ -45,6 +45,7 @@ class RandomWorld:
     """Runs a job with a model. ``deaths`` workers are killed, ``failures`` tasks fail once and may be repeated."""
 
     volatile = waves = False
+    now = 0.0
 
     def __init__(self, job: Job, seed: int, *, cpus: int = 3, gpus: int = 0, deaths: int = 0, failures: int = 0) -> None:
         self.nodes = (NodeView(0, cpus, gpus, 2**30),)

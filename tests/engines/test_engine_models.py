@@ -42,6 +42,7 @@ def simulate(
     assert scenario.workload is not None
     bound, recorder = scenario.workload.bind(Path(".")), Recorder()
     free = {c.name: 0.0 for c in ENTRIES[engine].traits.constants}
+    options = {**({"limits_s": 0.0} if engine == "ray" else {}), **options}
     session = load_engine(f"sim:{engine}").open(scenario.cluster, {**options, "overheads": {**free, **(overheads or {})}})
     session.prepare(bound)
     assert session.run(bound, recorder, Path(".")).rows == (expected or rows)

@@ -129,6 +129,7 @@ class View:
     """Two CPUs, one device, a store of a megabyte."""
 
     volatile = waves = False
+    now = 0.0
 
     nodes = (NodeView(0, 2, 1, 2**30),)
     stored_bytes = 0
