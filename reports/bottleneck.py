@@ -18,9 +18,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
+from windtunnel.records.columns import chosen, numbers, texts
 from windtunnel.records.record import RunRecord
 from windtunnel.records.training import steps
 from windtunnel.reports.metrics import Curve
@@ -56,12 +55,9 @@ class Segment:
 
 def bottlenecks(record: RunRecord) -> tuple[Segment, ...]:
     """The timeline of a run; empty where the record shows none of its resources."""
-    spans = record.spans
-    chosen = spans.filter(pc.is_in(spans["kind"].cast("string"), value_set=pa.array(list(WAITS))))
-    waits = zip(
-        chosen["kind"].cast("string").to_pylist(), chosen["start_s"].to_pylist(), chosen["end_s"].to_pylist(), strict=True
-    )
-    named = [(WAITS[kind], start, end) for kind, start, end in waits]
+    spans = chosen(record.spans, "kind", WAITS)
+    times = (numbers(spans, "start_s").tolist(), numbers(spans, "end_s").tolist())
+    named = [(WAITS[kind], start, end) for kind, start, end in zip(texts(spans, "kind"), *times, strict=True)]
     if (loop := steps(record)) is not None:
         columns = (loop[name].to_pylist() for name in ("operator", "start_s", "end_s"))
         named += [(f"{LOOP}{name}", start, end) for name, start, end in zip(*columns, strict=True)]

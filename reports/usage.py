@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow.compute as pc
 
+from windtunnel.records.columns import chosen, numbers, texts
 from windtunnel.records.record import RunRecord
 from windtunnel.reports.metrics import Curve
 
@@ -45,10 +45,10 @@ def usage(record: RunRecord) -> Usage:
 
 def _recorded(record: RunRecord) -> dict[str, Curve]:
     """All samples of a simulated run that are averages from their time on."""
-    names = record.samples["name"].cast("string")
+    samples = record.samples
     found: dict[str, tuple[list[float], list[float]]] = {}
-    columns = zip(names.to_pylist(), record.samples["time_s"].to_pylist(), record.samples["value"].to_pylist(), strict=True)
-    for name, time, value in columns:
+    values_of = (numbers(samples, "time_s").tolist(), numbers(samples, "value").tolist())
+    for name, time, value in zip(texts(samples, "name"), *values_of, strict=True):
         if name.startswith(_PREFIXES):
             times, values = found.setdefault(name, ([], []))
             times.append(time)
@@ -69,10 +69,10 @@ def _measured(record: RunRecord, end: float) -> Mapping[str, Curve]:
 
 def _until(record: RunRecord, name: str, capacity: float) -> Curve:
     """A sampler tells what was since its last look: the value holds before its time."""
-    samples = record.samples.filter(pc.equal(record.samples["name"].cast("string"), name))
+    samples = chosen(record.samples, "name", (name,))
     if not samples.num_rows or not capacity:
         return Curve((), ())
-    times, values = samples["time_s"].to_numpy(), samples["value"].to_numpy()
+    times, values = numbers(samples, "time_s"), numbers(samples, "value")
     order = np.argsort(times, kind="stable")
     return Curve((0.0, *times[order][:-1].tolist()), tuple(np.clip(values[order] / capacity, 0.0, 1.0).tolist()))
 
@@ -86,7 +86,7 @@ def _devices(record: RunRecord, end: float, count: int) -> Curve:
         return Curve((), ())
     edges = np.linspace(0.0, end, _BUCKETS + 1)
     busy = np.zeros(_BUCKETS)
-    spans = record.spans.filter(pc.equal(record.spans["kind"].cast("string"), "compute"))
+    spans = chosen(record.spans, "kind", ("compute",))
     for name, start, stop in zip(*(spans[c].to_pylist() for c in ("operator", "start_s", "end_s")), strict=True):
         if needs.get(name):
             busy += needs[name] * np.clip(np.minimum(edges[1:], stop) - np.maximum(edges[:-1], start), 0.0, None)

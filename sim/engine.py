@@ -27,7 +27,6 @@ from windtunnel.sim.costs.laws import StageLaw, stage_laws
 from windtunnel.sim.costs.measured import Calibration, EngineCost
 from windtunnel.sim.judging.bounds import bound
 from windtunnel.sim.judging.prediction import told
-from windtunnel.sim.world.faults import expanded
 from windtunnel.sim.world.rounds import world_of
 from windtunnel.sim.world.wave import total_rows
 from windtunnel.sim.world.world import SimWorld
@@ -99,7 +98,7 @@ class SimSession:
     def lower_bound(self, times: float = 1.0) -> float:
         """Seconds that the prepared job takes at least, or one with ``times`` as many source partitions of the same sizes."""
         assert self._prepared is not None
-        return bound(*self._prepared, expanded(self._cluster), location=self._location, times=times).seconds
+        return bound(*self._prepared, self._cluster.expanded(), location=self._location, times=times).seconds
 
     def run(self, workload: BoundWorkload, recorder: Recorder, output: Path) -> Outcome:
         """Simulate once. Raises RunFailed and OutOfMemory as a real run does."""
@@ -108,7 +107,7 @@ class SimSession:
         assert self._prepared is not None
         job, laws = self._prepared
         settings, traits = self._settings, self._entry.traits
-        cluster = expanded(self._cluster)
+        cluster = self._cluster.expanded()
         model = self._entry.factory(self._options)()
         world = self.world = world_of(model)(
             cluster, job, laws, recorder, cost=self._cost, seed=int(settings["seed"]), spans=settings["spans"],

@@ -25,12 +25,13 @@ MODULES = {
         "latencies", "ledger", "lineage", "mapreduce", "pace", "pools", "ray", "routing", "serving", "slots", "slowstart", "spark",
         "speculation", "streaming", "streams",
     ),
+    "sim": ("clock",),
     "sim/costs": ("laws",),
     "sim/world": (
         "agenda", "draws", "execution", "faults", "gathering", "journal", "losses", "meter", "place", "pressure", "rounds", "samples",
         "steady", "tasks", "usage", "wave", "world",
     ),
-    "sim/hardware": ("cpu", "disk", "gpu", "memory", "network", "pages", "serialization", "store"),
+    "sim/hardware": ("cpu", "disk", "gpu", "memory", "network", "node", "pages", "serialization", "store"),
     "sim/serving": (
         "breakage", "carrier", "cores", "journal", "loops", "replicas", "site", "tokens", "visits", "work", "world",
     ),

@@ -11,57 +11,25 @@ from collections.abc import Callable
 from heapq import heapify, heappop, heappush
 from typing import Any
 
-from simpy.core import Environment
-from simpy.events import NORMAL
+from windtunnel.sim.clock import Clock, Timer
 
 Rate = Callable[[float], float]
 Done = Callable[[Any], None]
 
 
-class Timer:
-    """A reusable event with one callback: armed again after it fired, never allocated again.
-
-    It has what a SimPy environment asks of an event (``callbacks``, ``_ok``), so that its loop can run it too.
-    """
-
-    __slots__ = ("arg", "env", "fire", "serial")
-    _ok = True
-
-    def __init__(self, env: Environment, callback: Callable[[Any], None], arg: Any = None, serial: int = 0) -> None:
-        self.env = env
-        self.fire = callback
-        self.arg = arg
-        self.serial = serial
-
-    @property
-    def callbacks(self) -> list[Callable[[Any], None]]:
-        """What SimPy calls; it sets them to None then, in vain: a timer may be armed again."""
-        return [self.fire]
-
-    @callbacks.setter
-    def callbacks(self, _: None) -> None:
-        return
-
-    def arm(self, delay: float) -> None:
-        """Fire after ``delay`` seconds; only while not armed."""
-        env = self.env
-        # What env.schedule does, without its call: this line runs for every event there is.
-        heappush(env._queue, (env._now + delay if delay > 0.0 else env._now, NORMAL, next(env._eid), self))
-
-
 class Shared:
     """Users of one resource; each of them progresses at ``rate(load)`` units a second, ``load`` = sum of all weights."""
 
-    __slots__ = ("_armed", "_at", "_clock", "_heap", "_log", "_rate", "_rate_of", "_row", "_serial", "_token", "env", "load")
+    __slots__ = ("_armed", "_at", "_heap", "_log", "_rate", "_rate_of", "_row", "_serial", "_token", "_virtual", "clock", "load")
 
-    def __init__(self, env: Environment, rate: Rate) -> None:
-        self.env = env
+    def __init__(self, clock: Clock, rate: Rate) -> None:
+        self.clock = clock
         self._log: list[float] | None = None
         self._row = 0
         self.load = 0.0
         self._rate_of = rate
         self._rate = 0.0
-        self._clock = 0.0  # the virtual clock
+        self._virtual = 0.0  # the virtual clock
         self._at = 0.0  # when it was last moved
         self._heap: list[tuple[float, int, float, Done, Any]] = []
         self._serial = 0
@@ -79,7 +47,7 @@ class Shared:
         """Begin ``work`` units; ``done(arg)`` is called when they are finished."""
         self._move()
         self._serial += 1
-        heappush(self._heap, (self._clock + work, self._serial, weight, done, arg))
+        heappush(self._heap, (self._virtual + work, self._serial, weight, done, arg))
         self.load += weight
         self._arm()
 
@@ -93,7 +61,7 @@ class Shared:
                 self.load -= weight
                 self._armed, self._token = -1.0, self._token + 1
                 self._arm()
-                return max(finish - self._clock, 0.0)
+                return max(finish - self._virtual, 0.0)
         return None
 
     def touch(self) -> None:
@@ -102,14 +70,14 @@ class Shared:
         self._arm()
 
     def _move(self) -> None:
-        now = self.env.now
+        now = self.clock.now
         if self._heap:
             progress = (now - self._at) * self._rate
-            self._clock += progress
+            self._virtual += progress
             if progress and self._log is not None:
                 self._log += (self._row, self._at, now, progress * self.load)
         else:
-            self._clock = self.load = 0.0
+            self._virtual = self.load = 0.0
         self._at = now
 
     def _arm(self) -> None:
@@ -122,15 +90,15 @@ class Shared:
         self._rate, self._armed = rate, finish
         self._token += 1
         if rate > 0.0:
-            Timer(self.env, self._fire, serial=self._token).arm((finish - self._clock) / rate)
+            Timer(self.clock, self._fire, serial=self._token).arm((finish - self._virtual) / rate)
 
     def _fire(self, timer: Timer) -> None:
         if timer.serial != self._token:
             return
         self._move()
         self._armed = -1.0
-        self._clock = max(self._clock, self._heap[0][0])  # rounding must not leave the first one unfinished
-        reached = self._clock * (1 + 1e-12)
+        self._virtual = max(self._virtual, self._heap[0][0])  # rounding must not leave the first one unfinished
+        reached = self._virtual * (1 + 1e-12)
         finished = []
         while self._heap and self._heap[0][0] <= reached:
             _, _, weight, done, arg = heappop(self._heap)
@@ -147,10 +115,10 @@ class CoRun:
     Users then have rates of their own, so that all are moved on whenever one comes or goes: O(users), which are few on a node.
     """
 
-    __slots__ = ("_at", "_cpus", "_log", "_points", "_row", "_serial", "_token", "_users", "env", "load")
+    __slots__ = ("_at", "_cpus", "_log", "_points", "_row", "_serial", "_token", "_users", "clock", "load")
 
-    def __init__(self, env: Environment, cpus: float, points: tuple[tuple[float, float], ...]) -> None:
-        self.env = env
+    def __init__(self, clock: Clock, cpus: float, points: tuple[tuple[float, float], ...]) -> None:
+        self.clock = clock
         self.load = 0.0
         self._cpus, self._points = cpus, points
         self._log: list[float] | None = None
@@ -191,10 +159,10 @@ class CoRun:
         return min(1.0, self._cpus / load if load > 0 else 1.0) / (1.0 + felt * (law - 1.0))
 
     def _move(self) -> None:
-        passed = self.env.now - self._at
+        passed = self.clock.now - self._at
         if passed and self._users and self._log is not None:
-            self._log += (self._row, self._at, self.env.now, passed * min(self.load, self._cpus))
-        self._at = self.env.now
+            self._log += (self._row, self._at, self.clock.now, passed * min(self.load, self._cpus))
+        self._at = self.clock.now
         for user in self._users.values():
             user[0] -= passed * self._rate(user[2])
 
@@ -202,7 +170,7 @@ class CoRun:
         self._token += 1
         if self._users:
             wait = min(max(user[0], 0.0) / self._rate(user[2]) for user in self._users.values())
-            Timer(self.env, self._fire, serial=self._token).arm(wait)
+            Timer(self.clock, self._fire, serial=self._token).arm(wait)
 
     def _fire(self, timer: Timer) -> None:
         if timer.serial != self._token:

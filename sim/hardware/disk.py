@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from simpy.core import Environment
-
 from windtunnel.errors import OutOfMemory
+from windtunnel.sim.clock import Clock
 from windtunnel.sim.hardware.cpu import Done, Shared
 from windtunnel.spec.cluster import DiskSpec
 from windtunnel.spec.units import format_bytes
@@ -20,12 +19,12 @@ class Disk:
     """Reads and writes in bytes; ``used`` bytes lie on it, ``peak`` at most so far."""
 
     __slots__ = (
-        "_capacity", "_env", "_reads", "_rows", "_seek", "_units", "_writes", "chunk", "peak", "read_bytes", "seeks", "used",
+        "_capacity", "_clock", "_reads", "_rows", "_seek", "_units", "_writes", "chunk", "peak", "read_bytes", "seeks", "used",
         "written_bytes",
     )  # fmt: skip
 
-    def __init__(self, env: Environment, spec: DiskSpec) -> None:
-        self._env = env
+    def __init__(self, clock: Clock, spec: DiskSpec) -> None:
+        self._clock = clock
         total = spec.total_bytes_per_s
         self.chunk = 0  # bytes between two seeks where sorted runs are merged; 0: nothing is sought
         self.seeks = 0.0
@@ -34,8 +33,8 @@ class Disk:
             total = total or max(spec.read_bytes_per_s, spec.write_bytes_per_s)  # one arm reads and writes
             self.chunk, self._seek = spec.chunk_bytes, spec.seek_s * total / spec.drives
         rate = spindles(total, spec) if self.chunk else divided(total or spec.read_bytes_per_s)
-        self._reads = Shared(env, rate)
-        self._writes = self._reads if total else Shared(env, divided(spec.write_bytes_per_s))
+        self._reads = Shared(clock, rate)
+        self._writes = self._reads if total else Shared(clock, divided(spec.write_bytes_per_s))
         #: bytes of the common limit that a byte read or written takes
         self._units = (max(total / spec.read_bytes_per_s, 1.0), max(total / spec.write_bytes_per_s, 1.0))
         self._rows: tuple[list[float], int, int] | None = None
@@ -82,11 +81,11 @@ class Disk:
     def _noted(self, size: float, done: Done) -> Done:
         if self._rows is None:
             return done
-        (log, *rows), begin = self._rows, self._env.now
+        (log, *rows), begin = self._rows, self._clock.now
 
         def ended(arg: Any) -> None:
             for row in rows:
-                log.extend((row, begin, self._env.now, float(size)))
+                log.extend((row, begin, self._clock.now, float(size)))
             done(arg)
 
         return ended

@@ -5,9 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from simpy.core import Environment
-
 from windtunnel.errors import OutOfMemory
+from windtunnel.sim.clock import Clock
 from windtunnel.spec.units import format_bytes
 
 
@@ -17,11 +16,11 @@ class Memory:
     ``watcher`` is told the node when the limit is passed; it returns whether it took care of that.
     """
 
-    __slots__ = ("_env", "_highest", "limit", "node", "peak", "peak_s", "used", "watcher")
+    __slots__ = ("_clock", "_highest", "limit", "node", "peak", "peak_s", "used", "watcher")
 
-    def __init__(self, node: int, limit: int, env: Environment) -> None:
+    def __init__(self, node: int, limit: int, clock: Clock) -> None:
         self.node = node
-        self._env = env
+        self._clock = clock
         self.peak_s = 0.0
         self._highest = (0, 0.0)  # peak and its time, of those that were forgotten
         self.limit = limit
@@ -37,7 +36,7 @@ class Memory:
     def higher(self, what: str) -> None:
         """More is used than ever before, for ``what``."""
         self.peak = self.used
-        self.peak_s = self._env._now
+        self.peak_s = self._clock.now
         if self.used <= self.limit:
             return
         if self.watcher is not None and self.watcher(self.node):

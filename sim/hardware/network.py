@@ -11,9 +11,8 @@ from collections.abc import Mapping, Sequence
 from heapq import heappop, heappush
 from typing import Any
 
-from simpy.core import Environment
-
-from windtunnel.sim.hardware.cpu import Done, Timer
+from windtunnel.sim.clock import Clock, Timer
+from windtunnel.sim.hardware.cpu import Done
 
 
 def max_min(flows: Sequence[Sequence[int]], capacity: Mapping[int, float]) -> list[float]:
@@ -69,7 +68,7 @@ class Network:
     __slots__ = (
         "_capacity",
         "_changed",
-        "_env",
+        "_clock",
         "_finish",
         "_latency",
         "_log",
@@ -82,8 +81,8 @@ class Network:
         "bytes",
     )
 
-    def __init__(self, env: Environment, nics: Sequence[float], oversubscription: float, latency_s: float) -> None:
-        self._env = env
+    def __init__(self, clock: Clock, nics: Sequence[float], oversubscription: float, latency_s: float) -> None:
+        self._clock = clock
         self._nodes = len(nics)
         self._latency = latency_s
         self._nominal = tuple(nics)
@@ -107,9 +106,9 @@ class Network:
         for link in links:
             self._capacity[link] = self._nominal[node] * factor
             for flow in self._members.get(link, ()):
-                if flow.version == 0 and flow.at > self._env.now:  # not under way yet, but told its end
+                if flow.version == 0 and flow.at > self._clock.now:  # not under way yet, but told its end
                     flow.version = 1
-                    Timer(self._env, self._begin, flow).arm(flow.at - self._env.now)
+                    Timer(self._clock, self._begin, flow).arm(flow.at - self._clock.now)
         self._change(links)
 
     @property
@@ -120,11 +119,11 @@ class Network:
     def transfer(self, source: int, target: int, size: int, done: Done, arg: Any) -> None:
         """Move ``size`` bytes, then ``done(arg)``. ``source`` -1: from very many nodes, whose up links are no bottleneck."""
         self.bytes += size
-        members, capacity, core, env = self._members, self._capacity, 2 * self._nodes, self._env
+        members, capacity, core, clock = self._members, self._capacity, 2 * self._nodes, self._clock
         links: tuple[int, ...] = (self._nodes + target,) if source < 0 else (source, self._nodes + target)
         if core in capacity:
             links = (*links, core)
-        flow = Flow(links, float(size if size > 1 else 1), env._now + self._latency, done, arg)
+        flow = Flow(links, float(size if size > 1 else 1), clock.now + self._latency, done, arg)
         alone, rate = True, math.inf
         for link in links:
             there = members.get(link)
@@ -137,10 +136,10 @@ class Network:
                 rate = capacity[link]
         if alone:
             flow.rate = rate
-            Timer(env, self._end_alone, flow).arm(self._latency + flow.size / rate)
+            Timer(clock, self._end_alone, flow).arm(self._latency + flow.size / rate)
         else:
             flow.version = 1
-            Timer(env, self._begin, flow).arm(self._latency)
+            Timer(clock, self._begin, flow).arm(self._latency)
 
     def _begin(self, timer: Timer) -> None:
         flow: Flow = timer.arg
@@ -148,13 +147,13 @@ class Network:
 
     def _change(self, links: tuple[int, ...]) -> None:
         if not self._changed:
-            Timer(self._env, self._solve).arm(0.0)
+            Timer(self._clock, self._solve).arm(0.0)
         self._changed.update(dict.fromkeys(links))
 
     def _solve(self, _: Timer) -> None:
         flows = self._component()
         self._changed.clear()
-        now = self._env._now
+        now = self._clock.now
         if len(flows) == 1:
             rates = [max(min([self._capacity[link] for link in flows[0].links]), 0.0)]
         else:
@@ -169,7 +168,7 @@ class Network:
 
     def _component(self) -> list[Flow]:
         """All flows under way that are connected to a changed link, in a fixed order."""
-        members, now = self._members, self._env._now
+        members, now = self._members, self._clock.now
         seen = dict.fromkeys(self._changed)
         todo, flows = list(seen), dict[Flow, None]()
         while todo:
@@ -187,7 +186,7 @@ class Network:
             heappop(self._finish)
         self._token += 1
         if self._finish:
-            Timer(self._env, self._fire, serial=self._token).arm(self._finish[0][0] - self._env.now)
+            Timer(self._clock, self._fire, serial=self._token).arm(self._finish[0][0] - self._clock.now)
 
     def _fire(self, timer: Timer) -> None:
         if timer.serial != self._token:
@@ -208,7 +207,7 @@ class Network:
 
     def _take_off(self, flow: Flow) -> None:
         """It is off its links."""
-        log, rows, now = self._log, self._rows, self._env._now
+        log, rows, now = self._log, self._rows, self._clock.now
         for link in flow.links:
             del self._members[link][flow]
             if log is not None and rows[link] >= 0:

@@ -18,8 +18,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from windtunnel.model import Job, Stage
 from windtunnel.sim.costs.laws import StageLaw, Work
+from windtunnel.sim.costs.many import works
 from windtunnel.sim.judging.recorded_bounds import recorded_parts
 from windtunnel.spec.cluster import ClusterSpec
 from windtunnel.spec.workload import Location
@@ -73,6 +76,21 @@ class Volume:
         self.bytes += work.rows_out * work.row_bytes
         self.moved += work.moved_bytes
 
+    def add_all(self, law: StageLaw, speed: float) -> None:
+        """Count all source tasks of a stage."""
+        source = np.array(law.source, dtype=np.int64).reshape(-1, 2)
+        tasks = works(law, source[:, 0], source[:, 1])
+        slot, device = tasks.seconds_of("cpu", "sleep"), tasks.seconds_of("device")
+        self.slot_s += float(slot.sum())
+        self.asleep_s += float(tasks.seconds_of("sleep").sum())
+        self.device_s += float(device.sum())
+        self.longest_s = max(self.longest_s, float((slot + device / speed).max()))
+        self.rows += float(tasks.rows_out.sum())
+        self.bytes += float((tasks.rows_out * tasks.row_bytes).sum())
+        self.moved += float(tasks.moved_bytes.sum())
+        self.read = float(source[:, 1].sum())
+        self.blocks = max(1, int((tasks.rows_out >= 1.0).sum()))
+
 
 def _seconds(work: Work) -> tuple[float, float]:
     """On a CPU slot, and on a device."""
@@ -88,11 +106,7 @@ def volumes(job: Job, laws: Sequence[StageLaw], speed: float = 1.0) -> list[Volu
         rows = sum(result[i.stage].rows for i in stage.inputs if i.mode != "broadcast")
         size = sum(result[i.stage].bytes for i in stage.inputs if i.mode != "broadcast")
         if law.source:
-            works = [law.work(source_rows, source_bytes) for source_rows, source_bytes in law.source]
-            for work in works:
-                volume.add(work, speed)
-            volume.read = sum(source_bytes for _, source_bytes in law.source)
-            volume.blocks = max(1, sum(1 for w in works if w.rows_out >= 1.0))
+            volume.add_all(law, speed)
         elif any(i.mode == "partition" for i in stage.inputs):
             count = stage.partitions or 1
             volume.add(law.work(rows, size))

@@ -17,6 +17,7 @@ from importlib import resources
 from statistics import median
 
 from windtunnel.sim.costs.measured import Calibration, HeldOut
+from windtunnel.sim.judging.student import probability, quantile
 
 SHARE = 0.9  # of the truths that an interval is to hold
 LEAST_CELLS = 5  # an engine with fewer is not taken to be better known than all engines together
@@ -40,7 +41,7 @@ class Law:
 
     def factors(self, *, more_variance: float = 0.0, share: float = SHARE) -> tuple[float, float]:
         """What to multiply a simulated time with: with probability ``share`` the truth lies between the two."""
-        half = _quantile(0.5 + share / 2, self.cells - 1) * self.sigma(more_variance)
+        half = quantile(0.5 + share / 2, self.cells - 1) * self.sigma(more_variance)
         return math.exp(self.mean - half), math.exp(self.mean + half)
 
     def sigma(self, more_variance: float = 0.0) -> float:
@@ -53,7 +54,7 @@ class Law:
             return 0.0
         if limit == math.inf:
             return 1.0
-        return _probability((math.log(limit / value) - self.mean) / self.sigma(more_variance), self.cells - 1)
+        return probability((math.log(limit / value) - self.mean) / self.sigma(more_variance), self.cells - 1)
 
 
 def distance(law: Law, cpus: int) -> float:
@@ -146,15 +147,3 @@ def told(engine: str, cpus: int, calibration: Calibration | None = None, *, serv
         "interval_low": low, "interval_high": high, "interval_error": found.median, "interval_cells": float(found.cells),
         "interval_held_out": float(bool(_held_out(engine, calibration))), "interval_own": float(own),
     }  # fmt: skip
-
-
-def _quantile(share: float, freedom: int) -> float:
-    from scipy.special import stdtrit
-
-    return float(stdtrit(freedom, share))
-
-
-def _probability(value: float, freedom: int) -> float:
-    from scipy.special import stdtr
-
-    return float(stdtr(freedom, value))

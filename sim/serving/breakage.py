@@ -6,11 +6,10 @@ deployment starts replicas elsewhere until it has as many as it wants.
 
 from __future__ import annotations
 
-from simpy.core import Environment
-
 from windtunnel.engines.models.deployment import Deployment
 from windtunnel.errors import InputError
 from windtunnel.records.record import Recorder
+from windtunnel.sim.clock import Clock
 from windtunnel.sim.serving.carrier import Carrier
 from windtunnel.sim.serving.loops import Loop, Machine
 from windtunnel.sim.serving.replicas import Process
@@ -22,7 +21,7 @@ from windtunnel.spec.cluster import Fault
 class Breakage:
     """The part of the world that faults see (`windtunnel.sim.world.faults.Breakable`)."""
 
-    env: Environment
+    clock: Clock
     recorder: Recorder
     site: Site
     carrier: Carrier

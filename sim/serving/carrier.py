@@ -8,11 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, cast
 
-from simpy.core import Environment
-
 from windtunnel.engines.models.calls import Call, Callee, Hands, Replica, Request, Walk
 from windtunnel.engines.models.deployment import Deployment
-from windtunnel.sim.hardware.cpu import Timer
+from windtunnel.sim.clock import Clock, Timer
 from windtunnel.sim.serving.journal import Journal
 from windtunnel.sim.serving.loops import Loop, Machine
 from windtunnel.sim.serving.replicas import Process
@@ -29,9 +27,9 @@ class Carrier(Hands):
     """Of one world. ``answered(request, outcome)`` is called when a request's first call has ended, ``respond`` when its time is over."""
 
     def __init__(
-        self, env: Environment, settings: Settings, site: Site, journal: Journal, size: int, answered: End, respond: End
+        self, clock: Clock, settings: Settings, site: Site, journal: Journal, size: int, answered: End, respond: End
     ) -> None:
-        self.env, self._settings, self._site, self._journal = env, settings, site, journal
+        self.clock, self._settings, self._site, self._journal = clock, settings, site, journal
         self._size, self._answered, self._respond = size, answered, respond
         self._hop_s, self._arrives = settings.costs.hop_s, self._arrived
         self._calls_cost = settings.costs.call_s > 0
@@ -55,14 +53,14 @@ class Carrier(Hands):
         if delay > 0.0:
             visit.hop_s, visit.sent_s = delay, now
             visit.way += 1
-            Timer(self.env, self._arrives, visit, visit.way).arm(delay)
+            Timer(self.clock, self._arrives, visit, visit.way).arm(delay)
         else:
             process.arrive(visit, now)
 
     def _arrived(self, timer: Timer) -> None:
         visit: Visit = timer.arg
         if visit.way == timer.serial and visit.replica is not None:  # not one that was sent elsewhere meanwhile
-            cast("Process", visit.replica).arrive(visit, self.env._now)
+            cast("Process", visit.replica).arrive(visit, self.clock.now)
 
     def withdraw(self, call: Call, now: float) -> None:
         """At once."""
@@ -83,8 +81,8 @@ class Carrier(Hands):
         callee.submit(visit, now)
 
     def _passed(self, visit: Visit) -> None:
-        visit.queued_s = self.env._now
-        visit.callee.submit(visit, self.env._now)
+        visit.queued_s = self.clock.now
+        visit.callee.submit(visit, self.clock.now)
 
     def done(self, request: Request, outcome: str, now: float) -> None:
         """To the proxy, or to the client."""
@@ -112,15 +110,15 @@ class Carrier(Hands):
         process.begin(machine)
         delay = machine.spec.startup_s if warm else spec.startup_s
         if delay > 0:
-            Timer(self.env, self._up, process).arm(delay)
+            Timer(self.clock, self._up, process).arm(delay)
         else:
-            process.deployment.up(process, self.env._now)
+            process.deployment.up(process, self.clock.now)
         return True
 
     def _up(self, timer: Timer) -> None:
         process: Process = timer.arg
         if not process.loop.dead:
-            process.deployment.up(process, self.env._now)
+            process.deployment.up(process, self.clock.now)
 
     def stop(self, replica: Replica) -> None:
         """It ends, and gives its room back; those that wait for some try again."""
@@ -135,14 +133,14 @@ class Carrier(Hands):
         process.loop.kill()
         self._journal.retire(process.loop.busy_s, process.work.weight, process.work.spec.resources.gpus)
         self._site.leave(process.machine, process.work.spec.resources)
-        process.deployment.died(process, self.env._now)
+        process.deployment.died(process, self.clock.now)
         self.settle()
 
     def settle(self) -> None:
         """There may be room: deployments that have too few replicas start some."""
         for deployment in self._deployments:
             if deployment.short > 0:
-                deployment.reconcile(self.env._now)
+                deployment.reconcile(self.clock.now)
 
     def changed(self, callee: Callee, now: float) -> None:
         """For the record."""
@@ -153,11 +151,11 @@ class Carrier(Hands):
 
     def later(self, seconds: float, wake: Callable[[float, Any], None], arg: Any) -> None:
         """On the virtual clock."""
-        Timer(self.env, self._wake, (wake, arg)).arm(seconds)
+        Timer(self.clock, self._wake, (wake, arg)).arm(seconds)
 
     def _wake(self, timer: Timer) -> None:
         wake, arg = timer.arg
-        wake(self.env._now, arg)
+        wake(self.clock.now, arg)
 
     def ask_s(self, source: Any, replica: Replica) -> float:
         """A hop, and the network."""

@@ -15,10 +15,8 @@ import math
 import random
 from typing import Any, Protocol
 
-from simpy.core import Environment
-
 from windtunnel.engines.models.streams import CHOICE
-from windtunnel.sim.hardware.cpu import Timer
+from windtunnel.sim.clock import Clock, Timer
 
 #: ``sysctl_sched_base_slice`` (v6.18: 0.7 ms), scaled as by default with 1 + log2 of the CPUs, of 8 at most
 BASE_SLICE_S = 0.0007
@@ -60,10 +58,10 @@ class _Cpu:
 class Cores:
     """The CPUs of one node; a fraction of a CPU slows all of them."""
 
-    __slots__ = ("_cpus", "_draw", "_seen", "_slice_s", "_speed", "env")
+    __slots__ = ("_cpus", "_draw", "_seen", "_slice_s", "_speed", "clock")
 
-    def __init__(self, env: Environment, cpus: float) -> None:
-        self.env = env
+    def __init__(self, clock: Clock, cpus: float) -> None:
+        self.clock = clock
         count = max(1, int(cpus))
         self._speed = min(1.0, cpus / count)
         self._slice_s = BASE_SLICE_S * (1 + int(math.log2(min(count, 8))))
@@ -122,7 +120,7 @@ class Cores:
             cpu = one.cpu = next((c for c in self._cpus if c.current is None), None) or self._draw.choice(self._cpus)
         current = cpu.current
         if current is None:
-            cpu.current, cpu.at = one, self.env.now
+            cpu.current, cpu.at = one, self.clock.now
             one.virtual = one.ran = 0.0
             return one
         self._move(cpu)
@@ -155,14 +153,14 @@ class Cores:
         one = min(cpu.waiting, key=lambda o: o.virtual)
         cpu.waiting.remove(one)
         before, cpu.current = cpu.current, one
-        cpu.at, one.ran = self.env.now, 0.0
+        cpu.at, one.ran = self.clock.now, 0.0
         if before is not None:
             cpu.waiting.append(before)
             before.process.touch()
         one.process.touch()
 
     def _move(self, cpu: _Cpu) -> None:
-        now, one = self.env.now, cpu.current
+        now, one = self.clock.now, cpu.current
         if one is not None:
             ran = (now - cpu.at) * self._speed
             one.ran += ran
@@ -181,7 +179,7 @@ class Cores:
         cpu.ends = 0.0 <= one.left <= slice_s
         soonest = one.left if cpu.ends else slice_s
         if soonest < math.inf:
-            Timer(self.env, self._fire, cpu, cpu.token).arm(soonest / self._speed)
+            Timer(self.clock, self._fire, cpu, cpu.token).arm(soonest / self._speed)
 
     def _fire(self, timer: Timer) -> None:
         cpu = timer.arg

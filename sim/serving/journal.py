@@ -68,7 +68,7 @@ class Journal:
 
     def executed(self, call: Visit, worker: int, loop: Loop, gathered_s: float, items: int) -> None:
         """A traced call waited, from ``gathered_s`` on only for its batch to fill, and was executed: the engine's part, then its own."""
-        name, number, now = self.names[call.callee], call.asked.number, loop.env._now
+        name, number, now = self.names[call.callee], call.asked.number, loop.clock.now
         begun_s, span = loop.begun_s, self.recorder.span
         inside_s = now - loop.share * (now - begun_s)
         came_s = call.queued_s

@@ -8,13 +8,10 @@ spends c. It knows no request and no deployment.
 from __future__ import annotations
 
 from collections import deque
-from heapq import heappush
 from typing import Any
 
-from simpy.core import Environment
-from simpy.events import NORMAL
-
-from windtunnel.sim.hardware.cpu import Done, Shared, Timer
+from windtunnel.sim.clock import Clock, Timer
+from windtunnel.sim.hardware.cpu import Done, Shared
 from windtunnel.sim.serving.cores import Cores
 from windtunnel.spec.cluster import NodeSpec
 
@@ -28,10 +25,10 @@ class Machine:
 
     __slots__ = (
         "alive",
+        "clock",
         "cores",
         "cpus",
         "crowded",
-        "env",
         "free_cpus",
         "free_gpus",
         "index",
@@ -42,8 +39,8 @@ class Machine:
         "weight",
     )
 
-    def __init__(self, env: Environment, index: int, spec: NodeSpec) -> None:
-        self.env, self.index, self.spec = env, index, spec
+    def __init__(self, clock: Clock, index: int, spec: NodeSpec) -> None:
+        self.clock, self.index, self.spec = clock, index, spec
         self.cpus = float(spec.cpus)
         self.free_cpus, self.free_gpus = self.cpus, float(spec.gpus.count)
         self.weight = 0.0
@@ -52,7 +49,7 @@ class Machine:
         self.slow = 1.0  # a straggler takes so many times as long
         self.link = 1.0  # a slow network takes so many times as long
         self.alive = True
-        self.cores = Cores(env, self.cpus)
+        self.cores = Cores(clock, self.cpus)
 
     def share(self, loop: SharedLoop, busy: bool) -> None:
         """A process with shared time becomes busy or idle."""
@@ -101,7 +98,7 @@ class Loop(Timer):
     )
 
     def __init__(self, machine: Machine, weight: float, contention: float) -> None:
-        super().__init__(machine.env, self._finish)
+        super().__init__(machine.clock, self._finish)
         self.machine, self.weight, self.contention = machine, weight, contention
         self.held = 0
         self.calls: dict[Any, None] | None = None
@@ -125,7 +122,7 @@ class Loop(Timer):
 
     def _begin(self, own: float, overhead: float, done: Done, arg: Any) -> None:
         self._running = True
-        self._done, self._arg, self._begun = done, arg, self.env._now
+        self._done, self._arg, self._begun = done, arg, self.clock.now
         machine = self.machine
         total = own + overhead * self._slowed() if overhead else own
         self._share = own / total if total else 1.0
@@ -134,8 +131,8 @@ class Loop(Timer):
         if machine.crowded and self.weight:
             machine.cores.run(self, seconds)
         else:
-            env = self.env  # what `arm` does, without its call
-            heappush(env._queue, (env._now + seconds, NORMAL, next(env._eid), self))
+            clock = self.clock  # what `arm` does, without its call
+            clock.arm(self, seconds)
 
     def _slowed(self) -> float:
         """By the law of contention."""
@@ -177,7 +174,7 @@ class SharedLoop(Loop):
 
     def __init__(self, machine: Machine, weight: float, contention: float) -> None:
         super().__init__(machine, weight, contention)
-        self._jobs = Shared(machine.env, self._rate)
+        self._jobs = Shared(machine.clock, self._rate)
 
     def run(self, own: float, overhead: float, done: Done, arg: Any) -> None:
         """As `Loop.run`."""
@@ -190,7 +187,7 @@ class SharedLoop(Loop):
         if not self._running:
             self._running = True
             machine.share(self, True)
-        self._jobs.add(seconds, 1.0, self._leave, (self.env._now, own / total if total else 1.0, done, arg))
+        self._jobs.add(seconds, 1.0, self._leave, (self.clock.now, own / total if total else 1.0, done, arg))
 
     def touch(self) -> None:
         """Its speed may have changed."""

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from windtunnel.engines.models.batches import Gatherer
 from windtunnel.engines.models.calls import Replica
 from windtunnel.engines.models.deployment import Deployment
-from windtunnel.sim.hardware.cpu import Timer
+from windtunnel.sim.clock import Timer
 from windtunnel.sim.serving.journal import Journal
 from windtunnel.sim.serving.loops import LOOPS, Loop, Machine
 from windtunnel.sim.serving.visits import Visit
@@ -78,7 +78,7 @@ class Process(Replica):
             due_s = gatherer.due_s()
             if due_s < math.inf and due_s != self._armed_s:
                 self._armed_s = due_s
-                Timer(self.loop.env, self._look).arm(due_s - now)
+                Timer(self.loop.clock, self._look).arm(due_s - now)
         if gatherer.late:
             late, gatherer.late = gatherer.late, []
             for call in late:
@@ -86,11 +86,11 @@ class Process(Replica):
 
     def _look(self, timer: Timer) -> None:
         if not self.loop.dead and not self._gatherer.executing:
-            now: float = self.loop.env._now
+            now: float = self.loop.clock.now
             self._execute(self._gatherer.next(now), now)
 
     def _executed(self, calls: Sequence[Visit]) -> None:
-        now: float = self.loop.env._now
+        now: float = self.loop.clock.now
         deployment, begun_s, gathered_s = self.deployment, self.loop.begun_s, self._rested_s
         self._rested_s = now
         if not self._direct:

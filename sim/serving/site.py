@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from simpy.core import Environment
-
 from windtunnel.engines.models.routing import emptiest
+from windtunnel.sim.clock import Clock
 from windtunnel.sim.serving.loops import Machine
 from windtunnel.spec.cluster import ClusterSpec
 from windtunnel.spec.plan import Resources
@@ -13,9 +12,9 @@ from windtunnel.spec.plan import Resources
 class Site:
     """All machines, in the order of the cluster's groups. Replicas reserve CPUs and GPUs; proxies and clients reserve nothing."""
 
-    def __init__(self, env: Environment, cluster: ClusterSpec) -> None:
+    def __init__(self, clock: Clock, cluster: ClusterSpec) -> None:
         specs = [node for node in cluster.nodes for _ in range(node.count)]
-        self.machines = [Machine(env, i, spec) for i, spec in enumerate(specs)]
+        self.machines = [Machine(clock, i, spec) for i, spec in enumerate(specs)]
         self._latency_s = cluster.network.latency_s
         self.bytes_moved = 0
 

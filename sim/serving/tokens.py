@@ -62,7 +62,7 @@ class TokenProcess(Process):
 
     def _stepped(self, step: Step[Visit]) -> None:
         first, finished = self.batcher.done(step)
-        now: float = self.loop.env._now
+        now: float = self.loop.clock.now
         for call in first:
             call.asked.first_s = now
             call.begun = True

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from windtunnel.engines.models.calls import Call, Callee, Request, Walk
-from windtunnel.sim.hardware.cpu import Timer
+from windtunnel.sim.clock import Timer
 from windtunnel.sim.serving.loops import Loop, Machine
 
 

@@ -7,9 +7,6 @@ Everything is a callback on one heap; no request is a process of its own.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from heapq import heappop
-
-from simpy.core import Environment
 
 from windtunnel.engines.models.arrivals import arrival_times, token_lengths, trace_times
 from windtunnel.engines.models.calls import Leaf, compose, nobody_answered
@@ -19,7 +16,7 @@ from windtunnel.engines.models.serving import INTERVAL_S
 from windtunnel.engines.models.streams import OVERHEAD, Factors
 from windtunnel.errors import InputError, RunFailed, RunTimeout
 from windtunnel.records.record import Recorder
-from windtunnel.sim.hardware.cpu import Timer
+from windtunnel.sim.clock import Clock, Timer
 from windtunnel.sim.serving.breakage import Breakage
 from windtunnel.sim.serving.carrier import Carrier
 from windtunnel.sim.serving.journal import Journal
@@ -28,7 +25,7 @@ from windtunnel.sim.serving.settings import Settings
 from windtunnel.sim.serving.site import Site
 from windtunnel.sim.serving.visits import Asked, Visit
 from windtunnel.sim.serving.work import Work
-from windtunnel.sim.world.faults import Faults, expanded
+from windtunnel.sim.world.faults import Faults
 from windtunnel.sim.world.garbage import uncollected
 from windtunnel.spec.cluster import ClusterSpec
 from windtunnel.spec.serving import DeploymentSpec, ServingSpec, flatten
@@ -39,20 +36,20 @@ PAUSE_S = 1e-3  # a client of a closed loop that was refused asks again after so
 
 
 class ServingWorld(Breakage):
-    """``env.now`` is seconds since the first client began."""
+    """``clock.now`` is seconds since the first client began."""
 
     def __init__(self, cluster: ClusterSpec, spec: ServingSpec, settings: Settings, recorder: Recorder) -> None:
-        self.env = Environment()
+        self.clock = Clock()
         self.recorder, self._spec, self._settings = recorder, spec, settings
-        whole = expanded(cluster)
-        self.site = Site(self.env, whole)
+        whole = cluster.expanded()
+        self.site = Site(self.clock, whole)
         self.journal = Journal(recorder, settings.spans)
         self.open = {}
         self._faulty = bool(cluster.faults) or any(n.mtbf_s > 0 for n in cluster.nodes)
         self._half_s = settings.costs.proxy_s / 2
         self._overhead = Factors(settings.law, settings.costs.cv, settings.seed, OVERHEAD, len(spec.deployments)).draw
         self._deadlines = None if settings.timeout_s is None else Deadlines(settings.timeout_s)
-        self._clock = Timer(self.env, self._expire)
+        self._clock = Timer(self.clock, self._expire)
         self.proxies = {}
         self.turns = []
         self._lengths = token_lengths(spec.arrivals, settings.seed) if spec.arrivals.tokens else None
@@ -60,7 +57,6 @@ class ServingWorld(Breakage):
         self._times: Iterator[float] = iter(())
         self._outstanding = 0
         self._sending = self._ending = True
-        self._done = False
         self.window_s = _window(spec)
         self._faults = Faults(self, whole, settings.seed)
         for fault in cluster.faults:
@@ -74,7 +70,7 @@ class ServingWorld(Breakage):
         arrivals, settings = self._spec.arrivals, self._settings
         size = arrivals.request_bytes + arrivals.response_bytes
         answered = self._answer if settings.proxied else self.respond
-        self.carrier = carrier = Carrier(self.env, settings, self.site, self.journal, size, answered, self.respond)
+        self.carrier = carrier = Carrier(self.clock, settings, self.site, self.journal, size, answered, self.respond)
         limits = Limits(
             choice=settings.choice, queue_limit=settings.queue_limit, retries=settings.retries, central=settings.central,
             paced=settings.paced and settings.timeout_s is not None, hearsay=settings.hearsay, lookback_s=settings.lookback_s,
@@ -111,7 +107,7 @@ class ServingWorld(Breakage):
         for proxy in self.proxies.values():
             self.journal.retire(proxy.busy_s, 1.0, 0.0)
         retries = sum(d.counts["retries"] for d in self.deployments)
-        self.journal.close(self.window_s, max(self.env.now, self.window_s), self.site.bytes_moved, retries)
+        self.journal.close(self.window_s, max(self.clock.now, self.window_s), self.site.bytes_moved, retries)
         if not self.journal.good:
             raise RunFailed(_nothing(self.journal))
 
@@ -119,34 +115,30 @@ class ServingWorld(Breakage):
         if self._faulty:
             self._faults.arm()
         if any(d.scales for d in self.deployments):
-            Timer(self.env, self._tick).arm(INTERVAL_S)
+            Timer(self.clock, self._tick).arm(INTERVAL_S)
         arrivals = self._spec.arrivals
         if arrivals.kind == "closed":
             self._sending = False
             for _ in range(arrivals.concurrency or 1):
-                Timer(self.env, self._client).arm(0.0)
+                Timer(self.clock, self._client).arm(0.0)
         else:
             self._times = arrival_times(arrivals, self._settings.seed)
-            self._next(Timer(self.env, self._arrival))
-        Timer(self.env, self._end).arm(self.window_s)
-        Timer(self.env, self._look).arm(self.window_s / LOOKS)
+            self._next(Timer(self.clock, self._arrival))
+        Timer(self.clock, self._end).arm(self.window_s)
+        Timer(self.clock, self._look).arm(self.window_s / LOOKS)
 
     def _loop(self) -> None:
-        """What `Environment.run` does, for events that are all `Timer`s with one callback."""
-        env = self.env
-        queue = env._queue
-        while not self._done:
-            if not queue:
-                raise RunFailed(
-                    f"{self._outstanding} requests wait for ever: no replica can be started for a deployment that they need; "
-                    "the cluster has no room for it"
-                )
-            env._now, _, _, timer = heappop(queue)
-            timer.fire(timer)
+        """Until the last answer, or until none can come any more."""
+        self.clock.run()
+        if not self.clock.stopped:
+            raise RunFailed(
+                f"{self._outstanding} requests wait for ever: no replica can be started for a deployment that they need; "
+                "the cluster has no room for it"
+            )
 
     def _tick(self, timer: Timer) -> None:
         """The control loop of autoscalers."""
-        now = self.env._now
+        now = self.clock.now
         for deployment in self.deployments:
             deployment.tick(now)
         self._patience(now)
@@ -156,7 +148,7 @@ class ServingWorld(Breakage):
     def _expire(self, timer: Timer) -> None:
         """Requests whose deadline has passed."""
         assert self._deadlines is not None
-        now = self.env._now
+        now = self.clock.now
         found, again_s = self._deadlines.look(now)
         if again_s >= 0:
             timer.arm(again_s)
@@ -165,8 +157,8 @@ class ServingWorld(Breakage):
 
     def _look(self, timer: Timer) -> None:
         """Queues over time, for the record."""
-        self.journal.look(self.env._now, self.deployments)
-        if self.env._now < self.window_s:
+        self.journal.look(self.clock.now, self.deployments)
+        if self.clock.now < self.window_s:
             timer.arm(self.window_s / LOOKS)
 
     def _end(self, timer: Timer) -> None:
@@ -174,7 +166,7 @@ class ServingWorld(Breakage):
         self._check()
 
     def _check(self) -> None:
-        self._done = not (self._outstanding or self._sending or self._ending)
+        self.clock.stopped = not (self._outstanding or self._sending or self._ending)
 
     def _patience(self, now: float) -> None:
         if now > self.window_s + PATIENCE_S:
@@ -191,7 +183,7 @@ class ServingWorld(Breakage):
             self._sending = False
             self._check()
         else:
-            timer.arm(timer.arg - self.env._now)
+            timer.arm(timer.arg - self.clock.now)
 
     def _arrival(self, timer: Timer) -> None:
         self._send(timer.arg, None)
@@ -200,7 +192,7 @@ class ServingWorld(Breakage):
     def _client(self, client: Timer) -> None:
         """A client of the closed loop asks, while the window lasts."""
         if self._ending:
-            self._send(self.env._now, client)
+            self._send(self.clock.now, client)
 
     def _again(self, client: Timer, outcome: str) -> None:
         think = self._spec.arrivals.think_time_s
@@ -214,7 +206,7 @@ class ServingWorld(Breakage):
     # -- requests -------------------------------------------------------------------------------------------------------
 
     def _send(self, intended_s: float, client: Timer | None) -> None:
-        journal, settings, now = self.journal, self._settings, self.env._now
+        journal, settings, now = self.journal, self._settings, self.clock.now
         number = journal.sent
         request = Asked(number, intended_s, client, journal.came(now))
         self._outstanding += 1
@@ -236,7 +228,7 @@ class ServingWorld(Breakage):
 
     def _route(self, request: Asked) -> None:
         """The proxy has read it."""
-        proxy, now = request.proxy, self.env._now
+        proxy, now = request.proxy, self.clock.now
         assert proxy is not None
         if request.traced:
             self.journal.proxied(request, request.intended_s, now)
@@ -249,12 +241,12 @@ class ServingWorld(Breakage):
         """The first deployment is done with it: its proxy writes the answer."""
         if not request.over:
             assert request.proxy is not None
-            request.proxy.run(0.0, self._half_s * self._overhead(), self._leave, (request, outcome, self.env._now))
+            request.proxy.run(0.0, self._half_s * self._overhead(), self._leave, (request, outcome, self.clock.now))
 
     def _leave(self, answer: tuple[Asked, str, float]) -> None:
         request, outcome, since = answer
         if request.traced:
-            self.journal.proxied(request, since, self.env._now)
+            self.journal.proxied(request, since, self.clock.now)
         if not request.over:
             self.respond(request, outcome)
 
@@ -266,7 +258,7 @@ class ServingWorld(Breakage):
             request.proxy.held -= 1
         if self._faulty:
             del self.open[request]
-        self.journal.answered(request, outcome, self.env._now, self._name)
+        self.journal.answered(request, outcome, self.clock.now, self._name)
         if request.client is not None:
             self._again(request.client, outcome)
         if not self._outstanding:

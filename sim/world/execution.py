@@ -10,8 +10,9 @@ from collections.abc import Sequence
 
 from windtunnel.model import Block, BlockReady, Feed, Launch, MemoryPressure, TaskDone
 from windtunnel.sim.hardware.gpu import check_device_memory
+from windtunnel.sim.hardware.node import Node
 from windtunnel.sim.world.place import Place
-from windtunnel.sim.world.tasks import SHARED, Made, Node, Quick, StageRun, TaskRun, Worker
+from windtunnel.sim.world.tasks import SHARED, Made, Quick, StageRun, TaskRun, Worker
 
 
 class Execution(Place):
@@ -37,7 +38,7 @@ class Execution(Place):
         if self._pauses and self._paused(worker, launch, ready):
             return
         stage = self._stages[launch.stage]
-        now = self.env._now
+        now = self.clock.now
         worker.launch = launch
         worker.ready_s = ready
         if worker.mapped:
@@ -76,7 +77,7 @@ class Execution(Place):
         """The worker turns to a task whose inputs are here, or on their way."""
         worker.run, worker.ahead = run, None
         run.ahead = False
-        run.started_s = worker.started_s = now = self.env._now
+        run.started_s = worker.started_s = now = self.clock.now
         if not run.pending:
             run.fetched_s, run.phase = now, -1
             worker.arm(max(ready - now, 0.0))
@@ -117,7 +118,7 @@ class Execution(Place):
             done.append(Block(number, launch.stage, partition, launch.task, rows, size, index))
             number += 1
         blocks += done
-        now, usage, journal = self.env._now, self.usage, self.journal
+        now, usage, journal = self.clock.now, self.usage, self.journal
         usage.log += (0, worker.started_s, now, quick.cpus * (now - worker.started_s))
         stage.queued += quick.bytes
         journal.tasks += 1
@@ -135,12 +136,12 @@ class Execution(Place):
         run.phases, run.phase = [("sleep", stage.seconds[launch.partition])], 1
         run.started_s = run.fetched_s = worker.started_s
         run.memory = quick.memory + quick.bytes
-        self.usage.log += (0, run.started_s, self.env._now, quick.cpus * (self.env._now - run.started_s))
+        self.usage.log += (0, run.started_s, self.clock.now, quick.cpus * (self.clock.now - run.started_s))
         self._emit(run)
 
     def _end(self, worker: Worker, launch: Launch, blocks: list[Block]) -> None:
         worker.launch = worker.run = None
-        now = self.env._now
+        now = self.clock.now
         if now >= self.journal.stored.next_s:
             self.journal.stored.note(now, self.stored_bytes)
         if now >= self.usage.next_s:
@@ -154,7 +155,7 @@ class Execution(Place):
 
     def _fetch(self, run: TaskRun) -> None:
         """Bring the inputs here: over the network from other nodes, from disk where they were spilled."""
-        run.started_s = now = self.env._now
+        run.started_s = now = self.clock.now
         if not run.ahead:
             run.worker.started_s = now
         node, launch, blocks = run.worker.node, run.launch, self._blocks
@@ -231,7 +232,7 @@ class Execution(Place):
             run.waiting = False
             self._emit(run)
         elif run.fetched_s < run.started_s:
-            run.fetched_s = self.env._now
+            run.fetched_s = self.clock.now
             self._phase(run)
 
     def _phase(self, run: TaskRun) -> None:
@@ -242,10 +243,10 @@ class Execution(Place):
             seconds *= run.plan[run.emission].fraction - before
         node = run.worker.node
         if work_class != "cpu" or (node.flat_law and node.weight <= node.cpus):
-            run.begun_s = self.env._now
+            run.begun_s = self.clock.now
             run.worker.arm(seconds)
             return
-        run.begun_s, run.shared_s, run.shared_work_s = SHARED, self.env._now, seconds
+        run.begun_s, run.shared_s, run.shared_work_s = SHARED, self.clock.now, seconds
         if node.flat_law:
             node.cpu.add(seconds, run.stage.weight, self._phase_done, run)
         else:
@@ -256,7 +257,7 @@ class Execution(Place):
             return
         begun, stage = run.begun_s, run.stage
         if begun >= 0.0:
-            now, work_class = self.env._now, run.phases[run.phase][0]
+            now, work_class = self.clock.now, run.phases[run.phase][0]
             if self.volatile:  # it may be for nothing yet
                 run.spent += ((work_class, begun, now, now - begun),)
             else:
@@ -265,7 +266,7 @@ class Execution(Place):
                 if stage.pool_row >= 0:
                     self.usage.log += (stage.pool_row, begun, now, now - begun)
         elif begun == SHARED and (self.volatile or stage.pool_row >= 0):
-            run.spent += (("shared", run.shared_s, self.env._now, run.shared_work_s),)
+            run.spent += (("shared", run.shared_s, self.clock.now, run.shared_work_s),)
         run.phase += 1
         if run.phase < len(run.phases):
             self._phase(run)
@@ -294,7 +295,7 @@ class Execution(Place):
                 self._announce(run, block, last)
             elif not self._spill(run, partition, rows, size, last):
                 return
-        now = self.env._now
+        now = self.clock.now
         if now >= self.journal.stored.next_s:
             self.journal.stored.note(now, self.stored_bytes)
         if last:
@@ -364,7 +365,7 @@ class Execution(Place):
         compression = self._cost.compression
         sizes = [size if compression == 1.0 else round(size * compression) for _, _, size in pieces]
         self._blocks += [None] * len(pieces)  # their numbers are taken while they are written
-        begin = self.env._now
+        begin = self.clock.now
 
         def taken() -> None:
             stage, task, index = launch.stage, launch.task, node.index
@@ -379,7 +380,7 @@ class Execution(Place):
 
         def written(_: object) -> None:
             if run.worker.alive:
-                run.spill_s += self.env._now - begin
+                run.spill_s += self.clock.now - begin
                 taken()
                 self._emit(run)
 
@@ -394,13 +395,13 @@ class Execution(Place):
     def _spill(self, run: TaskRun, partition: int, rows: int, size: int, last: bool) -> bool:
         """Write a block that does not fit in the store to a file of its own. True when that is done at once; else the task goes on
         then."""
-        launch, node, begin = run.launch, run.worker.node, self.env._now
+        launch, node, begin = run.launch, run.worker.node, self.clock.now
         block = Block(len(self._blocks), launch.stage, partition, launch.task, rows, size, node.index, True)
         self._blocks.append(None)  # its number is taken while it is written
         on_disk = round(size * self._cost.compression)
 
         def taken() -> None:
-            now = self.env._now
+            now = self.clock.now
             self.usage.log += (self.usage.first["spill_bytes_per_s"], begin, now, on_disk)
             self.journal.spilled(run, block, begin, now)
             self._blocks[block.id] = block
@@ -408,7 +409,7 @@ class Execution(Place):
 
         def written(_: object) -> None:
             if run.worker.alive:
-                run.spill_s += self.env._now - begin
+                run.spill_s += self.clock.now - begin
                 taken()
                 self._emit(run)
 
@@ -435,7 +436,7 @@ class Execution(Place):
         worker.node.memory.give(run.memory)
         journal.tasks += 1
         if not journal.tasks % journal.every:
-            journal.task_done(run, self.env._now)
+            journal.task_done(run, self.clock.now)
         if run.spent:
             self.usage.spent(run.stage, run.spent, lost=run.launch.again)
         if self._cost.forget_bytes_per_s and run.launch.blocks:

@@ -1,19 +1,19 @@
 """What goes wrong in a simulated cluster, and when: declared faults, and nodes that fail at random by their mean time between failures.
 
-The module owns the clockwork; what a loss means to workers and blocks is the world's business, how to recover the model's. Random
-failures draw from a stream of their own (seed, node), so that they do not disturb durations. A node that failed at random is back
-after its start-up time, as a spot instance that is replaced.
+The module owns when; what a loss means to workers and blocks is the world's business, how to recover the model's. Each fault is a SimPy
+process. Random failures draw from a stream of their own (seed, node), so that they do not disturb durations. A node that failed at
+random is back after its start-up time, as a spot instance that is replaced.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Protocol
+from collections.abc import Iterator
+from typing import Any, Protocol
 
 import numpy as np
-from simpy.core import Environment
 
-from windtunnel.sim.hardware.cpu import Timer
+from windtunnel.sim.clock import Clock
+from windtunnel.sim.processes import Processes
 from windtunnel.spec.cluster import ClusterSpec, Fault
 
 _STREAM = 0x0FA17  # name of the random stream
@@ -22,7 +22,7 @@ _STREAM = 0x0FA17  # name of the random stream
 class Breakable(Protocol):
     """What faults do to a world."""
 
-    env: Environment
+    clock: Clock
 
     def lose_node(self, node: int) -> None:
         """A node goes, with all that is on it."""
@@ -49,44 +49,36 @@ class Breakable(Protocol):
         """For the record."""
 
 
-def expanded(cluster: ClusterSpec) -> ClusterSpec:
-    """The cluster with room for the nodes that join later: they are numbered within their groups."""
-    groups = list(cluster.nodes)
-    for fault in cluster.faults:
-        name, _, index = fault.target.partition("[")
-        for position, group in enumerate(groups):
-            if group.name == name and fault.kind == "node_joins":
-                groups[position] = replace(group, count=max(group.count, int(index.rstrip("]")) + 1))
-    return replace(cluster, nodes=tuple(groups))
-
-
 class Faults:
-    """Arms a timer a fault."""
+    """A process a fault, and one a node that may fail at random."""
 
     def __init__(self, world: Breakable, cluster: ClusterSpec, seed: int) -> None:
-        self._world = world
-        self._seed = seed
-        self._specs = [group for group in cluster.nodes for _ in range(group.count)]
-        self._names = [f"{group.name}[{i}]" for group in cluster.nodes for i in range(group.count)]
-        self._cluster = cluster
+        self._world, self._cluster, self._seed = world, cluster, seed
+        self._env = Processes(world.clock)
 
     def arm(self) -> None:
-        """Set all timers; nodes that join later are not there yet."""
+        """Start all of them. A fault at 0 strikes now, before anything runs."""
         for fault in self._cluster.faults:
-            timer = Timer(self._world.env, self._begin, fault)
-            if fault.at_s > 0:
-                timer.arm(fault.at_s)
-            else:  # before anything runs
-                self._begin(timer)
-        for node, spec in enumerate(self._specs):
+            self._env.process(self._declared(fault))
+        specs = [(spec, f"{spec.name}[{i}]") for spec in self._cluster.nodes for i in range(spec.count)]
+        for node, (spec, name) in enumerate(specs):
             if spec.mtbf_s > 0:
-                stream = np.random.Generator(np.random.PCG64(np.random.SeedSequence((self._seed, _STREAM, node))))
-                Timer(self._world.env, self._fail, (node, stream)).arm(float(stream.exponential(spec.mtbf_s)))
+                self._env.process(self._at_random(node, name, spec.mtbf_s, max(spec.startup_s, 1.0)))
+        self._world.clock.settle()
 
-    def _begin(self, timer: Timer) -> None:
-        fault: Fault = timer.arg
-        world, node, now = self._world, self._cluster.node_index(fault.target), self._world.env.now
+    def _declared(self, fault: Fault) -> Iterator[Any]:
+        world, node = self._world, self._cluster.node_index(fault.target)
+        if fault.at_s > 0:
+            yield self._env.timeout(fault.at_s)
+        now = world.clock.now
         world.note_fault(fault, now, fault.until_s if fault.until_s is not None else now)
+        self._begin(fault, node)
+        if fault.until_s is not None:
+            yield self._env.timeout(fault.until_s - now)
+            self._end(fault, node)
+
+    def _begin(self, fault: Fault, node: int) -> None:
+        world = self._world
         if fault.kind == "node_lost":
             world.lose_node(node)
         elif fault.kind == "node_joins":
@@ -101,11 +93,8 @@ class Faults:
             world.slow_node(node, fault.factor)
         else:
             world.slow_network(node, fault.factor)
-        if fault.until_s is not None:
-            Timer(world.env, self._end, (fault, node)).arm(fault.until_s - now)
 
-    def _end(self, timer: Timer) -> None:
-        fault, node = timer.arg
+    def _end(self, fault: Fault, node: int) -> None:
         if fault.kind == "node_lost":
             self._world.join_node(node)
         elif fault.kind == "node_joins":
@@ -115,15 +104,13 @@ class Faults:
         elif fault.kind == "network_slow":
             self._world.slow_network(node, 1.0)
 
-    def _fail(self, timer: Timer) -> None:
-        node, stream = timer.arg
-        spec, now = self._specs[node], self._world.env.now
-        back = max(spec.startup_s, 1.0)
-        self._world.note_fault(Fault(kind="node_lost", at_s=now, target=self._names[node]), now, now + back)
-        self._world.lose_node(node)
-        Timer(self._world.env, self._return, (node, stream)).arm(back)
-
-    def _return(self, timer: Timer) -> None:
-        node, stream = timer.arg
-        self._world.join_node(node)
-        Timer(self._world.env, self._fail, (node, stream)).arm(float(stream.exponential(self._specs[node].mtbf_s)))
+    def _at_random(self, node: int, name: str, mtbf_s: float, back_s: float) -> Iterator[Any]:
+        world = self._world
+        stream = np.random.Generator(np.random.PCG64(np.random.SeedSequence((self._seed, _STREAM, node))))
+        while True:
+            yield self._env.timeout(float(stream.exponential(mtbf_s)))
+            now = world.clock.now
+            world.note_fault(Fault(kind="node_lost", at_s=now, target=name), now, now + back_s)
+            world.lose_node(node)
+            yield self._env.timeout(back_s)
+            world.join_node(node)

@@ -55,7 +55,7 @@ class Gathering(Execution):
     def _all_told(self, run: TaskRun) -> None:
         """The rest is as for any task. Its process has started long ago."""
         blocks = [b for i in run.launch.blocks if (b := self._blocks[i]) is not None]
-        held, now = run.memory, self.env._now
+        held, now = run.memory, self.clock.now
         self._work_out(run, sum([b.rows for b in blocks]), sum([b.bytes for b in blocks]), self._cost.task_s)
         run.worker.node.memory.take(run.memory, run.stage.name)
         run.memory += held

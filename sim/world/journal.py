@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 from windtunnel.model import Block, Launch, Note
 from windtunnel.records.record import Recorder
+from windtunnel.sim.hardware.node import Node
 from windtunnel.sim.world.samples import SampledValue
-from windtunnel.sim.world.tasks import Node, Quick, StageRun, TaskRun, Worker
+from windtunnel.sim.world.tasks import Quick, StageRun, TaskRun, Worker
 
 if TYPE_CHECKING:
     from windtunnel.sim.costs.laws import Work

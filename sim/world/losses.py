@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from windtunnel.model import Cancel, DeviceLost, Launch, NodeJoined, NodeLeaving, NodeLost, TaskFailed, WorkerLost
-from windtunnel.sim.hardware.cpu import Timer
+from windtunnel.sim.clock import Timer
 from windtunnel.sim.world.pressure import Pressure
 from windtunnel.sim.world.tasks import TaskRun, Worker
 from windtunnel.spec.cluster import Fault
@@ -30,7 +30,7 @@ class Losses(Pressure):
     def absent(self, node: int) -> None:
         """A node that joins later is not there at the start."""
         self._machines[node].alive = False
-        self.usage.gone(node, self.env._now)
+        self.usage.gone(node, self.clock.now)
         self._see_nodes()
 
     def _see_nodes(self) -> None:
@@ -42,13 +42,13 @@ class Losses(Pressure):
         if not machine.alive:
             return
         machine.alive = False
-        self.usage.gone(node, self.env._now)
+        self.usage.gone(node, self.clock.now)
         self._see_nodes()
         last = len(self._stages) - 1
         lost = [i for i, b in enumerate(self._blocks) if b is not None and b.node == node and b.stage != last]
         for number in [n for n, w in self._workers.items() if w.node is machine]:
             worker = self._workers.pop(number)
-            self.usage.cut_short(worker, self._stages, self.env._now)
+            self.usage.cut_short(worker, self._stages, self.clock.now)
             worker.alive = worker.up = False
         self._empty(node, lost)
         self.journal.recorder.count("nodes_lost")
@@ -82,7 +82,7 @@ class Losses(Pressure):
         if machine.alive:
             return
         machine.alive, machine.slow = True, 1.0
-        self.usage.back(node, self.env._now)
+        self.usage.back(node, self.clock.now)
         self._see_nodes()
         self.journal.recorder.count("nodes_joined")
         self._send(NodeJoined(self._all_nodes[node]), self._cost.done_s)
@@ -123,7 +123,7 @@ class Losses(Pressure):
             self._give_back(worker, launch)
             return
         worker.queue = [entry for entry in worker.queue if entry[1] is not launch]
-        Timer(self.env, self._forget_ahead, run).arm(0.0)  # its worker is about to note it as fetched ahead
+        Timer(self.clock, self._forget_ahead, run).arm(0.0)  # its worker is about to note it as fetched ahead
 
     def _forget_ahead(self, timer: Timer) -> None:
         run: TaskRun = timer.arg
@@ -149,7 +149,7 @@ class Losses(Pressure):
     def _interrupt(self, worker: Worker) -> None:
         """What a worker was doing is lost; the memory of it is free."""
         memory = worker.node.memory
-        self.usage.cut_short(worker, self._stages, self.env._now)
+        self.usage.cut_short(worker, self._stages, self.clock.now)
         for run in (worker.run, worker.ahead):
             if run is not None:
                 memory.give(run.memory)
@@ -166,7 +166,7 @@ class Losses(Pressure):
         self._interrupt(worker)
         self.journal.recorder.count("tasks_cancelled")
         worker.alive = worker.up = False
-        heir = self._workers[action.worker] = Worker(self.env, self._on_worker, worker.node, worker.stage)
+        heir = self._workers[action.worker] = Worker(self.clock, self._on_worker, worker.node, worker.stage)
         heir.arg, heir.weight, heir.cold, heir.up = worker.arg, worker.weight, worker.cold, True
         if worker.mapped:
             self._let_go(worker)
@@ -197,7 +197,7 @@ class Losses(Pressure):
         view = self._all_nodes[node]
         self._all_nodes[node] = replace(view, gpus=max(view.gpus - 1, 0))
         if view.gpus:
-            self.usage.device_gone(self.env._now)
+            self.usage.device_gone(self.clock.now)
         self._see_nodes()
         self._send(DeviceLost(node), self._cost.done_s)
         for number, worker in self._workers.items():

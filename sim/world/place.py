@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from simpy.core import Environment
-
 from windtunnel.model import Block, Event, NodeView, Persist, Persisted
+from windtunnel.sim.clock import Clock, Timer
 from windtunnel.sim.costs.measured import EngineCost
-from windtunnel.sim.hardware.cpu import Timer
 from windtunnel.sim.hardware.network import Network
+from windtunnel.sim.hardware.node import Node
 from windtunnel.sim.world.journal import Journal
-from windtunnel.sim.world.tasks import Node, StageRun, TaskRun, Worker
+from windtunnel.sim.world.tasks import StageRun, TaskRun, Worker
 from windtunnel.sim.world.usage import Usage
 from windtunnel.spec.cluster import ClusterSpec, NodeSpec
 from windtunnel.spec.workload import Location
@@ -23,7 +22,7 @@ WIDE_FETCH = 8  # sources above which the up links of a fetch count as no bottle
 
 
 class Place:
-    """Nodes, workers and blocks on the virtual clock of ``env``."""
+    """Nodes, workers and blocks on the virtual clock of ``clock``."""
 
     def __init__(
         self,
@@ -34,7 +33,7 @@ class Place:
         store_bytes: int | None,
         location: Location,
     ) -> None:
-        self.env = Environment()
+        self.clock = Clock()
         specs: list[NodeSpec] = [group for group in cluster.nodes for _ in range(group.count)]
         self._all_nodes = [
             NodeView(i, s.cpus, s.gpus.count, s.usable_memory_bytes, physical_bytes=s.memory_bytes) for i, s in enumerate(specs)
@@ -54,11 +53,11 @@ class Place:
         self._pauses = self._traits.pause
         self._location = location
         self._machines = [
-            Node(self.env, i, s, limit, cost, location.bandwidth_per_node)
+            Node(self.clock, i, s, limit, cost, location.bandwidth_per_node)
             for i, (s, limit) in enumerate(zip(specs, limits, strict=True))
         ]
         network = cluster.network
-        self._network = Network(self.env, [s.nic_bytes_per_s for s in specs], network.oversubscription, network.latency_s)
+        self._network = Network(self.clock, [s.nic_bytes_per_s for s in specs], network.oversubscription, network.latency_s)
         self._blocks: list[Block | None] = []
         self._held: dict[int, int] = {}  # block → workers that still map it
         self._dropped: dict[int, int] = {}  # released blocks that are still mapped, with their bytes
@@ -112,8 +111,8 @@ class Place:
             stages[block.stage].queued -= size
         if self._pressed and self.stored_bytes < 0.9 * self.store_limit_bytes:
             self._pressed = False
-        if self.env._now >= self.journal.stored.next_s:
-            self.journal.stored.note(self.env._now, self.stored_bytes)
+        if self.clock.now >= self.journal.stored.next_s:
+            self.journal.stored.note(self.clock.now, self.stored_bytes)
         return freed / self._cost.forget_bytes_per_s if self._cost.forget_bytes_per_s else 0.0
 
     def _let_go(self, worker: Worker) -> float:
@@ -167,7 +166,7 @@ class Place:
             node.remote.add(float(size), 1.0, self._late, run)
 
     def _late(self, run: TaskRun) -> None:
-        Timer(self.env, lambda timer: self._fetched(timer.arg), run).arm(self._location.latency_s)
+        Timer(self.clock, lambda timer: self._fetched(timer.arg), run).arm(self._location.latency_s)
 
     def persist(self, action: Persist) -> None:
         """A node's state goes to the remote store, or comes from there, over the way that remote data takes too.

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from windtunnel.errors import OutOfMemory
 from windtunnel.model import Launch
-from windtunnel.sim.hardware.cpu import Timer
+from windtunnel.sim.clock import Timer
+from windtunnel.sim.hardware.node import Node
 from windtunnel.sim.world.gathering import Gathering
-from windtunnel.sim.world.tasks import Node, Worker
+from windtunnel.sim.world.tasks import Worker
 from windtunnel.spec.units import format_bytes
 
 LOOK_S = 0.25  # RAY_memory_monitor_refresh_ms
@@ -50,7 +51,7 @@ class Pressure(Gathering):
         self.journal.recorder.count("pauses")
         worker.queue.insert(0, (ready, launch))
         if not node.paused:
-            Timer(self.env, self._look_again, node).arm(MONITOR_S)
+            Timer(self.clock, self._look_again, node).arm(MONITOR_S)
         node.paused.append(worker)
         return True
 
@@ -80,7 +81,7 @@ class Pressure(Gathering):
             return False
         if not machine.doomed:
             machine.doomed = True
-            Timer(self.env, self._terminate, node).arm(0.0)
+            Timer(self.clock, self._terminate, node).arm(0.0)
         return True
 
     def _terminate(self, timer: Timer) -> None:
@@ -90,7 +91,7 @@ class Pressure(Gathering):
         if not machine.alive:
             return
         self.journal.recorder.count("workers_terminated")
-        self.journal.recorder.span("fault", f"worker out of memory on node {node}", self.env.now, self.env.now)
+        self.journal.recorder.span("fault", f"worker out of memory on node {node}", self.clock.now, self.clock.now)
         self.lose_node(node)
         machine.memory.look_out()
         self.join_node(node)
@@ -101,7 +102,7 @@ class Pressure(Gathering):
         machine = self._machines[node]
         if not machine.doomed:
             machine.doomed = True
-            Timer(self.env, self._look_at, machine).arm(LOOK_S - self.env._now % LOOK_S)
+            Timer(self.clock, self._look_at, machine).arm(LOOK_S - self.clock.now % LOOK_S)
         return True
 
     def _look_at(self, timer: Timer) -> None:

@@ -32,7 +32,7 @@ from windtunnel.model import (
     View,
     WorkerLost,
 )
-from windtunnel.sim.hardware.cpu import Timer
+from windtunnel.sim.clock import Timer
 from windtunnel.sim.world.world import SimWorld
 
 MOMENT_S = 1e-3  # a driver without rounds that read nothing looks again after that
@@ -84,7 +84,7 @@ class RoundsWorld(SimWorld):
 
     def _tick(self, timer: Timer) -> None:
         """Rounds go on while nothing happens; where nothing will, that is no life."""
-        if not self._open and all(t.fire == self._look_round for *_, t in self.env._queue):
+        if not self._open and all(t.fire == self._look_round for _, t in self.clock.pending()):
             self._stalled()
         super()._tick(timer)
 
@@ -112,7 +112,7 @@ class RoundsWorld(SimWorld):
 
     def _await(self, vain: bool = False) -> None:
         """Arm a timer for the next round, unless it is due no later than that; ``vain``: the last one came to nothing."""
-        now, free, cost = self.env.now, self._driver_free_s, self._cost
+        now, free, cost = self.clock.now, self._driver_free_s, self._cost
         if not cost.round_s:
             due = max(now, free) + (max(cost.metadata_s, cost.loop_s, MOMENT_S) if vain else 0.0)
         elif vain:
@@ -127,7 +127,7 @@ class RoundsWorld(SimWorld):
         if due < self._due_s:
             self._due_s = due
             self._round += 1
-            Timer(self.env, self._look_round, serial=self._round).arm(due - now)
+            Timer(self.clock, self._look_round, serial=self._round).arm(due - now)
 
     # -- a round -----------------------------------------------------------------------------------------------------
 
@@ -135,7 +135,7 @@ class RoundsWorld(SimWorld):
         """What was said is read, as far as the model lets it; then the model decides, and its tasks are sent one by one."""
         if timer.serial != self._round:
             return
-        now, delay = self.env.now, self._cost.metadata_s
+        now, delay = self.clock.now, self._cost.metadata_s
         self._due_s = math.inf
         self._driver_idle_s += max(now - self._driver_free_s, 0.0)
         self._driver_free_s = max(now, self._driver_free_s) + self._cost.loop_s

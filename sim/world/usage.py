@@ -24,7 +24,8 @@ from windtunnel.sim.world.tasks import SHARED
 if TYPE_CHECKING:
     from windtunnel.records.record import Recorder
     from windtunnel.sim.hardware.network import Network
-    from windtunnel.sim.world.tasks import Node, Spent, StageRun, TaskRun, Worker
+    from windtunnel.sim.hardware.node import Node
+    from windtunnel.sim.world.tasks import Spent, StageRun, TaskRun, Worker
     from windtunnel.sim.world.wave import Course
 
 MOST_NODES = 64  # with more nodes, links and disks are not told apart

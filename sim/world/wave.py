@@ -11,12 +11,13 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
+from itertools import count
 from typing import overload
 
 import numpy as np
 
 from windtunnel.model import Action, Block, Event, ExecutionModel, Launch, Note, Wave, WaveDone, WaveRefused, WorkerJoined
-from windtunnel.sim.hardware.cpu import Timer
+from windtunnel.sim.clock import Timer
 from windtunnel.sim.world import steady
 from windtunnel.sim.world.agenda import Agenda, Entry
 from windtunnel.sim.world.losses import Losses
@@ -280,7 +281,7 @@ class Waves(Losses):
     @property
     def now(self) -> float:
         """Virtual seconds since the start of the run."""
-        return float(self.env.now)
+        return float(self.clock.now)
 
     def _obey(self, actions: Sequence[Action]) -> None:
         raise NotImplementedError
@@ -311,7 +312,8 @@ class Waves(Losses):
             return False
         if self._model.tick_s > 0:
             return False
-        if any(entry[3].fire != self._joined for entry in self.env._queue) or len(self.env._queue) != len(self._workers):
+        joins = [timer.fire == self._joined for _, timer in self.clock.pending()]
+        if len(joins) != len(self._workers) or not all(joins):
             return False
         if any(n != number or w.stage >= 0 or w.up for number, (n, w) in enumerate(self._workers.items())):
             return False
@@ -323,12 +325,13 @@ class Waves(Losses):
 
     def _course(self, stage: StageRun, wave: Wave) -> Course:
         memories = [n.memory for n in self._machines]
+        joins = [(time, serial, worker.arg) for serial, (time, worker) in enumerate(self.clock.pending())]
         kinds = {q.bytes for q in stage.kinds if q}
         return Course(
             seconds=stage.seconds, held=stage.memory_bytes, plenty=wave.plenty,
             node_of=[w.node.index for w in self._workers.values()],
             used=[m.used for m in memories], peak=[m.peak for m in memories], peak_s=[m.peak_s for m in memories],
-            joins=[(time, serial, worker.arg) for time, _, serial, worker in self.env._queue], eid=self.env._eid,
+            joins=joins, eid=count(len(joins)),
             driver=(self._driver_free_s, self._cost.launch_s, self._cost.done_s),
             every=self.journal.every, stored=self.journal.stored.copy(), stored_bytes=self.stored_bytes,
             out=[q.bytes for q in stage.quick if q] if len(kinds) > 1 else [*kinds] * len(stage.quick),
@@ -377,12 +380,14 @@ class Waves(Losses):
 
     def _resume(self, course: Course) -> None:
         """The world's clock, its queue and the driver's go on where the wave ended."""
-        joins = {entry[3].arg: entry for entry in self.env._queue}
         late = {-2 - who for who in course.late}
-        for number in joins.keys() - late:
-            self._is_up(self._workers[number])
-        self.env._queue[:] = sorted(joins[number] for number in late)
-        self.env._now = course.now
+        left: list[tuple[float, Worker]] = []
+        for time, worker in self.clock.pending():
+            if worker.arg in late:
+                left.append((time, worker))
+            else:
+                self._is_up(worker)
+        self.clock.jump(course.now, left)
         self._inbox.extend((0.0, WorkerJoined(-2 - who)) for who in course.inbox)
         self._driver_free_s = course.free_s
         self._driver_busy = course.queued

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from heapq import heappop
 from typing import NoReturn
 
 from windtunnel.engines.models.traits import EMBEDDED, Traits
@@ -37,9 +36,9 @@ from windtunnel.model import (
     WorkerJoined,
 )
 from windtunnel.records.record import Recorder
+from windtunnel.sim.clock import Timer
 from windtunnel.sim.costs.laws import StageLaw
 from windtunnel.sim.costs.measured import EngineCost
-from windtunnel.sim.hardware.cpu import Timer
 from windtunnel.sim.hardware.gpu import check_device_memory
 from windtunnel.sim.world.faults import Faults
 from windtunnel.sim.world.garbage import uncollected
@@ -76,7 +75,7 @@ class SimWorld(Waves):
         with uncollected():
             super().__init__(cluster, stages, Journal(recorder, stages, spans), cost, store_bytes, location)
         self._inbox: deque[tuple[float, Event]] = deque()
-        self._driver = Timer(self.env, self._handle)
+        self._driver = Timer(self.clock, self._handle)
         self._driver_busy = False
         self._driver_free_s = cost.startup_s
         self._driver_idle_s = 0.0
@@ -102,8 +101,10 @@ class SimWorld(Waves):
                 if self._faults is not None:
                     self._faults.arm()
                 if model.tick_s > 0:
-                    Timer(self.env, self._tick).arm(model.tick_s)
-                self._loop()
+                    Timer(self.clock, self._tick).arm(model.tick_s)
+                self.clock.run()
+                if not self.clock.stopped:
+                    self._stalled()
         finally:
             self.journal.close(self.makespan_s, self._machines, self._network.bytes)
             end = max(self.now, self._driver_free_s)
@@ -120,16 +121,6 @@ class SimWorld(Waves):
         """When the driver had the result."""
         return max(self.now, self._driver_free_s) + self._cost.finish_s
 
-    def _loop(self) -> None:
-        """What `Environment.run` does, for events that are all `Timer`s with one callback."""
-        env = self.env
-        queue = env._queue
-        while self._result is None and self._failure is None:
-            if not queue:
-                self._stalled()
-            env._now, _, _, timer = heappop(queue)
-            timer.fire(timer)
-
     def _stalled(self) -> NoReturn:
         """No event is due, and the job is not done."""
         if gone := self.missing():
@@ -140,7 +131,7 @@ class SimWorld(Waves):
         )
 
     def _tick(self, timer: Timer) -> None:
-        if not self.env._queue:  # nothing but the clock itself goes on
+        if self.clock.idle:  # nothing but the clock itself goes on
             self._stalled()
         self._send(Tick(), 0.0)
         timer.arm(self._model.tick_s)
@@ -152,7 +143,7 @@ class SimWorld(Waves):
 
     def _send(self, event: Event, service_s: float) -> None:
         """A worker's message to the driver. An idle driver takes it up at once and answers ``service_s`` later; else it queues."""
-        now = self.env._now
+        now = self.clock.now
         if self._driver_free_s <= now and not self._inbox:
             self._driver_idle_s += now - self._driver_free_s
             self._driver_free_s = now + service_s
@@ -167,7 +158,7 @@ class SimWorld(Waves):
     def _handle(self, _: Timer) -> None:
         """The driver is free for the next message of its queue."""
         inbox = self._inbox
-        now = self.env._now
+        now = self.clock.now
         if self._driver_free_s > now:
             self._driver.arm(self._driver_free_s - now)
             return
@@ -196,7 +187,7 @@ class SimWorld(Waves):
                 self._launch(action)  # type: ignore[arg-type]
             elif kind is Release:
                 if spent := self._release(action.blocks):  # type: ignore[union-attr]
-                    self._driver_free_s = max(self._driver_free_s, self.env._now) + spent
+                    self._driver_free_s = max(self._driver_free_s, self.clock.now) + spent
             else:
                 self._obey_rare(action)
 
@@ -216,15 +207,17 @@ class SimWorld(Waves):
         elif isinstance(action, Persist):
             self.persist(action)
         elif isinstance(action, Wake):
-            Timer(self.env, self._woken, action.key).arm(action.after_s)
+            Timer(self.clock, self._woken, action.key).arm(action.after_s)
         elif isinstance(action, Fail):
             self._failure = action
+            self.clock.stopped = True
         elif isinstance(action, Finish):
             self._result = action.blocks
+            self.clock.stopped = True
 
     def _start_worker(self, action: StartWorker) -> None:
-        cost, node, now = self._cost, self._machines[action.node], self.env._now
-        worker = Worker(self.env, self._joined, node, action.stage)
+        cost, node, now = self._cost, self._machines[action.node], self.clock.now
+        worker = Worker(self.clock, self._joined, node, action.stage)
         self._workers[action.worker] = worker
         worker.arg = action.worker
         if cost.worker_memory_bytes:
@@ -255,7 +248,7 @@ class SimWorld(Waves):
     def _joined(self, worker: Worker) -> None:
         """A worker's first event: it is up."""
         if worker.alive:
-            worker.joined_s = self.env._now
+            worker.joined_s = self.clock.now
             self._is_up(worker)
             self._send(WorkerJoined(worker.arg), 0.0)
 
@@ -278,7 +271,7 @@ class SimWorld(Waves):
         worker = self._workers.get(launch.worker)
         if worker is None:
             return  # lost a moment ago: its model will hear of it
-        now = self.env._now
+        now = self.clock.now
         free = self._driver_free_s
         ready = (free if free > now else now) + self._cost.launch_s
         self._driver_free_s = ready

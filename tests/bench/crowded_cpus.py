@@ -17,7 +17,8 @@ from typing import Any
 
 from simpy.core import Environment
 
-from windtunnel.sim.hardware.cpu import Shared, Timer
+from windtunnel.sim.clock import Timer
+from windtunnel.sim.hardware.cpu import Shared
 from windtunnel.sim.serving.cores import Cores
 
 CPUS = 2

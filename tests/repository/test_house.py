@@ -233,6 +233,21 @@ def test_the_command_line_starts_without_heavy_libraries() -> None:
     assert done.stdout.rstrip().endswith("[]"), done.stdout[-200:]
 
 
+def test_a_simulation_starts_without_heavy_libraries(tmp_path: Path) -> None:
+    file = tmp_path / "job.toml"
+    file.write_text(
+        'schema = 1\nname = "ten"\n[cluster]\n[[cluster.nodes]]\ncpus = 2\nmemory = "1GiB"\n[dataset]\nrows = 10\n'
+        'row_bytes = "8B"\npartitions = 10\n[[operators]]\nname = "work"\nkind = "map"\ncost = { per_batch = "1s" }\n'
+        '[[engines]]\nname = "bulk"\n'
+    )
+    code = (
+        f"import sys; from windtunnel.cli import main; main(['simulate', {str(file)!r}, '--results', {str(tmp_path / 'r')!r}]); "
+        "print([m for m in ('pandas', 'scipy', 'duckdb', 'polars', 'jinja2', 'pyarrow.dataset') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.rstrip().endswith("[]"), done.stdout[-200:]
+
+
 @pytest.mark.parametrize(
     ("nodeid", "together"),
     [

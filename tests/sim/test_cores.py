@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from simpy.core import Environment
 
-from windtunnel.sim.hardware.cpu import Timer
+from windtunnel.sim.clock import Clock, Timer
 from windtunnel.sim.serving.cores import Cores
 
 
@@ -23,7 +22,7 @@ class Worker:
         self.cores.run(self, self.pieces.pop(0))
 
     def ended(self) -> None:
-        self.ends.append(self.cores.env.now)
+        self.ends.append(self.cores.clock.now)
         if self.pieces:
             self.begin()
         else:
@@ -35,12 +34,12 @@ class Worker:
 
 def ends(cpus: float, jobs: list[tuple[float, list[float]]]) -> list[list[float]]:
     """When each worker's pieces end, for workers that begin at these times."""
-    env = Environment()
-    cores = Cores(env, cpus)
+    clock = Clock()
+    cores = Cores(clock, cpus)
     workers = [Worker(cores, list(pieces)) for _, pieces in jobs]
     for worker, (at, _) in zip(workers, jobs, strict=True):
-        Timer(env, worker.begin).arm(at)
-    env.run()
+        Timer(clock, worker.begin).arm(at)
+    clock.run()
     return [w.ends for w in workers]
 
 
@@ -77,19 +76,21 @@ def test_a_cpu_without_a_process_takes_one_that_waits() -> None:
 
 def test_who_joins_is_told_when_it_runs_and_when_it_waits() -> None:
     """A process that keeps its own books has the CPU, loses it when its slice ends, and has it alone again when the other is done."""
-    env = Environment()
-    cores = Cores(env, 1)
+    clock = Clock()
+    cores = Cores(clock, 1)
     own, other = Worker(cores, []), Worker(cores, [SLICE / 2])
     cores.join(own)
     assert cores.speed(own) == 1.0
     other.begin()
     assert (cores.speed(own), cores.speed(other)) == (1.0, 0.0)
-    env.run(until=1.1 * SLICE)
+    Timer(clock, lambda _: setattr(clock, "stopped", True)).arm(1.1 * SLICE)
+    clock.run()
     assert (cores.speed(own), cores.speed(other), own.touched) == (0.0, 1.0, 1)
-    env.run()
+    clock.stopped = False
+    clock.run()
     assert other.ends == [pytest.approx(1.5 * SLICE)] and cores.speed(own) == 1.0 and own.touched == 2
     cores.rest(own)
-    assert not env._queue
+    assert clock.idle
 
 
 def test_work_ends_at_a_late_hour_too() -> None:

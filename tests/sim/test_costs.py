@@ -6,12 +6,16 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from windtunnel.errors import InputError
+from windtunnel.sim.costs.laws import StageLaw, StepLaw
+from windtunnel.sim.costs.many import works
 from windtunnel.sim.costs.measured import Calibration, EngineCost, OperatorCost, Residual
+from windtunnel.spec.plan import Cost
 
 SECONDS = st.floats(0, 1e3, allow_nan=False)
 NAMES = st.text("abcxyz_é ", min_size=1, max_size=8)
@@ -105,3 +109,29 @@ def test_an_engine_never_measured_has_the_defaults() -> None:
     calibration = Calibration(engines=(EngineCost(engine="bulk", task_s=1.0),))
     assert calibration.engine("bulk").task_s == 1.0
     assert calibration.engine("streaming") == EngineCost(engine="streaming")
+
+
+STEPS = st.builds(
+    StepLaw, operator=st.just("a"), rows_factor=st.sampled_from([0.0, 0.3, 1.0, 2.5]), rows_exponent=st.sampled_from([0.0, 0.7, 1.0]),
+    cost=st.builds(Cost, per_batch_s=SECONDS, per_row_s=SECONDS, per_byte_s=SECONDS, cv=st.sampled_from([0.0, 0.3])),
+    max_rows=st.sampled_from([7.0, float("inf")]), row_bytes_out=st.none() | st.sampled_from([0.0, 8.0, 1e6]),
+    batch_rows=st.sampled_from([0, 1, 3]), flow_rows=st.sampled_from([0, 4]), at_end=st.booleans(),
+    curve=st.sampled_from([(), ((0.0, 0.1), (4.0, 0.5), (16.0, 1.0))]), work_class=st.sampled_from(["cpu", "sleep", "device"]),
+)  # fmt: skip
+KINDS = st.tuples(st.integers(0, 40), st.integers(0, 10**9))
+
+
+@given(st.lists(STEPS, max_size=3), st.none() | STEPS, st.lists(KINDS, min_size=1, max_size=12))
+@settings(max_examples=150, deadline=None)
+def test_many_tasks_at_once_do_what_each_does(
+    steps: list[StepLaw], exchange: StepLaw | None, source: list[tuple[int, int]]
+) -> None:
+    law = StageLaw(steps=tuple(steps), exchange=exchange)
+    each = [law.work(rows, size) for rows, size in source]
+    rows, sizes = np.array(source, dtype=np.int64).T
+    many = works(law, rows, sizes)
+    assert many.seconds.tolist() == [[s.seconds for s in w.steps] for w in each]
+    assert many.cvs.tolist() == [[s.cv for s in w.steps] for w in each]
+    for name in ("rows_out", "row_bytes", "batches", "moved_bytes"):
+        assert getattr(many, name).tolist() == [getattr(w, name) for w in each], name
+    assert many.seconds_of("device").tolist() == [sum(s.seconds for s in w.steps if s.work_class == "device") for w in each]

@@ -7,9 +7,9 @@ import math
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from simpy import Environment
 
 from windtunnel.errors import OutOfMemory
+from windtunnel.sim.clock import Clock, Timer
 from windtunnel.sim.hardware.cpu import CoRun, Shared, cpu_rate
 from windtunnel.sim.hardware.disk import Disk
 from windtunnel.sim.hardware.gpu import check_device_memory, device_seconds
@@ -45,22 +45,22 @@ def _network(
     transfers: list[tuple[float, int, int, int]], oversubscription: float = 1.0, latency: float = 0.0, slow: float | None = None
 ) -> list[float]:
     """Finishing times of (start, source, target, bytes) on three nodes of 10 bytes/s; node 2's links halve at ``slow``."""
-    env = Environment()
-    network = Network(env, [10.0] * 3, oversubscription, latency)
+    clock = Clock()
+    network = Network(clock, [10.0] * 3, oversubscription, latency)
     if slow is not None:
-        env.timeout(slow).callbacks.append(lambda _: network.scale(2, 0.5))  # type: ignore[union-attr]
+        Timer(clock, lambda _: network.scale(2, 0.5)).arm(slow)
     ends = [0.0] * len(transfers)
 
     def begin(i: int) -> None:
         def done(_: object) -> None:
-            ends[i] = env.now
+            ends[i] = clock.now
 
         _, source, target, size = transfers[i]
         network.transfer(source, target, size, done, None)
 
     for i, (start, *_) in enumerate(transfers):
-        env.timeout(start).callbacks.append(lambda _, i=i: begin(i))  # type: ignore[union-attr]
-    env.run()
+        Timer(clock, lambda _, i=i: begin(i)).arm(start)
+    clock.run()
     return ends
 
 
@@ -125,13 +125,13 @@ def test_the_core_limits_all() -> None:
 
 
 def test_disk_readers_share_and_writers_do_not_disturb_them() -> None:
-    env = Environment()
-    disk = Disk(env, DiskSpec(read_bytes_per_s=100.0, write_bytes_per_s=10.0))
+    clock = Clock()
+    disk = Disk(clock, DiskSpec(read_bytes_per_s=100.0, write_bytes_per_s=10.0))
     ends: dict[str, float] = {}
     for name, size in (("a", 100), ("b", 300)):
-        disk.read(size, lambda n: ends.__setitem__(n, env.now), name)
-    disk.write(30, lambda n: ends.__setitem__(n, env.now), "w")
-    env.run()
+        disk.read(size, lambda n: ends.__setitem__(n, clock.now), name)
+    disk.write(30, lambda n: ends.__setitem__(n, clock.now), "w")
+    clock.run()
     assert ends == pytest.approx({"a": 2.0, "b": 4.0, "w": 3.0})
     assert (disk.read_bytes, disk.written_bytes) == (400, 30)
 
@@ -156,26 +156,26 @@ def test_streams_on_drives_of_their_own_do_not_disturb_each_other() -> None:
 
 def test_reads_and_writes_of_a_spinning_disk_share_its_arm() -> None:
     spec = DiskSpec(read_bytes_per_s=100.0, write_bytes_per_s=50.0, kind="hdd", seek_s=0.0, chunk_bytes=100)
-    env = Environment()
-    disk, ends = Disk(env, spec), {}
-    disk.read(100, lambda n: ends.__setitem__(n, env.now), "r")
-    disk.write(50, lambda n: ends.__setitem__(n, env.now), "w")  # as long as a read of 100
-    env.run()
+    clock = Clock()
+    disk, ends = Disk(clock, spec), {}
+    disk.read(100, lambda n: ends.__setitem__(n, clock.now), "r")
+    disk.write(50, lambda n: ends.__setitem__(n, clock.now), "w")  # as long as a read of 100
+    clock.run()
     assert ends == {"r": pytest.approx(2.0), "w": pytest.approx(2.0)}
 
 
 def _hdd(spec: DiskSpec, reads: dict[str, tuple[int, int]]) -> dict[str, float]:
     """When each of these reads (bytes, places), begun together, ends."""
-    env = Environment()
-    disk, ends = Disk(env, spec), dict[str, float]()
+    clock = Clock()
+    disk, ends = Disk(clock, spec), dict[str, float]()
     for name, (size, places) in reads.items():
-        disk.read(size, lambda n: ends.__setitem__(n, env.now), name, places)
-    env.run()
+        disk.read(size, lambda n: ends.__setitem__(n, clock.now), name, places)
+    clock.run()
     return ends
 
 
 def test_a_full_disk_is_a_failure() -> None:
-    disk = Disk(Environment(), DiskSpec(capacity_bytes=10))
+    disk = Disk(Clock(), DiskSpec(capacity_bytes=10))
     with pytest.raises(OutOfMemory, match="disk is full"):
         disk.write(11, lambda _: None, None)
 
@@ -184,12 +184,12 @@ def test_a_full_disk_is_a_failure() -> None:
 @settings(max_examples=50, deadline=None)
 def test_processor_sharing_conserves_work(works: list[float], cpus: int) -> None:
     """All begin at once: the last ends when all work is done or the longest is, whichever is later."""
-    env = Environment()
-    cpu = Shared(env, cpu_rate(cpus))
+    clock = Clock()
+    cpu = Shared(clock, cpu_rate(cpus))
     ends: list[float] = []
     for work in works:
-        cpu.add(work, 1.0, lambda _: ends.append(env.now), None)
-    env.run()
+        cpu.add(work, 1.0, lambda _: ends.append(clock.now), None)
+    clock.run()
     assert len(ends) == len(works)
     assert max(ends) >= max(sum(works) / cpus, max(works)) * (1 - 1e-9)
     if len(works) > cpus == 1:
@@ -203,14 +203,14 @@ def test_processor_sharing_conserves_work(works: list[float], cpus: int) -> None
 def test_co_running_users_finish_when_their_rates_say(users: list[tuple[float, float, float]], cpus: int) -> None:
     """Against a simulation in small steps of time: each progresses at its own rate, which changes as others come and go."""
     points = ((1.0, 1.0), (2.0, 1.5), (4.0, 2.0))
-    env = Environment()
-    cpu = CoRun(env, cpus, points)
+    clock = Clock()
+    cpu = CoRun(clock, cpus, points)
     ends: dict[int, float] = {}
     for i, (start, work, felt) in enumerate(users):
-        env.timeout(start).callbacks.append(  # type: ignore[union-attr]
-            lambda _, i=i, work=work, felt=felt: cpu.add(work, 1.0, felt, lambda n: ends.__setitem__(n, env.now), i)
-        )
-    env.run()
+        Timer(
+            clock, lambda _, i=i, work=work, felt=felt: cpu.add(work, 1.0, felt, lambda n: ends.__setitem__(n, clock.now), i)
+        ).arm(start)
+    clock.run()
     assert len(ends) == len(users) and len(cpu) == 0 and cpu.load == 0
     left, now, expected = {i: u[1] for i, u in enumerate(users)}, 0.0, dict[int, float]()
     while left:
@@ -230,14 +230,14 @@ def test_co_running_users_finish_when_their_rates_say(users: list[tuple[float, f
 
 
 def test_memory_breaks_above_its_limit() -> None:
-    memory = Memory(3, 100, Environment())
+    memory = Memory(3, 100, Clock())
     memory.take(100, "x")
     with pytest.raises(OutOfMemory, match=r"node 3 ran out of memory: the state of 'b' brings it to 101 B"):
         memory.take(1, "the state of 'b'")
 
 
 def test_the_store_says_what_does_not_fit() -> None:
-    memory = Memory(0, 1000, Environment())
+    memory = Memory(0, 1000, Clock())
     store = ObjectStore(100, memory)
     assert store.put(60) and not store.put(41) and store.put(40)
     assert (store.used, store.spilled, memory.used, store.peak) == (100, 41, 100, 100)
@@ -257,9 +257,9 @@ def test_reads_and_writes_share_a_volume_with_one_limit() -> None:
     """100 bytes each way at 100 a second: one second apart, two together."""
     ended: dict[str, float] = {}
     for total, expected in ((0.0, 1.0), (100.0, 2.0)):
-        env = Environment()
-        disk = Disk(env, DiskSpec(read_bytes_per_s=100.0, write_bytes_per_s=100.0, total_bytes_per_s=total))
-        disk.read(100, lambda name: ended.__setitem__(name, env.now), "read")
-        disk.write(100, lambda name: ended.__setitem__(name, env.now), "write")
-        env.run()
+        clock = Clock()
+        disk = Disk(clock, DiskSpec(read_bytes_per_s=100.0, write_bytes_per_s=100.0, total_bytes_per_s=total))
+        disk.read(100, lambda name: ended.__setitem__(name, clock.now), "read")
+        disk.write(100, lambda name: ended.__setitem__(name, clock.now), "write")
+        clock.run()
         assert ended == {"read": pytest.approx(expected), "write": pytest.approx(expected)}

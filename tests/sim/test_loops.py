@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from simpy.core import Environment
-
-from windtunnel.sim.hardware.cpu import Timer
+from windtunnel.sim.clock import Clock, Timer
 from windtunnel.sim.serving.loops import LOOPS, Loop, Machine
 from windtunnel.spec.cluster import NodeSpec
 
@@ -13,22 +11,22 @@ SECOND = 1.0
 
 def order(discipline: str, times: dict[str, float], again: dict[str, tuple[str, float]]) -> list[tuple[str, float]]:
     """Who ended when, of requests of a second each that come at ``times``; ``again``: whose end is followed by which other, and when."""
-    env = Environment()
-    loop: Loop = LOOPS[discipline](Machine(env, 0, NodeSpec(name="n", cpus=2, memory_bytes=2**30)), 1.0, 0.0)
+    clock = Clock()
+    loop: Loop = LOOPS[discipline](Machine(clock, 0, NodeSpec(name="n", cpus=2, memory_bytes=2**30)), 1.0, 0.0)
     ended: list[tuple[str, float]] = []
 
     def come(timer: Timer) -> None:
         loop.run(SECOND, 0.0, done, timer.arg)
 
     def done(name: str) -> None:
-        ended.append((name, round(env.now, 6)))
+        ended.append((name, round(clock.now, 6)))
         if name in again:
             follower, pause = again[name]
-            Timer(env, come, follower).arm(pause)
+            Timer(clock, come, follower).arm(pause)
 
     for name, at in times.items():
-        Timer(env, come, name).arm(at)
-    env.run()
+        Timer(clock, come, name).arm(at)
+    clock.run()
     return ended
 
 
@@ -58,11 +56,11 @@ def test_what_comes_during_a_turn_waits_for_its_end() -> None:
 
 
 def test_a_dead_loop_ends_nothing() -> None:
-    env = Environment()
-    loop = LOOPS["turns"](Machine(env, 0, NodeSpec(name="n", cpus=2, memory_bytes=2**30)), 1.0, 0.0)
+    clock = Clock()
+    loop = LOOPS["turns"](Machine(clock, 0, NodeSpec(name="n", cpus=2, memory_bytes=2**30)), 1.0, 0.0)
     ended: list[str] = []
     for name in "AB":
         loop.run(SECOND, 0.0, ended.append, name)
     loop.kill()
-    env.run()
+    clock.run()
     assert not ended

@@ -7,12 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import special
 
 from tests.sim import crafted
 from windtunnel.sim.calibration.crossfit import halves, with_held_out
 from windtunnel.sim.calibration.host import cost, host_costs, seconds
 from windtunnel.sim.costs.measured import Calibration, HeldOut
 from windtunnel.sim.judging.prediction import PER_DOUBLING, coverage, distance, engine_law, law, law_of, published, told
+from windtunnel.sim.judging.student import probability, quantile
 
 
 def cell(error: float, *, engine: str = "bulk", group: str = "g", cpus: int = 2, name: str = "c") -> HeldOut:
@@ -121,3 +123,12 @@ def test_the_host_is_measured(tmp_path: Path) -> None:
     )  # fmt: skip
     assert arrow.value < pickled.value / 10
     assert not list(tmp_path.iterdir())
+
+
+def test_students_t_is_scipys() -> None:
+    for freedom in (*range(1, 40), 333):
+        for value in (-50.0, -3.0, -0.1, 0.0, 0.2, 2.5, 40.0):
+            assert probability(value, freedom) == pytest.approx(special.stdtr(freedom, value), abs=1e-14)
+        for share in (0.001, 0.05, 0.3, 0.8, 0.95, 0.975, 0.999):
+            assert quantile(share, freedom) == pytest.approx(special.stdtrit(freedom, share), rel=1e-11)
+    assert quantile(0.5, 3) == 0.0

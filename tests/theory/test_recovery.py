@@ -13,7 +13,6 @@ from windtunnel.errors import OutOfMemory, RunFailed
 from windtunnel.records.record import Recorder
 from windtunnel.registry import load_engine
 from windtunnel.scenario.reading import from_document
-from windtunnel.sim.world.faults import expanded
 
 ENGINES: tuple[tuple[str, dict[str, Any]], ...] = (
     ("bulk", {}), ("streaming", {}), ("ray", {}), ("spark", {}), ("dask", {}), ("flink", {}), ("mapreduce", {}),
@@ -157,7 +156,7 @@ def test_nodes_that_join_are_room_for_work() -> None:
         "engines": [{"name": "bulk"}], "faults": [{"at": "10s", "kind": "node_joins", "target": "worker[1]"}],
     }  # fmt: skip
     scenario = from_document(document, "join.toml")
-    assert scenario.workload is not None and expanded(scenario.cluster).cpus == 2
+    assert scenario.workload is not None and scenario.cluster.expanded().cpus == 2
     bound = scenario.workload.bind(Path("."))
     recorder = Recorder()
     session = load_engine("sim:bulk").open(scenario.cluster, {})

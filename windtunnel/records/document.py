@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import pyarrow.compute as pc
-
+from windtunnel.records.columns import chosen, numbers, texts
 from windtunnel.records.record import Recorder, RunRecord
 from windtunnel.records.serving import KEYS, is_serving, serving_numbers, serving_quantities
 from windtunnel.records.training import training_numbers
@@ -127,10 +126,11 @@ def first_output_s(record: RunRecord) -> float | None:
     operators = record.workload_spec["pipeline"]["operators"]
     last = operators[-1]["name"]
     spans = record.spans
-    ends = spans.filter(pc.and_(pc.equal(spans["operator"].cast("string"), last), pc.equal(spans["kind"].cast("string"), "emit")))
-    if ends.num_rows == 0:
-        ends = spans.filter(pc.equal(spans["operator"].cast("string"), last))
-    return None if ends.num_rows == 0 else float(pc.min(ends["end_s"]).as_py())
+    mine = chosen(spans, "operator", (last,))
+    ends = numbers(chosen(mine, "kind", ("emit",)), "end_s")
+    if not len(ends):
+        ends = numbers(mine, "end_s")
+    return float(ends.min()) if len(ends) else None
 
 
 def utilization(record: RunRecord, resource: str) -> float | None:
@@ -150,18 +150,12 @@ def utilization(record: RunRecord, resource: str) -> float | None:
 
 
 def _busy_seconds(record: RunRecord) -> dict[str, float]:
-    spans = record.spans
-    chosen = spans.filter(pc.is_in(spans["kind"].cast("string"), value_set=_array(_BUSY)))
-    seconds = pc.subtract(chosen["end_s"], chosen["start_s"])
-    table = chosen.select(["operator"]).append_column("seconds", seconds)
-    sums = table.set_column(0, "operator", table["operator"].cast("string")).group_by("operator").aggregate([("seconds", "sum")])
-    return dict(zip(sums["operator"].to_pylist(), sums["seconds_sum"].to_pylist(), strict=True))
-
-
-def _array(values: tuple[str, ...]) -> Any:
-    import pyarrow as pa
-
-    return pa.array(values)
+    spans = chosen(record.spans, "kind", _BUSY)
+    seconds = (numbers(spans, "end_s") - numbers(spans, "start_s")).tolist()
+    found: dict[str, float] = {}
+    for name, spent in zip(texts(spans, "operator"), seconds, strict=True):
+        found[name] = found.get(name, 0.0) + spent
+    return found
 
 
 def _capacity(record: RunRecord, resource: str) -> float:

@@ -10,6 +10,8 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
+from windtunnel.records.columns import column
+
 SCHEMA_VERSION = 1
 
 SpanKind = Literal[
@@ -102,12 +104,7 @@ class Recorder:
 
 def _table(rows: list[Any], schema: pa.Schema) -> pa.Table:
     columns: list[Any] = list(zip(*rows, strict=True)) if rows else [()] * len(schema)
-    arrays = []
-    for values, fld in zip(columns, schema, strict=True):
-        if pa.types.is_dictionary(fld.type):
-            arrays.append(pa.array(values, pa.string()).dictionary_encode())
-        else:
-            arrays.append(pa.array(values, fld.type))
+    arrays = [column(values, field.type) for values, field in zip(columns, schema, strict=True)]
     return pa.Table.from_arrays(arrays, schema=schema)
 
 

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import pyarrow.compute as pc
+import numpy as np
 
+from windtunnel.records.columns import rows, texts
 from windtunnel.records.record import Recorder, RunRecord
 
 LATENCIES = ("mean", "p50", "p90", "p99", "p999", "max")
@@ -48,8 +49,8 @@ def _statistics(record: RunRecord, name: str) -> dict[str, float | None]:
 def replicas_over_time(record: RunRecord) -> dict[str, list[list[float]]]:
     """By deployment: [seconds, replicas that take requests from then on], one at each change."""
     found: dict[str, list[list[float]]] = {d["name"]: [] for d in record.workload_spec["serving"]["deployments"]}
-    names = record.samples["name"].cast("string")
-    chosen = record.samples.filter(pc.starts_with(names, _REPLICAS)).to_pydict()
+    mask = np.array([name.startswith(_REPLICAS) for name in texts(record.samples, "name")], dtype=bool)
+    chosen = rows(record.samples, mask).to_pydict()
     for name, time, value in zip(chosen["name"], chosen["time_s"], chosen["value"], strict=True):
         steps = found.setdefault(name.removeprefix(_REPLICAS), [])
         if steps and steps[-1][0] == time:

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from windtunnel.records.columns import chosen, numbers, rows
 from windtunnel.records.record import RunRecord
 
 _STEPS = ("step", "compute")  # of a loop in the driver, and of one that is an operator
@@ -55,9 +55,8 @@ def steps(record: RunRecord) -> pa.Table | None:
     if counters.get("spans_left_out") or counters.get("spans_dropped"):
         return None
     loop = record.workload_spec["pipeline"]["operators"][-1]["name"]
-    kinds, names = (record.spans[column].cast("string") for column in ("kind", "operator"))
-    found = record.spans.filter(pc.and_(pc.equal(names, loop), pc.is_in(kinds, value_set=pa.array(_STEPS))))
-    found = found.filter(pc.greater(found["rows"], 0))
+    found = chosen(chosen(record.spans, "operator", (loop,)), "kind", _STEPS)
+    found = rows(found, numbers(found, "rows") > 0)
     return found if found.num_rows else None
 
 
@@ -66,9 +65,10 @@ def training(record: RunRecord) -> Training | None:
     found = steps(record)
     if found is None:
         return None
+    starts, ends = numbers(found, "start_s"), numbers(found, "end_s")
     return Training(
-        first_batch_s=float(pc.min(found["start_s"]).as_py()), end_s=float(pc.max(found["end_s"]).as_py()),
-        steps_s=float(pc.sum(pc.subtract(found["end_s"], found["start_s"])).as_py()), rows=int(pc.sum(found["rows"]).as_py()),
+        first_batch_s=float(starts.min()), end_s=float(ends.max()), steps_s=float((ends - starts).sum()),
+        rows=int(numbers(found, "rows").sum()),
     )  # fmt: skip
 
 

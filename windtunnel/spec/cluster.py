@@ -6,7 +6,7 @@ The module knows no engine and no time; the simulated world and the adapters rea
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import psutil
@@ -148,6 +148,16 @@ class ClusterSpec:
                 return before + int(rest.rstrip("]"))
             before += node.count
         raise InputError(f"no node group {group!r} in the cluster; groups: {', '.join(n.name for n in self.nodes)}")
+
+    def expanded(self) -> ClusterSpec:
+        """The cluster with room for the nodes that join later (faults ``node_joins``): they are numbered within their groups."""
+        groups = list(self.nodes)
+        for fault in self.faults:
+            name, _, index = fault.target.partition("[")
+            for position, group in enumerate(groups):
+                if group.name == name and fault.kind == "node_joins":
+                    groups[position] = replace(group, count=max(group.count, int(index.rstrip("]")) + 1))
+        return replace(self, nodes=tuple(groups))
 
     @property
     def cpus(self) -> int:
