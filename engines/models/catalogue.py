@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from windtunnel.engines.models import bulk, dask, flink, mapreduce, ray, spark, streaming
+from windtunnel.engines.models import bulk, dask, flink, mapreduce, ray_entry, spark, streaming
 from windtunnel.engines.models.entry import ModelEntry
 
 BULK, STREAMING = bulk.ENTRY, streaming.ENTRY
 ENTRIES: dict[str, ModelEntry] = {
-    entry.name: entry for entry in (BULK, STREAMING, ray.ENTRY, spark.ENTRY, dask.ENTRY, flink.ENTRY, mapreduce.ENTRY)
+    entry.name: entry for entry in (BULK, STREAMING, ray_entry.ENTRY, spark.ENTRY, dask.ENTRY, flink.ENTRY, mapreduce.ENTRY)
 }

@@ -2,14 +2,8 @@
 
 What the model knows, with its source (Ray 2.44 unless said otherwise; "the paper" is arXiv 2501.12407):
 
-* A pipeline may fill ``budget_fraction`` of the object store with blocks queued or in the making (half of it:
-  ``DataContext.override_object_store_memory_limit_fraction``, resource_manager.py).
-* ``op_reservation`` of the budget is reserved in equal parts for the operators, the rest is shared
-  (``op_resource_reservation_ratio`` = 0.5, ReservationOpResourceAllocator).
-* A running task is expected to add what its operator's tasks produced on average, at most ``generator_buffer`` blocks of it
-  before it ended (``_max_num_blocks_in_streaming_gen_buffer`` = 2); before any block exists, blocks of the target size.
-* With ``op_reservation`` = 0 and ``budget_policy`` the source alone is held back: it may start a task only while the budget has
-  room for all of that task's output (the adaptive policy of the paper, section 4); other operators run whenever a slot is free.
+* Who may send one more task is a policy of the release: `windtunnel.engines.models.ray_budgets`, which the options ``policy``, ``release``,
+  ``op_reservation``, ``budget_fraction`` and ``generator_buffer`` choose and tell.
 * The executor's loop waits for all running tasks at once, for 0.1 s at most, reads all that happened, then sends tasks
   (``process_completed_tasks``, ``ray.wait(num_returns=len(tasks), timeout=0.1)``, Ray 2.10 to 2.60): `windtunnel.sim.world.rounds`.
 * Among operators that may run, the one farthest downstream goes first. Actors take two tasks at most
@@ -33,12 +27,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from windtunnel.engines.api import Option
-from windtunnel.engines.models.entry import ModelEntry
 from windtunnel.engines.models.ledger import Task
 from windtunnel.engines.models.pools import one_more
 from windtunnel.engines.models.ray_budgets import (
-    BEFORE,
     MODERN,
     Operator,
     Paced,
@@ -49,8 +40,6 @@ from windtunnel.engines.models.ray_budgets import (
 )
 from windtunnel.engines.models.slots import Worker
 from windtunnel.engines.models.streaming import Streaming
-from windtunnel.engines.models.switches import DOWNSTREAM_FIRST, PAGE_CACHE, RECOMPUTE
-from windtunnel.engines.models.traits import Constant, Traits
 from windtunnel.engines.models.views import Offered
 from windtunnel.engines.physical import program
 from windtunnel.model import Action, Block, Event, Job, Launch, Note, Stage, Tick, View, Wake, Woken, WorkerLost
@@ -61,35 +50,6 @@ from windtunnel.spec.units import parse_bytes
 RETRY_S, LONGEST_RETRY_S = 1.0, 60.0  # task_oom_retry_delay_base_ms, and the cap of the docs
 ROUND_S = 0.1  # ray.wait's timeout
 LIMITS_S = 1.0  # GLOBAL_LIMITS_UPDATE_INTERVAL_S: the coordinator's first answer is that there is nothing (2.60)
-
-TRAITS = Traits(
-    generator=True,
-    prefetch=True,
-    page_cache=True,
-    kill=0.95,
-    constants=(
-        Constant(name="launch_s", value=0.8e-3, source="executor: sending a task, from the plateau of ray_data in scalability",
-                 fitted="scalability: ray_data at 32 nodes"),
-        Constant(name="done_s", value=0.4e-3, source="and to read that it ended", fitted="scalability: ray_data at 32 nodes"),
-        Constant(name="block_s", value=0.1e-3, source="bookkeeping of one more block, a share of done_s"),
-        Constant(name="round_s", value=0.1, source="process_completed_tasks: ray.wait for all running tasks, for 0.1 s at most"),
-        Constant(name="loop_s", value=1e-3, source="a step of the executor's loop that reads nothing"),
-        Constant(name="metadata_s", value=2e-3, source="Ray 2.60: a block's metadata comes from another thread, for a later round"),
-        Constant(name="task_s", value=14e-3, source="lease, dispatch and reply: a slot is free for so long between two tasks",
-                 fitted="partition_size: 1 row"),
-        Constant(name="emit_bytes_per_s", value=2.0e9, source="a task that makes a tensor and copies it to the object store",
-                 fitted="scalability: ray_data at 4 nodes"),
-        Constant(name="emit_mapped_bytes_per_s", value=0.8e9, source="rows above 32 MiB, whose every copy malloc maps anew: Ray 2.60 wrote "
-                 "rows of 100 MiB at 0.3 to 0.4 GB/s here, in blocks of 100 to 1000 MiB alike, and rows of 1 MiB at 1.1",
-                 fitted="memory_pipelining: ray at 16 GB"),
-        Constant(name="startup_s", value=0.15, source="plan and executor of one more data set, on warm workers",
-                 fitted="scalability: ray_data at 1 node"),
-        Constant(name="device_restart_s", value=0.42, source="start of a worker process and its imports"),
-        Constant(name="actor_start_s", value=2.0, source="start of a worker process, its imports and the actor's constructor"),
-        Constant(name="worker_memory_bytes", value=100e6, source="an idle Ray worker with Arrow imported"),
-        Constant(name="driver_memory_bytes", value=0.6e9, source="driver, GCS, raylet, agents of an idle Ray 2.60, as PSS"),
-    ),
-)  # fmt: skip
 
 
 class Ray(Streaming):
@@ -334,18 +294,6 @@ class Ray(Streaming):
         return kept + super()._on_complete(stage)
 
 
-#: what differs where no executor stands between the driver and plain tasks
-CORE = (
-    Constant(name="round_s", value=0.0, source="the driver takes what is ready one by one: ray.wait(num_returns=1)"),
-    Constant(name="launch_s", value=2e-3, source="driver's time a plain task, from their plateau in the scalability table",
-             fitted="scalability: ray_tasks at 32 nodes"),
-    Constant(name="done_s", value=1e-3, source="as launch_s", fitted="scalability: ray_tasks at 32 nodes"),
-    Constant(name="task_s", value=90e-3, source="lease on the node of its input, dispatch and reply",
-             fitted="scalability: ray_tasks at 1 node"),
-    Constant(name="startup_s", value=0.0, source="there is no plan and no executor to set up"),
-)  # fmt: skip
-
-
 def pool_of(needs_cpus: float, cpus: int, pools: int) -> tuple[int, float]:
     """(actors, CPUs that each claims) of a stateful kernel whose pool the plan leaves open, tuned: an actor a CPU of the cluster.
 
@@ -372,88 +320,3 @@ def _is_open_pool(stage: Stage) -> bool:
     real = any(isinstance(s.phase, MapBatches) for s in program(stage).steps)
     needs = stage.resources
     return real and stage.state.kind == "actor" and stage.concurrency is None and needs.cpus > 0 and not needs.gpus
-
-
-def costs(chosen: Mapping[str, Any]) -> dict[str, Any]:
-    """Plain tasks have constants of their own; before 2.60 metadata came at once, and Ray Data's tasks kept their process up to 2.37."""
-    if chosen["executor"] == "core":
-        return {c.name: c.value for c in CORE}
-    found = rules(chosen["policy"], chosen["release"], chosen["op_reservation"], chosen["budget_policy"])
-    given = {} if found.release == MODERN else {"metadata_s": 0.0}
-    return given if found.policy == "reserved" else {**given, "device_restart_s": 0.0}
-
-
-ENTRY = ModelEntry(
-    name="ray",
-    build=Ray,
-    plan=plan,
-    traits=TRAITS,
-    costs=costs,
-    variants={"executor core": CORE},
-    world={
-        "store_bytes": Option(name="object_store", check=parse_bytes, default=None,
-            doc="object store of all nodes; default 30 % of their memory"),
-        "block_bytes": Option(name="block", default="128MiB", doc="target block size: a task's output is cut into blocks of about it"),
-        "kill": Option(
-            name="memory_usage_threshold", default=0.95, doc="share of a node's memory above which workers are killed; 0: never"
-        ),
-        "page_cache": PAGE_CACHE,
-        "prefetch": Option(
-            name="prefetch", default=True, choices=(True, False), doc="fetch the inputs of a queued task while its actor is busy"
-        ),
-        "generator": Option(
-            name="generator", default=True, choices=(True, False), doc="a task's output leaves it block by block (streaming generators)"
-        ),
-        "fuse": Option(name="fuse", default=False, doc="fuse operators with equal resources", choices=(True, False)),
-    },
-    options=(
-        Option(
-            name="executor", default="data", choices=("data", "core"),
-            doc="data: Ray Data's streaming executor; core: plain tasks that one driver sends and awaits",
-        ),
-        Option(name="block", default="128MiB", doc="target block size: a task's output is cut into blocks of about it"),
-        Option(
-            name="policy", default=None, choices=(None, "reserved", "threshold", "paced"),
-            doc="who may send a task: reserved (Ray 2.10 on), threshold (before), paced (the fork of arXiv 2501.12407); default reserved, "
-            "and paced with op_reservation = 0",
-        ),
-        Option(
-            name="release", default=None, choices=(None, MODERN, BEFORE),
-            doc="Ray's release whose rules are followed; default 2.60, and 2.40 with the policies and switches of the fork",
-        ),
-        Option(name="op_reservation", default=0.5, doc="share of CPUs and budget that is reserved for the operators in equal parts"),
-        Option(
-            name="budget_fraction", default=None,
-            doc="share of the object store that queued blocks and running tasks may fill; default 0.5 reserved, 0.25 threshold, 1 the fork",
-        ),
-        Option(
-            name="budget_policy", default=None, choices=(None, True, False),
-            doc="the fork's switch: whether op_reservation = 0 means the policy paced",
-        ),
-        Option(name="generator_buffer", default=2, doc="blocks that a running task may have made before they are taken"),
-        Option(
-            name="limits_s", default=None,
-            doc="seconds until the executor knows what the cluster has and sends a task; default 1 (release 2.60) or 0 (2.40)",
-        ),
-        Option(name="backpressure", default=True, doc="whether budgets hold operators back", choices=(True, False)),
-        Option(name="autoscale", default=True, doc="whether actor pools grow above their minimum", choices=(True, False)),
-        Option(name="num_cpus", default=None, doc="CPUs offered to the engine; default all"),
-        Option(name="num_gpus", default=None, doc="devices offered to the engine; default all"),
-        Option(
-            name="materialize", default=False, choices=(True, False),
-            doc="materialise every operator's output before the next begins (Dataset.materialize): the staged way",
-        ),
-        Option(
-            name="tasks_in_flight", default=2,
-            doc="tasks that an actor has in flight, 2 x its max_concurrency: it takes those first whose input is on its node",
-        ),
-        Option(name="locality", default=True, doc="whether tasks go to the nodes of their inputs", choices=(True, False)),
-        DOWNSTREAM_FIRST,
-        RECOMPUTE,
-        Option(name="concurrency", default=None, doc="most tasks of an operator that run at once, by operator: { load = 4 }"),
-    ),
-    features={
-        "backpressure": "an object store budget, by operator or for the source alone",
-        "spill": "blocks beyond the object store go to local disk through the page cache",
-    },
-)  # fmt: skip

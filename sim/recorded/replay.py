@@ -15,6 +15,7 @@ from windtunnel.engines.models.entry import ModelEntry
 from windtunnel.engines.models.traits import EMBEDDED
 from windtunnel.engines.recorded import recorded_job
 from windtunnel.engines.telling import Telling
+from windtunnel.errors import InputError
 from windtunnel.records.record import Recorder
 from windtunnel.sim.costs.laws import recorded_law
 from windtunnel.sim.costs.measured import EngineCost
@@ -89,7 +90,14 @@ def recorded_cluster(graph: JobGraph) -> ClusterSpec:
 
 
 def replay(graph: JobGraph) -> Replay:
-    """Simulate the job as it was. Raises RunFailed where what is recorded cannot be done on what is recorded."""
+    """Simulate the job as it was. Raises RunFailed where what is recorded cannot be done on what is recorded.
+
+    Raises InputError for a graph without times: its end is no measurement, and an error against it would say nothing.
+    """
+    if not graph.timed:
+        raise InputError(
+            f"{graph.name} tells how long tasks took but not when they ran, so that there is nothing to compare a replay with"
+        )
     entry, options = model_of(graph.system)
     recorder = Recorder()
     one = slotted(graph)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from tests.bench.test_commands import NODES, PIPELINE, SLOTS, TASKS, scenario
 from windtunnel.engines.models.bulk import Bulk
 from windtunnel.engines.models.streaming import Streaming
 from windtunnel.engines.physical import compile_job
@@ -16,45 +17,7 @@ from windtunnel.sim.world.world import SimWorld
 from windtunnel.spec.cluster import ClusterSpec, NodeSpec
 from windtunnel.spec.workload import BoundWorkload
 
-NODES, SLOTS, TASKS = 1_000, 4, 400_000
-SCENARIO = f"""
-schema = 1
-name = "independent tasks"
-[cluster]
-[[cluster.nodes]]
-count = {NODES}
-cpus = {SLOTS}
-memory = "16GiB"
-[dataset]
-rows = {TASKS}
-row_bytes = "8B"
-partitions = {TASKS}
-[[operators]]
-name = "work"
-kind = "map"
-batch_rows = 1
-cost = {{ per_batch = "10s", cv = 0.3 }}
-row_bytes_out = "1KiB"
-[[engines]]
-name = "bulk"
-"""
-
-
-#: operators of three stages: different memory keeps them apart
-PIPELINE = """
-[[operators]]
-name = "second"
-kind = "map"
-cost = { per_batch = "20s", cv = 0.3 }
-row_bytes_out = "1MiB"
-memory = "1MiB"
-[[operators]]
-name = "third"
-kind = "map"
-cost = { per_batch = "10s", cv = 0.3 }
-row_bytes_out = "1KiB"
-memory = "2MiB"
-"""
+SCENARIO = scenario("bulk")
 
 
 def run(model: Any, *, nodes: int = NODES, tasks: int = TASKS, operators: str = "", **more: Any) -> SimWorld:

@@ -258,7 +258,7 @@ def test_ray_actors_take_what_is_on_their_node_first() -> None:
 
 def test_plain_ray_tasks_are_awaited_one_by_one() -> None:
     """No rounds: a task that ends beside a longer one is followed at once."""
-    from windtunnel.engines.models.ray import CORE
+    from windtunnel.engines.models.ray_entry import CORE
 
     assert next(c.value for c in CORE if c.name == "round_s") == 0.0
     assert seconds("ray", [LOAD], executor="core") == pytest.approx(2.0, abs=NEAR)

@@ -68,7 +68,7 @@ def test_the_page_is_what_the_simulator_says() -> None:
 
 
 def test_the_crossover_of_images_lies_between_four_and_sixteen_cpus_a_gpu() -> None:
-    """In print between 4 and 8, where the two are 3 % apart; simulated, Ray is 5 % slow at 8."""
+    """In print between 4 and 8, where the two are 3 % apart; simulated, Ray is 4 % slow at 8."""
     [summary] = check.validate([check.load("cpu_gpu_ratio_images")])
     assert summary.order == (3, 4)
     leads = {}

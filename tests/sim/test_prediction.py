@@ -91,6 +91,9 @@ def test_intervals_cover_what_was_published(serving: bool) -> None:
     """The bar: 85 to 95 % of the cells that nothing was fitted to, each by an interval that did not know it."""
     inside, of = coverage(published(serving=serving))
     assert of >= 20 and 0.85 <= inside / of <= 0.95
+    page = (Path(__file__).parents[2] / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    left_out, _ = coverage(published(serving=serving), by_group=True)
+    assert f"{inside} of {of}" in page and f"{left_out} of {of}" in page, "docs/benchmarks.md tells older figures"
 
 
 def test_held_out_cells_are_replaced_by_newer_ones_and_survive_the_file(tmp_path: Path) -> None:

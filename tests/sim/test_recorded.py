@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -59,13 +60,38 @@ def test_tasks_of_a_scenario_wait_for_what_they_read() -> None:
     graph = from_document(document, "scenario.toml").workload.graph
     assert graph is not None
     assert [[(i.group, i.mode) for i in g.inputs] for g in graph.groups] == [[], [(0, "all")], [(1, "order")]]
-    result = replay(graph)  # a single slot: one task after the other, and the driver's time before the last
+    with pytest.raises(InputError, match="not when they ran"):
+        replay(graph)
+    result = replay(replace(graph, timed=True))  # a single slot: one task after the other, and the driver's time before the last
     assert result.replayed_s == pytest.approx(1 + 2 + 4 + 3 + 1)
 
 
 def test_tasks_that_name_no_earlier_group_end_in_a_sentence() -> None:
     with pytest.raises(InputError, match="no earlier group"):
         from_document(scenario({"name": "a", "seconds": "1s", "reads": ["b"]}, {"name": "b", "seconds": "1s"}), "scenario.toml")
+
+
+@pytest.mark.parametrize(
+    ("reads", "parts", "sentence"),
+    [
+        (["a"], {"b": [[0]]}, "reads does not name"),
+        ([], {"a": [[0]]}, "reads does not name"),
+        (["a"], {"a": [[2]]}, "numbers from 0 to 1"),
+        (["a"], {"a": [[0], [1]]}, "1 lists"),
+    ],
+)
+def test_parts_of_what_is_not_there_end_in_a_sentence(reads: list[str], parts: dict[str, Any], sentence: str) -> None:
+    tasks = {"name": "a", "count": 2, "seconds": "1s"}, {"name": "c", "seconds": "1s", "reads": reads, "parts": parts}
+    with pytest.raises(InputError, match=sentence):
+        from_document(scenario(*tasks), "scenario.toml")
+
+
+def test_a_task_waits_for_just_the_parts_that_it_reads() -> None:
+    """Task 0 of b reads task 1 of a, and the other way round: edges of the graph, child first."""
+    a = {"name": "a", "count": 2, "seconds": ["2s", "4s"]}
+    b = {"name": "b", "count": 2, "seconds": "1s", "reads": ["a"], "parts": {"a": [[1], [0]]}}
+    graph = from_document(scenario(a, b), "scenario.toml").workload.graph
+    assert graph is not None and sorted(map(tuple, graph.edges.tolist())) == [(2, 1), (3, 0)]
 
 
 def test_the_command_tells_the_error(tmp_path: Path) -> None:

@@ -29,11 +29,6 @@ def replay(log: Path, mapping: Path | None, as_json: bool) -> int:
     graphs = [g for g in found if isinstance(g, JobGraph)]
     if not graphs:
         raise InputError(f"{log} holds requests to a service and no job; `windtunnel import {log}` makes a scenario of it")
-    untimed = [g for g in graphs if not g.timed]
-    if untimed:
-        raise InputError(
-            f"{log} tells how long tasks took but not when they ran, so that there is nothing to compare a replay with"
-        )
     results = [(g, replayed(g)) for g in graphs]
     if as_json:
         print_json({"schema": 1, "replayed": [_document(g, r) for g, r in results]})

@@ -6,9 +6,10 @@ the reader knows, so that a new key is missing from neither. The module reads no
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 from windtunnel.registry import ENGINES
+from windtunnel.spec.cluster import FaultKind
 from windtunnel.spec.units import units
 
 Schema = dict[str, Any]
@@ -242,7 +243,6 @@ def _tasks() -> Schema:
 
 def json_schema() -> Schema:
     """The published JSON Schema (2020-12)."""
-    faults = ("node_lost", "node_joins", "node_leaves", "worker_killed", "straggler", "gpu_lost", "network_slow")
     named = dict.fromkeys(n for n in ENGINES if ":" not in n)
     top = _table(
         "A scenario of windtunnel",
@@ -281,7 +281,7 @@ def json_schema() -> Schema:
         faults=_tables(
             "what goes wrong",
             at=_time("when"),
-            kind=_text("of fault", faults),
+            kind=_text("of fault", get_args(FaultKind)),
             target=_text('a node, as "group[index]"'),
             factor=_number("of stragglers and slow networks", exclusiveMinimum=0),
             until=_time("when it ends"),

@@ -10,19 +10,18 @@ import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from windtunnel.errors import nearest
 from windtunnel.registry import engine_names
 from windtunnel.scenario.generated import GENERATED, INPUT
 from windtunnel.spec.catalogue import MOST_NODES, MOST_SLOTS, NODE_KEYS, InstanceType, read_catalogue, read_node, with_type
-from windtunnel.spec.cluster import ClusterSpec, Fault, NetworkSpec
+from windtunnel.spec.cluster import ClusterSpec, Fault, FaultKind, NetworkSpec
 from windtunnel.spec.plan import Concurrency, Cost, Operator, Pipeline, Resources, Scan, State, Synthetic
 from windtunnel.spec.serving import read_resources
 from windtunnel.spec.strict import Table, known_name, shorten, unique
 from windtunnel.spec.workload import DatasetSpec, Location, Objective
 
-_FAULT_KINDS = ("node_lost", "node_joins", "node_leaves", "worker_killed", "straggler", "gpu_lost", "network_slow")
 #: engines that the format names besides those registered here
 FORMAT_ENGINES = ("bulk", "streaming", "spark", "dask", "ray", "flink", "mapreduce", "serving", "ray-serve", "fastapi")
 _KINDS = ("map", "flat_map", "filter", "aggregate", "join", "sort", "sink")
@@ -253,7 +252,7 @@ def read_faults(top: Table, cluster: ClusterSpec) -> tuple[Fault, ...]:
 
 
 def _fault(table: Table, cluster: ClusterSpec) -> Fault:
-    kind, at = table.choice("kind", _FAULT_KINDS), table.seconds("at")
+    kind, at = table.choice("kind", get_args(FaultKind)), table.seconds("at")
     until = table.seconds("until") if "until" in table else None
     if until is not None and until <= at:
         table.fail("until", f"must be later than at = {at:g} s")

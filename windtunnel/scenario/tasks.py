@@ -104,17 +104,23 @@ def _inputs(
     """``after``: groups that must have ended; ``reads``: groups whose output is read, whole, or by ``parts`` task by task."""
     found: list[GroupInput] = []
     listed: dict[int, list[list[int]]] = {}
+    given = table.get("parts", {})
+    if not isinstance(given, dict):
+        table.fail("parts", "must be a table: a group that is read = for each task here, a list of the tasks there that it reads")
+    reads = _names(table, "reads")
+    if strange := [name for name in given if name not in reads]:
+        table.fail("parts", f"names {strange[0]!r}, which reads does not name")
     for key in ("after", "reads"):
         for other in _names(table, key):
             if other not in known:
                 table.fail(key, f"names {other!r}, which is no earlier group of tasks; earlier: {', '.join(known) or 'none'}")
             if any(i.group == known[other] for i in found):
                 table.fail(key, f"names {other!r} twice")
-            given = _parts(table, other, len(lengths[-1]), len(lengths[known[other]])) if key == "reads" else None
-            mode = "order" if key == "after" else "all" if given is None else "listed"
+            rows = _parts(table, other, given[other], len(lengths[-1]), len(lengths[known[other]])) if other in given else None
+            mode = "order" if key == "after" else "all" if rows is None else "listed"
             found.append(GroupInput(group=known[other], mode=mode))  # type: ignore[arg-type]
-            if given is not None:
-                listed[known[other]] = given
+            if rows is not None:
+                listed[known[other]] = rows
     return tuple(sorted(found, key=lambda i: i.group)), listed
 
 
@@ -125,14 +131,8 @@ def _names(table: Table, key: str) -> list[str]:
     return given
 
 
-def _parts(table: Table, other: str, mine: int, theirs: int) -> list[list[int]] | None:
-    """Which tasks of ``other`` each task reads; None: all of them."""
-    given = table.get("parts", {})
-    if not isinstance(given, dict):
-        table.fail("parts", "must be a table: a group that is read = for each task here, a list of the tasks there that it reads")
-    rows = given.get(other)
-    if rows is None:
-        return None
+def _parts(table: Table, other: str, rows: Any, mine: int, theirs: int) -> list[list[int]]:
+    """Which tasks of ``other`` each task reads."""
     sane = isinstance(rows, list) and len(rows) == mine and all(isinstance(r, list) for r in rows)
     if not sane or not all(isinstance(n, int) and not isinstance(n, bool) and 0 <= n < theirs for r in rows for n in r):
         table.fail("parts", f"must hold for {other!r} {mine} lists of numbers from 0 to {theirs - 1}, one for each task here")
